@@ -1,0 +1,208 @@
+// The one body of every INT8 product, dense and windowed-sparse, over a vocabulary V of simd/. Included only by the
+// instruction sets' own translation units: everything here is a template over V, so no two of them share a symbol.
+#pragma once
+
+#include "kernels/gemm.h"
+
+namespace openwork {
+
+template <class V, Form form>
+struct FormBody;
+
+template <class V>
+struct FormBody<V, Form::dense> {
+  static constexpr bool kShuffled = false;
+  static constexpr int kWindow = 4;
+  [[gnu::always_inline]] static auto window(const uint8_t* p) { return V::window4(p); }
+};
+
+template <class V>
+struct FormBody<V, Form::window8> {
+  static constexpr bool kShuffled = true;
+  static constexpr int kWindow = 8;
+  [[gnu::always_inline]] static auto window(const uint8_t* p) { return V::window8(p); }
+  // The 8 bytes fill each 16-byte lane twice, so that the in-lane shuffle reaches them.
+  [[gnu::always_inline]] static auto pick(typename V::Bytes w, typename V::Bytes i) { return V::shuffle16(w, i); }
+};
+
+template <class V>
+struct FormBody<V, Form::window16> {
+  static constexpr bool kShuffled = true;
+  static constexpr int kWindow = 16;
+  [[gnu::always_inline]] static auto window(const uint8_t* p) { return V::window16(p); }
+  [[gnu::always_inline]] static auto pick(typename V::Bytes w, typename V::Bytes i) { return V::shuffle16(w, i); }
+};
+
+template <class V>
+struct FormBody<V, Form::window64> {
+  static constexpr bool kShuffled = true;
+  static constexpr int kWindow = 64;
+  [[gnu::always_inline]] static auto window(const uint8_t* p) { return V::window64(p); }
+  [[gnu::always_inline]] static auto pick(typename V::Bytes w, typename V::Bytes i) { return V::shuffle64(w, i); }
+};
+
+// Addresses of the rows of a tile with few registers: one base for every four rows, and the stride as an index that x86
+// scales by 1 and 2 (the third by a second index register).
+template <int rows>
+struct RowPointers {
+  static constexpr int kBases = (rows + 3) / 4;
+  const uint8_t* base[kBases];
+  int64_t stride, stride3;
+
+  [[gnu::always_inline]] RowPointers(const uint8_t* x, int64_t stride_) : stride(stride_), stride3(3 * stride_) {
+    for (int i = 0; i < kBases; ++i) base[i] = x + 4 * i * stride_;
+  }
+  [[gnu::always_inline]] const uint8_t* row(int r) const {
+    const uint8_t* p = base[r / 4];
+    return r % 4 == 0 ? p : r % 4 == 1 ? p + stride : r % 4 == 2 ? p + 2 * stride : p + stride3;
+  }
+  [[gnu::always_inline]] void advance(int bytes) {
+    for (int i = 0; i < kBases; ++i) base[i] += bytes;
+  }
+};
+
+template <class V, Form form, int rows>
+struct Tile {
+  using Body = FormBody<V, form>;
+  static constexpr int kStrips = V::kStrips;
+  using Sums = typename V::I32[rows][kStrips];
+
+  // One step: the weights (and indices) of every strip stay in registers for all rows.
+  [[gnu::always_inline]] static const uint8_t* step(const RowPointers<rows>& x, const uint8_t* w, Sums& acc) {
+    typename V::Bytes index[kStrips], weight[kStrips];
+#pragma GCC unroll 4
+    for (int s = 0; s < kStrips; ++s) {
+      if constexpr (Body::kShuffled) index[s] = V::load_bytes(w + 64 * s);
+      weight[s] = V::load_bytes(w + 64 * (s + (Body::kShuffled ? kStrips : 0)));
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r) {
+      const auto window = Body::window(x.row(r));
+#pragma GCC unroll 4
+      for (int s = 0; s < kStrips; ++s) {
+        if constexpr (Body::kShuffled)
+          acc[r][s] = V::dot(acc[r][s], Body::pick(window, index[s]), weight[s]);
+        else
+          acc[r][s] = V::dot(acc[r][s], window, weight[s]);
+      }
+    }
+    return w + 64 * kStrips * (Body::kShuffled ? 2 : 1);
+  }
+
+  static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, int32_t* sums) {
+    Sums acc;
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int s = 0; s < kStrips; ++s) acc[r][s] = V::zero_i32();
+    const uint8_t* w = weights.data + group * weights.group_bytes;
+    RowPointers<rows> pointers(x, stride);
+    if (weights.steps == 1) {
+      for (int64_t i = 0; i < weights.windows; ++i) {
+        w = step(pointers, w, acc);
+        pointers.advance(Body::kWindow);
+      }
+    } else {
+      for (int64_t i = 0; i < weights.windows; ++i) {
+        for (int64_t j = 0; j < weights.steps; ++j) w = step(pointers, w, acc);
+        pointers.advance(Body::kWindow);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int s = 0; s < kStrips; ++s) V::store_i32(sums + (r * kStrips + s) * kStripLanes, acc[r][s]);
+  }
+};
+
+// The epilogue reads the tile's sums from a buffer in L1: that costs a store and a load a vector, against k / 4 products,
+// and keeps one copy of it for all tiles.
+template <class V, Activation activation, bool quantized, bool residual>
+struct Finish {
+  [[gnu::always_inline]] static typename V::F32 value(const GemmArgs& a, const int32_t* sums, int64_t channel) {
+    const auto exact = V::add(V::load_i32(sums), V::load_i32(a.epilogue.offset + channel));
+    const auto v = V::fma(V::to_f32(exact), V::load(a.epilogue.scale + channel), V::load(a.epilogue.bias + channel));
+    if constexpr (activation == Activation::relu) return relu<V>(v);
+    if constexpr (activation == Activation::gelu) return gelu<V>(v);
+    return v;
+  }
+
+  [[gnu::always_inline]] static void strip(const GemmArgs& a, const int32_t* sums, int64_t row, int64_t channel, int lanes) {
+    auto v = value(a, sums, channel);
+    if constexpr (residual) {
+      const float* r = a.residual + row * a.residual_stride + channel;
+      v = V::add(v, lanes == kStripLanes ? V::load(r) : V::load_part(r, lanes));
+    }
+    const int64_t at = row * a.y_stride + channel;
+    if constexpr (quantized) {
+      auto* y = static_cast<uint8_t*>(a.y) + at;
+      const auto q = quantize<V>(v, a.epilogue.quantizer);
+      lanes == kStripLanes ? V::store_u8(y, q) : V::store_u8_part(y, q, lanes);
+    } else {
+      auto* y = static_cast<float*>(a.y) + at;
+      lanes == kStripLanes ? V::store(y, v) : V::store_part(y, v, lanes);
+    }
+  }
+
+  static void run(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t group) {
+    for (int r = 0; r < rows; ++r) {
+      for (int s = 0; s < V::kStrips; ++s, sums += kStripLanes) {
+        const int64_t channel = (group * V::kStrips + s) * kStripLanes;
+        const int64_t left = a.n - channel;
+        if (left > 0) strip(a, sums, row + r, channel, left < kStripLanes ? static_cast<int>(left) : kStripLanes);
+      }
+    }
+  }
+};
+
+using FinishFn = void (*)(const GemmArgs&, const int32_t* sums, int64_t row, int rows, int64_t group);
+
+template <class V, Activation activation>
+FinishFn choose_finish(const GemmArgs& a) {
+  if (a.epilogue.quantized)
+    return a.residual ? Finish<V, activation, true, true>::run : Finish<V, activation, true, false>::run;
+  return a.residual ? Finish<V, activation, false, true>::run : Finish<V, activation, false, false>::run;
+}
+
+template <class V>
+FinishFn choose_finish(const GemmArgs& a) {
+  switch (a.epilogue.activation) {
+    case Activation::relu: return choose_finish<V, Activation::relu>(a);
+    case Activation::gelu: return choose_finish<V, Activation::gelu>(a);
+    case Activation::none: break;
+  }
+  return choose_finish<V, Activation::none>(a);
+}
+
+using TileFn = void (*)(const uint8_t* x, int64_t stride, const PackedView&, int64_t group, int32_t* sums);
+
+// Tiles of 1 to `rows` rows, so that any number of rows is cut into tiles of nearly equal height.
+template <class V, Form form, int rows>
+struct Tiles : Tiles<V, form, rows - 1> {
+  TileFn tile = Tile<V, form, rows>::run;
+  TileFn find(int n) const { return n == rows ? tile : Tiles<V, form, rows - 1>::find(n); }
+};
+template <class V, Form form>
+struct Tiles<V, form, 0> {
+  TileFn find(int) const { return nullptr; }
+};
+
+template <class V, Form form>
+void gemm(const GemmArgs& a, const Block& block) {
+  constexpr int max_rows = FormBody<V, form>::kShuffled ? V::kMaxRowsSparse : V::kMaxRows;
+  static constexpr Tiles<V, form, max_rows> tiles;
+  alignas(64) int32_t sums[max_rows * V::kStrips * kStripLanes];
+  const FinishFn finish = choose_finish<V>(a);
+  const int64_t rows = block.row_end - block.row_begin;
+  const int64_t count = (rows + max_rows - 1) / max_rows;
+  for (int64_t group = block.group_begin; group < block.group_end; ++group) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t begin = block.row_begin + rows * i / count;
+      const int height = static_cast<int>(block.row_begin + rows * (i + 1) / count - begin);
+      tiles.find(height)(a.x + begin * a.x_stride, a.x_stride, a.weights, group, sums);
+      finish(a, sums, begin, height, group);
+    }
+  }
+}
+
+}  // namespace openwork

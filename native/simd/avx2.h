@@ -1,0 +1,144 @@
+// The vocabulary on AVX2 with FMA: two registers of 256 bits are 16 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace openwork {
+
+struct Avx2 {
+  static constexpr const char* kName = "avx2";
+  static constexpr int kLanes = 16;
+  // `dot` works on signed activations: the windows arrive with their top bit flipped, which subtracts 128.
+  static constexpr int kActivationOffset = 128;
+  // 16 registers: two for each row's accumulators, two weights, two indices, and the products' temporaries.
+  static constexpr int kStrips = 1;
+  static constexpr int kMaxRows = 4;
+  static constexpr int kMaxRowsSparse = 4;
+
+  struct F32 { __m256 low, high; };
+  struct I32 { __m256i low, high; };
+  struct Bytes { __m256i low, high; };
+
+  // All ones in the lanes from `lane` to n: maskload and maskstore touch no other memory.
+  static __m256i first(int n, int lane) {
+    const __m256i index = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(lane));
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), index);
+  }
+
+  static F32 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static F32 set1(float v) { return {_mm256_set1_ps(v), _mm256_set1_ps(v)}; }
+  static I32 set1_i32(int32_t v) { return {_mm256_set1_epi32(v), _mm256_set1_epi32(v)}; }
+  static F32 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static F32 load_part(const float* p, int n) {
+    return {_mm256_maskload_ps(p, first(n, 0)), _mm256_maskload_ps(p + 8, first(n, 8))};
+  }
+  static I32 load_i32(const int32_t* p) {
+    return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8))};
+  }
+  static void store(float* p, F32 v) {
+    _mm256_storeu_ps(p, v.low);
+    _mm256_storeu_ps(p + 8, v.high);
+  }
+  static void store_part(float* p, F32 v, int n) {
+    _mm256_maskstore_ps(p, first(n, 0), v.low);
+    _mm256_maskstore_ps(p + 8, first(n, 8), v.high);
+  }
+  static void store_i32(int32_t* p, I32 v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), v.high);
+  }
+  // Lanes hold 0..255, so that the saturating packs change nothing.
+  static __m128i narrow(I32 v) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(v.low, v.high), 0xd8);
+    return _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  }
+  static void store_u8(uint8_t* p, I32 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), narrow(v)); }
+  static void store_u8_part(uint8_t* p, I32 v, int n) {
+    uint8_t bytes[16];
+    store_u8(bytes, v);
+    for (int i = 0; i < n && i < 16; ++i) p[i] = bytes[i];
+  }
+  static F32 fill_from(F32 v, int n, float fill) {
+    const __m256 f = _mm256_set1_ps(fill);
+    return {_mm256_blendv_ps(f, v.low, _mm256_castsi256_ps(first(n, 0))),
+            _mm256_blendv_ps(f, v.high, _mm256_castsi256_ps(first(n, 8)))};
+  }
+
+  static F32 add(F32 a, F32 b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+  static F32 sub(F32 a, F32 b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+  static F32 mul(F32 a, F32 b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+  static F32 div(F32 a, F32 b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+  static F32 fma(F32 a, F32 b, F32 c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
+  static F32 max(F32 a, F32 b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+  static F32 rint(F32 a) {
+    constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(a.low, mode), _mm256_round_ps(a.high, mode)};
+  }
+  static I32 add(I32 a, I32 b) { return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)}; }
+  static F32 to_f32(I32 a) { return {_mm256_cvtepi32_ps(a.low), _mm256_cvtepi32_ps(a.high)}; }
+  static I32 to_i32(F32 a) { return {_mm256_cvtps_epi32(a.low), _mm256_cvtps_epi32(a.high)}; }
+  static F32 add_exponent(F32 a, I32 n) {
+    const auto one = [](__m256 v, __m256i e) {
+      return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), _mm256_slli_epi32(e, 23)));
+    };
+    return {one(a.low, n.low), one(a.high, n.high)};
+  }
+  static float reduce_add(F32 v) {
+    const __m256 half = _mm256_add_ps(v.low, v.high);
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+  }
+  static float reduce_max(F32 v) {
+    const __m256 half = _mm256_max_ps(v.low, v.high);
+    const __m128 quarter = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_max_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+  }
+
+  static I32 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Bytes load_bytes(const void* p) {
+    const auto* q = static_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+  }
+  // A window is the same in both halves: the compiler keeps one register.
+  static Bytes flipped(__m256i v) {
+    v = _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(0x80)));
+    return {v, v};
+  }
+  static Bytes window4(const uint8_t* p) { return flipped(_mm256_set1_epi32(load<int32_t>(p))); }
+  static Bytes window8(const uint8_t* p) { return flipped(_mm256_set1_epi64x(load<int64_t>(p))); }
+  static Bytes window16(const uint8_t* p) {
+    return flipped(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  // No shuffle of AVX2 reaches 64 bytes: window64 is not in this instruction set's rows of the kernel table.
+  static constexpr bool kHasShuffle64 = false;
+  static Bytes shuffle16(Bytes window, Bytes index) {
+    return {_mm256_shuffle_epi8(window.low, index.low), _mm256_shuffle_epi8(window.high, index.high)};
+  }
+  // vpmaddubsw saturates at 16 bits for u8 x s8. With |x| <= 128 as the unsigned operand and sign(w, x), |w| <= 127, as the
+  // signed one a pair sums to at most 2 * 128 * 127 = 32512, so nothing saturates.
+  static I32 dot(I32 acc, Bytes activation, Bytes weight) {
+    return {dot8(acc.low, activation.low, weight.low), dot8(acc.high, activation.high, weight.high)};
+  }
+
+ private:
+  static __m256i dot8(__m256i acc, __m256i x, __m256i w) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  template <class T>
+  static T load(const uint8_t* p) {
+    T v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+};
+
+}  // namespace openwork

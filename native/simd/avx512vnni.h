@@ -1,0 +1,82 @@
+// The vocabulary on AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later): one register of 512 bits is 16 lanes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace openwork {
+
+struct Avx512Vnni {
+  static constexpr const char* kName = "avx512vnni";
+  static constexpr int kLanes = 16;
+  static constexpr int kActivationOffset = 0;
+  // 32 registers: two strips of accumulators, one weight and (sparse) one index register a strip, and the activation.
+  static constexpr int kStrips = 2;
+  static constexpr int kMaxRows = 14;
+  static constexpr int kMaxRowsSparse = 12;
+
+  using F32 = __m512;
+  using I32 = __m512i;
+  using Bytes = __m512i;
+
+  static __mmask16 first(int n) { return static_cast<__mmask16>(n >= 16 ? 0xffff : (1u << n) - 1); }
+
+  static F32 zero() { return _mm512_setzero_ps(); }
+  static F32 set1(float v) { return _mm512_set1_ps(v); }
+  static I32 set1_i32(int32_t v) { return _mm512_set1_epi32(v); }
+  static F32 load(const float* p) { return _mm512_loadu_ps(p); }
+  static F32 load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
+  static I32 load_i32(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static void store(float* p, F32 v) { _mm512_storeu_ps(p, v); }
+  static void store_part(float* p, F32 v, int n) { _mm512_mask_storeu_ps(p, first(n), v); }
+  static void store_i32(int32_t* p, I32 v) { _mm512_storeu_si512(p, v); }
+  static void store_u8(uint8_t* p, I32 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
+  static void store_u8_part(uint8_t* p, I32 v, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, first(n), v); }
+  static F32 fill_from(F32 v, int n, float fill) { return _mm512_mask_blend_ps(first(n), _mm512_set1_ps(fill), v); }
+
+  static F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }
+  static F32 sub(F32 a, F32 b) { return _mm512_sub_ps(a, b); }
+  static F32 mul(F32 a, F32 b) { return _mm512_mul_ps(a, b); }
+  static F32 div(F32 a, F32 b) { return _mm512_div_ps(a, b); }
+  static F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
+  static F32 min(F32 a, F32 b) { return _mm512_min_ps(a, b); }
+  static F32 max(F32 a, F32 b) { return _mm512_max_ps(a, b); }
+  static F32 rint(F32 a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
+  static F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
+  static I32 to_i32(F32 a) { return _mm512_cvtps_epi32(a); }
+  static F32 add_exponent(F32 a, I32 n) {
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23)));
+  }
+  static float reduce_add(F32 v) {
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    const __m128 pair = _mm_add_ps(quarter, _mm_movehl_ps(quarter, quarter));
+    return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+  }
+  static float reduce_max(F32 v) { return _mm512_reduce_max_ps(v); }
+
+  static I32 zero_i32() { return _mm512_setzero_si512(); }
+  static Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+  static Bytes window4(const uint8_t* p) { return _mm512_set1_epi32(load<int32_t>(p)); }
+  static Bytes window8(const uint8_t* p) { return _mm512_set1_epi64(load<int64_t>(p)); }
+  static Bytes window16(const uint8_t* p) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Bytes window64(const uint8_t* p) { return load_bytes(p); }
+  static constexpr bool kHasShuffle64 = true;
+  static Bytes shuffle16(Bytes window, Bytes index) { return _mm512_shuffle_epi8(window, index); }
+  static Bytes shuffle64(Bytes window, Bytes index) { return _mm512_permutexvar_epi8(index, window); }
+  static I32 dot(I32 acc, Bytes activation, Bytes weight) { return _mm512_dpbusd_epi32(acc, activation, weight); }
+
+ private:
+  template <class T>
+  static T load(const uint8_t* p) {
+    T v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+};
+
+}  // namespace openwork

@@ -1,0 +1,122 @@
+// The vocabulary in plain C++: the meaning of every word, and the fallback of every machine. Sixteen lanes are an array.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace openwork {
+
+struct Scalar {
+  static constexpr const char* kName = "scalar";
+  static constexpr int kLanes = 16;
+  // What `dot` subtracts from each activation byte; the packed column sums give it back.
+  static constexpr int kActivationOffset = 0;
+  // The widest tile of the GEMM: rows, and strips of 16 output channels. An array in memory knows no register limit, but
+  // a small tile compiles quickly.
+  static constexpr int kStrips = 2;
+  static constexpr int kMaxRows = 4;
+  static constexpr int kMaxRowsSparse = 4;
+
+  struct F32 { float lane[16]; };
+  struct I32 { int32_t lane[16]; };
+  struct Bytes { uint8_t byte[64]; };
+
+  template <class R, class F>
+  static R each(F f) {
+    R r;
+    for (int i = 0; i < 16; ++i) r.lane[i] = f(i);
+    return r;
+  }
+
+  static F32 zero() { return set1(0.0f); }
+  static F32 set1(float v) { return each<F32>([&](int) { return v; }); }
+  static I32 set1_i32(int32_t v) { return each<I32>([&](int) { return v; }); }
+  static F32 load(const float* p) { return each<F32>([&](int i) { return p[i]; }); }
+  static F32 load_part(const float* p, int n) { return each<F32>([&](int i) { return i < n ? p[i] : 0.0f; }); }
+  static I32 load_i32(const int32_t* p) { return each<I32>([&](int i) { return p[i]; }); }
+  static void store(float* p, F32 v) { std::memcpy(p, v.lane, sizeof v); }
+  static void store_part(float* p, F32 v, int n) { std::memcpy(p, v.lane, n * sizeof(float)); }
+  static void store_i32(int32_t* p, I32 v) { std::memcpy(p, v.lane, sizeof v); }
+  static void store_u8(uint8_t* p, I32 v) { store_u8_part(p, v, 16); }
+  static void store_u8_part(uint8_t* p, I32 v, int n) {
+    for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(v.lane[i]);
+  }
+  // Lanes from n on take `fill`.
+  static F32 fill_from(F32 v, int n, float fill) { return each<F32>([&](int i) { return i < n ? v.lane[i] : fill; }); }
+
+  static F32 add(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static F32 sub(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] - b.lane[i]; }); }
+  static F32 mul(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] * b.lane[i]; }); }
+  static F32 div(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] / b.lane[i]; }); }
+  static F32 fma(F32 a, F32 b, F32 c) { return each<F32>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); }); }
+  static F32 min(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; }); }
+  static F32 max(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; }); }
+  static F32 rint(F32 a) { return each<F32>([&](int i) { return std::nearbyint(a.lane[i]); }); }
+  static I32 add(I32 a, I32 b) { return each<I32>([&](int i) { return a.lane[i] + b.lane[i]; }); }
+  static F32 to_f32(I32 a) { return each<F32>([&](int i) { return static_cast<float>(a.lane[i]); }); }
+  // Only for values that are whole and in range, as rint and clamping leave them.
+  static I32 to_i32(F32 a) { return each<I32>([&](int i) { return static_cast<int32_t>(a.lane[i]); }); }
+  // a * 2^n for results in the normal range.
+  static F32 add_exponent(F32 a, I32 n) {
+    return each<F32>([&](int i) {
+      uint32_t bits;
+      std::memcpy(&bits, &a.lane[i], 4);
+      bits += static_cast<uint32_t>(n.lane[i]) << 23;
+      float r;
+      std::memcpy(&r, &bits, 4);
+      return r;
+    });
+  }
+  // The tree of docs/arithmetic.md: lanes j and j + 8, then j + 4, j + 2, j + 1.
+  static float reduce_add(F32 v) {
+    for (int half = 8; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) v.lane[i] += v.lane[i + half];
+    return v.lane[0];
+  }
+  static float reduce_max(F32 v) {
+    float m = v.lane[0];
+    for (int i = 1; i < 16; ++i) m = v.lane[i] > m ? v.lane[i] : m;
+    return m;
+  }
+
+  // Integer products. `Bytes` is one byte for each of 16 lanes times 4.
+  static I32 zero_i32() { return set1_i32(0); }
+  static Bytes load_bytes(const void* p) {
+    Bytes b;
+    std::memcpy(b.byte, p, 64);
+    return b;
+  }
+  template <int width>
+  static Bytes repeat(const uint8_t* p) {
+    Bytes b;
+    for (int i = 0; i < 64; i += width) std::memcpy(b.byte + i, p, width);
+    return b;
+  }
+  static Bytes window4(const uint8_t* p) { return repeat<4>(p); }
+  static Bytes window8(const uint8_t* p) { return repeat<8>(p); }
+  static Bytes window16(const uint8_t* p) { return repeat<16>(p); }
+  static Bytes window64(const uint8_t* p) { return load_bytes(p); }
+  static constexpr bool kHasShuffle64 = true;
+  // Each byte of the result is the byte of the window that the index names.
+  static Bytes shuffle16(Bytes window, Bytes index) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = window.byte[(i & 48) + (index.byte[i] & 15)];
+    return r;
+  }
+  static Bytes shuffle64(Bytes window, Bytes index) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = window.byte[index.byte[i] & 63];
+    return r;
+  }
+  // acc[lane] += sum of 4 products of an unsigned activation and a signed weight, exact.
+  static I32 dot(I32 acc, Bytes activation, Bytes weight) {
+    return each<I32>([&](int i) {
+      int32_t sum = acc.lane[i];
+      for (int j = 4 * i; j < 4 * i + 4; ++j) sum += activation.byte[j] * static_cast<int8_t>(weight.byte[j]);
+      return sum;
+    });
+  }
+};
+
+}  // namespace openwork
