@@ -1,0 +1,327 @@
+"""A program as a value: the typed form of the JSON of docs/program.md, and every check it must pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from openwork.fields import EngineFileError, Field
+from openwork.operators import (
+    ACTIVATIONS,
+    OPERATOR_NAMES,
+    Dim,
+    Letters,
+    Operator,
+    Port,
+    Shape,
+    operator,
+    output_dtype,
+)
+
+NATIVE_DTYPES = ("u8", "f32", "i64")
+VALUE_DTYPES = (*NATIVE_DTYPES, "s8", "i32", "f64", "f16", "bool")
+FALLBACK = "fallback"
+
+_SMALLEST_SCALE, _LARGEST = 1.1754944e-38, 3.4028235e38
+_MOST_ELEMENTS = 2**31 - 1
+
+
+class Value(NamedTuple):
+    """One tensor that flows through a program: its type and its shape, an int or a free dimension's name per axis."""
+
+    dtype: str
+    shape: Shape
+
+
+class Named(NamedTuple):
+    """An input or output of the program: its name and the index of its value."""
+
+    name: str
+    value: int
+
+
+class Choice(NamedTuple):
+    """The tactic that runs a linear step up to `max_rows` rows; None is for all larger ones."""
+
+    max_rows: int | None
+    tactic: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: indices into the program's values, names of stored tensors, and plain attributes.
+
+    `pattern` is the pattern whose compressed form `tensors["weight"]` is stored in, or None for a dense weight.
+    """
+
+    op: str
+    name: str
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int | None, ...]
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    pattern: str | None = None
+    tactics: tuple[Choice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Program:
+    """The ordered steps of an engine."""
+
+    inputs: tuple[Named, ...]
+    outputs: tuple[Named, ...]
+    values: tuple[Value, ...]
+    steps: tuple[Step, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of docs/program.md."""
+        return {
+            "inputs": [named._asdict() for named in self.inputs],
+            "outputs": [named._asdict() for named in self.outputs],
+            "values": [{"dtype": value.dtype, "shape": list(value.shape)} for value in self.values],
+            "steps": [_step_to_json(step) for step in self.steps],
+        }
+
+
+TensorShape = Callable[[Field, Step, str], tuple[str, Shape]]
+"""Given where it is said, the step and the tensor's port name: the type and logical shape of a stored tensor."""
+
+
+def read_program(document: Field, tensor_shape: TensorShape) -> Program:
+    """Check a program's JSON completely and return it.
+
+    document : the parsed JSON of docs/program.md, from an untrusted file.
+    tensor_shape : looks up a step's stored tensor; raises EngineFileError where there is none.
+    raises EngineFileError naming the field, what was expected and what was found.
+    """
+    members = document.object(frozenset({"inputs", "outputs", "values", "steps"}))
+    values = tuple(_read_value(item) for item in members["values"].items())
+    inputs = _read_named(members["inputs"], len(values))
+    made = {named.value for named in inputs}
+    if len(made) != len(inputs):
+        members["inputs"].refuse("a different value for each input")
+    steps = [_read_step(item, values, made, tensor_shape) for item in members["steps"].items()]
+    outputs = _read_named(members["outputs"], len(values))
+    if not outputs:
+        members["outputs"].refuse("at least one output")
+    for named, item in zip(outputs, members["outputs"].items(), strict=True):
+        if named.value not in made:
+            item.refuse("a value that a step makes or that is an input")
+    _check_free_dimensions(members["values"], values, inputs, steps)
+    return Program(inputs, outputs, values, tuple(steps))
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "op": step.op,
+        "name": step.name,
+        "inputs": list(step.inputs),
+        "outputs": list(step.outputs),
+        "tensors": dict(step.tensors),
+        "attributes": dict(step.attributes),
+    }
+    if step.tactics:
+        document["pattern"] = step.pattern
+        document["tactics"] = [choice._asdict() for choice in step.tactics]
+    return document
+
+
+def _read_value(item: Field) -> Value:
+    members = item.object(frozenset({"dtype", "shape"}))
+    dtype = members["dtype"].choice(VALUE_DTYPES)
+    shape = tuple(_read_dim(dim) for dim in members["shape"].items())
+    if len(shape) > 8:
+        members["shape"].refuse("at most 8 dimensions")
+    if math.prod(dim for dim in shape if isinstance(dim, int)) > _MOST_ELEMENTS:
+        members["shape"].refuse(f"at most {_MOST_ELEMENTS} elements")
+    return Value(dtype, shape)
+
+
+def _read_dim(item: Field) -> Dim:
+    if isinstance(item.value, str):
+        return item.text(longest=256)
+    return item.integer(0, _MOST_ELEMENTS)
+
+
+def _read_named(array: Field, values: int) -> tuple[Named, ...]:
+    result = []
+    for item in array.items():
+        members = item.object(frozenset({"name", "value"}))
+        result.append(Named(members["name"].text(), members["value"].integer(0, values - 1)))
+    if len({named.name for named in result}) != len(result):
+        array.refuse("a different name for each entry")
+    return tuple(result)
+
+
+def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_shape: TensorShape) -> Step:
+    members = item.object(
+        frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}), frozenset({"pattern", "tactics"})
+    )
+    op = members["op"].choice((*OPERATOR_NAMES, FALLBACK))
+    step = Step(
+        op,
+        members["name"].text(),
+        tuple(_read_index(index, len(values)) for index in members["inputs"].items()),
+        tuple(_read_index(index, len(values)) for index in members["outputs"].items()),
+        {name: tensor.text() for name, tensor in members["tensors"].members().items()},
+        {name: attribute.value for name, attribute in members["attributes"].members().items()},
+        members["pattern"].text() if "pattern" in members and members["pattern"].value is not None else None,
+        _read_tactics(members["tactics"]) if "tactics" in members else (),
+    )
+    _check_order(members, step, made)
+    if op == FALLBACK:
+        _check_fallback(members, step, tensor_shape)
+    else:
+        _check_operator(members, step, values, tensor_shape)
+    return step
+
+
+def _read_index(item: Field, values: int) -> int | None:
+    return None if item.value is None else item.integer(0, values - 1)
+
+
+def _read_tactics(array: Field) -> tuple[Choice, ...]:
+    choices = []
+    for item in array.items():
+        members = item.object(frozenset({"max_rows", "tactic"}))
+        bound = members["max_rows"]
+        choices.append(
+            Choice(None if bound.value is None else bound.integer(1, _MOST_ELEMENTS), members["tactic"].text())
+        )
+    bounds = [choice.max_rows for choice in choices]
+    finite = [bound for bound in bounds[:-1] if bound is not None]
+    if not bounds or bounds[-1] is not None or len(finite) != len(bounds) - 1 or finite != sorted(set(finite)):
+        array.refuse("'max_rows' that increase and end with null")
+    return tuple(choices)
+
+
+def _check_order(members: dict[str, Field], step: Step, made: set[int]) -> None:
+    for index, item in zip(step.inputs, members["inputs"].items(), strict=True):
+        if index is not None and index not in made:
+            item.refuse("a value that an earlier step makes or that is an input")
+    for index, item in zip(step.outputs, members["outputs"].items(), strict=True):
+        if index is not None and index in made:
+            item.refuse("a value that nothing before has made")
+        if index is not None:
+            made.add(index)
+
+
+def _check_fallback(members: dict[str, Field], step: Step, tensor_shape: TensorShape) -> None:
+    members["tensors"].object(frozenset({"model"}))
+    members["attributes"].object(frozenset())
+    if None in step.inputs or None in step.outputs or not step.outputs:
+        members["outputs"].refuse("values only, and at least one")
+    dtype, shape = tensor_shape(members["tensors"].members()["model"], step, "model")
+    if dtype != "u8" or len(shape) != 1:
+        members["tensors"].refuse("a model stored as u8 in one dimension")
+
+
+def _check_operator(
+    members: dict[str, Field], step: Step, values: tuple[Value, ...], tensor_shape: TensorShape
+) -> None:
+    row = check_attributes(members["attributes"], step.op)
+    if (step.op == "linear") != bool(step.tactics):
+        members["op"].refuse("'tactics' with the operator linear and with no other")
+    if step.pattern is not None and step.op != "linear":
+        members["pattern"].refuse("no pattern but with the operator linear")
+    letters = Letters(lambda a, b: a == b)
+    _check_ports(members["inputs"], row.inputs, step.inputs, values, step, letters)
+    _check_tensors(members["tensors"], row, step, tensor_shape, letters)
+    _check_ports(members["outputs"], row.outputs, step.outputs, values, step, letters)
+    _check_presence(members, step)
+    if step.op == "attention":
+        _check_heads(members["attributes"].members()["heads"], values[step.outputs[0] or 0].shape[2])
+
+
+def _check_heads(heads: Field, width: Dim) -> None:
+    if not isinstance(width, int) or width % heads.value:
+        heads.refuse(f"a divisor of the width {width}")
+
+
+def check_attributes(attributes: Field, op: str) -> Operator:
+    """Check the attributes of an operator and return its row of the table."""
+    row = operator(op, attributes.value if isinstance(attributes.value, dict) else {})
+    optional = frozenset(name for name, kind in row.attributes.items() if kind.endswith("?"))
+    members = attributes.object(frozenset(row.attributes) - optional, optional)
+    for name, member in members.items():
+        _KINDS[row.attributes[name].rstrip("?")](member)
+    if ("y_scale" in members) != ("y_zero_point" in members):
+        attributes.refuse("'y_scale' and 'y_zero_point' together or neither")
+    return row
+
+
+_KINDS: dict[str, Callable[[Field], Any]] = {
+    "scale": lambda item: item.number(_SMALLEST_SCALE, _LARGEST),
+    "nonnegative": lambda item: item.number(0.0, _LARGEST),
+    "zero_point": lambda item: item.integer(0, 255),
+    "count": lambda item: item.integer(1, 65535),
+    "flag": lambda item: item.integer(0, 1),
+    "activation": lambda item: item.choice(ACTIVATIONS),
+}
+
+
+def _check_ports(
+    array: Field,
+    ports: tuple[Port, ...],
+    indices: tuple[int | None, ...],
+    values: tuple[Value, ...],
+    step: Step,
+    letters: Letters,
+) -> None:
+    if len(indices) != len(ports):
+        array.refuse(f"{len(ports)} entries ({', '.join(port.name for port in ports)}) for {step.op}")
+    for port, index, item in zip(ports, indices, array.items(), strict=True):
+        if index is None:
+            if not port.optional:
+                item.refuse(f"a value for '{port.name}' of {step.op}")
+            continue
+        value, dtype = values[index], output_dtype(port, step.attributes)
+        if value.dtype != dtype or not letters.match(port.shape, value.shape):
+            found = f"{value.dtype} {list(value.shape)}"
+            raise EngineFileError(
+                f"{item.file}: field '{item.path}': expected '{port.name}' of step '{step.name}' to be "
+                f"{dtype} [{port.shape}] in agreement with the step's other shapes, found {found}."
+            )
+
+
+def _check_tensors(
+    tensors: Field, row: Operator, step: Step, tensor_shape: TensorShape, letters: Letters
+) -> None:
+    optional = frozenset(port.name for port in row.tensors if port.optional)
+    members = tensors.object(frozenset(port.name for port in row.tensors) - optional, optional)
+    for port in row.tensors:
+        if port.name not in members:
+            continue
+        dtype, shape = tensor_shape(members[port.name], step, port.name)
+        if dtype != port.dtype or not letters.match(port.shape, shape):
+            raise EngineFileError(
+                f"{tensors.file}: field '{members[port.name].path}': expected '{port.name}' of step '{step.name}' to "
+                f"be {port.dtype} [{port.shape}] in agreement with the step's other shapes, "
+                f"found {dtype} {list(shape)}."
+            )
+
+
+def _check_presence(members: dict[str, Field], step: Step) -> None:
+    """What one part of a step demands of another: types with type ids, a scale with a quantized output."""
+    if step.op == "embedding_sum" and ("type" in step.tensors) != (step.inputs[1] is not None):
+        members["tensors"].refuse("'type' exactly where the step has type ids")
+    if step.op == "layer_norm":
+        if ("y_scale" in step.attributes) != (step.outputs[1] is not None):
+            members["attributes"].refuse("'y_scale' exactly where the step has the output 'yq'")
+        if step.outputs == (None, None):
+            members["outputs"].refuse("'y' or 'yq' or both")
+
+
+def _check_free_dimensions(
+    array: Field, values: tuple[Value, ...], inputs: tuple[Named, ...], steps: list[Step]
+) -> None:
+    """Every free dimension must be readable from an input, or from what a fallback step returns."""
+    readable = {named.value for named in inputs}
+    readable |= {index for step in steps if step.op == FALLBACK for index in step.outputs if index is not None}
+    names = {dim for index in readable for dim in values[index].shape if isinstance(dim, str)}
+    for value, item in zip(values, array.items(), strict=True):
+        for dim in value.shape:
+            if isinstance(dim, str) and dim not in names:
+                item.refuse("free dimensions that an input has")
