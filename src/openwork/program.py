@@ -85,8 +85,9 @@ class Program:
         }
 
 
-TensorShape = Callable[[Field, Step, str], tuple[str, Shape]]
-"""Given where it is said, the step and the tensor's port name: the type and logical shape of a stored tensor."""
+TensorShape = Callable[[Field, str | None, Dim], tuple[str, Shape]]
+"""Given where its name stands, the pattern of its compressed form or None, and the last dimension of the step's first
+input: the type and logical shape of a stored tensor."""
 
 
 def read_program(document: Field, tensor_shape: TensorShape) -> Program:
@@ -213,7 +214,7 @@ def _check_fallback(members: dict[str, Field], step: Step, tensor_shape: TensorS
     members["attributes"].object(frozenset())
     if None in step.inputs or None in step.outputs or not step.outputs:
         members["outputs"].refuse("values only, and at least one")
-    dtype, shape = tensor_shape(members["tensors"].members()["model"], step, "model")
+    dtype, shape = tensor_shape(members["tensors"].members()["model"], None, 0)
     if dtype != "u8" or len(shape) != 1:
         members["tensors"].refuse("a model stored as u8 in one dimension")
 
@@ -228,7 +229,12 @@ def _check_operator(
         members["pattern"].refuse("no pattern but with the operator linear")
     letters = Letters(lambda a, b: a == b)
     _check_ports(members["inputs"], row.inputs, step.inputs, values, step, letters)
-    _check_tensors(members["tensors"], row, step, tensor_shape, letters)
+    width = (values[step.inputs[0] or 0].shape or (0,))[-1]
+
+    def shape_of(item: Field, name: str) -> tuple[str, Shape]:
+        return tensor_shape(item, step.pattern if name == "weight" else None, width)
+
+    _check_tensors(members["tensors"], row, step, letters, shape_of)
     _check_ports(members["outputs"], row.outputs, step.outputs, values, step, letters)
     _check_presence(members, step)
     if step.op == "attention":
@@ -287,14 +293,18 @@ def _check_ports(
 
 
 def _check_tensors(
-    tensors: Field, row: Operator, step: Step, tensor_shape: TensorShape, letters: Letters
+    tensors: Field,
+    row: Operator,
+    step: Step,
+    letters: Letters,
+    shape_of: Callable[[Field, str], tuple[str, Shape]],
 ) -> None:
     optional = frozenset(port.name for port in row.tensors if port.optional)
     members = tensors.object(frozenset(port.name for port in row.tensors) - optional, optional)
     for port in row.tensors:
         if port.name not in members:
             continue
-        dtype, shape = tensor_shape(members[port.name], step, port.name)
+        dtype, shape = shape_of(members[port.name], port.name)
         if dtype != port.dtype or not letters.match(port.shape, shape):
             raise EngineFileError(
                 f"{tensors.file}: field '{members[port.name].path}': expected '{port.name}' of step '{step.name}' to "

@@ -1,0 +1,1 @@
+"""From a model to an engine: eligibility, tactics, lowering, and the engine file."""

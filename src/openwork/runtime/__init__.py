@@ -1,0 +1,1 @@
+"""Running engines: load, bind to kernels, split around what ONNX Runtime runs."""

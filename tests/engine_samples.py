@@ -1,0 +1,120 @@
+"""A small encoder, as a program with its tensors, that uses every native operator in one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from openwork.program import Choice, Named, Program, Step, Value
+from openwork.sparsity.compressed import compress
+
+VOCABULARY, POSITIONS, WIDTH, INNER, HEADS = 23, 16, 16, 32, 2
+BOTH: tuple[Choice, ...] = (Choice(None, "dense"),)
+
+
+def quantized(zero_point: int = 128) -> dict[str, Any]:
+    """Attributes of a step that makes u8."""
+    return {"y_scale": 0.03125, "y_zero_point": zero_point}
+
+
+def reads(zero_point: int = 128) -> dict[str, Any]:
+    """Attributes of a linear step that reads u8."""
+    return {"x_scale": 0.03125, "x_zero_point": zero_point}
+
+
+def half_of_four(weight: np.ndarray) -> np.ndarray:
+    """The 2:4 weight that keeps the two largest of every four."""
+    groups = weight.reshape(-1, 4)
+    order = np.argsort(np.abs(groups.astype(np.int32)), axis=1, kind="stable")
+    groups = groups.copy()
+    np.put_along_axis(groups, order[:, :2], 0, axis=1)
+    return groups.reshape(weight.shape)
+
+
+class Maker:
+    """Collects values, tensors and steps."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.values: list[Value] = []
+        self.tensors: dict[str, np.ndarray] = {}
+        self.steps: list[Step] = []
+
+    def value(self, dtype: str, *shape: int | str) -> int:
+        self.values.append(Value(dtype, shape))
+        return len(self.values) - 1
+
+    def floats(self, name: str, *shape: int, scale: float = 1.0) -> str:
+        self.tensors[name] = (self.rng.standard_normal(shape) * scale).astype(np.float32)
+        return name
+
+    def step(self, op: str, inputs: list[int | None], outputs: list[int | None], **rest: Any) -> None:
+        self.steps.append(Step(op, f"{op}.{len(self.steps)}", tuple(inputs), tuple(outputs), **rest))
+
+    def linear(self, inputs: list[int | None], output: int, n: int, k: int, **attributes: Any) -> None:
+        sparse = attributes.pop("sparse", False)
+        tactics = attributes.pop("tactics", BOTH)
+        name = f"linear{len(self.steps)}"
+        weight = self.rng.integers(-127, 128, (n, k)).astype(np.int8)
+        if sparse:
+            packed = compress(half_of_four(weight), 2, 4)
+            self.tensors |= {f"{name}.weight.values": packed.values, f"{name}.weight.indices": packed.indices}
+        else:
+            self.tensors[f"{name}.weight"] = weight
+        self.tensors[f"{name}.weight_scale"] = self.rng.uniform(1e-3, 2e-3, n).astype(np.float32)
+        tensors = {
+            "weight": f"{name}.weight",
+            "weight_scale": f"{name}.weight_scale",
+            "bias": self.floats(f"{name}.bias", n, scale=0.1),
+        }
+        self.step("linear", inputs, [output], tensors=tensors, attributes={"activation": "none", **attributes},
+                  pattern="2:4" if sparse else None, tactics=tactics)
+
+
+def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.ndarray]]:
+    """One transformer layer with pooling, as an engine would hold it."""
+    m = Maker(seed)
+    ids, types, mask = (m.value("i64", "batch", "length") for _ in range(3))
+
+    def wide(dtype: str = "f32", width: int = WIDTH) -> int:
+        return m.value(dtype, "batch", "length", width)
+
+    embedded, x, xq, qkv, mixed, summed, y, yq, inner, outer, z = (
+        wide(), wide(), wide("u8"), wide(width=3 * WIDTH), wide("u8"), wide(), wide(), wide("u8"),
+        wide("u8", INNER), wide(), wide()
+    )
+    tables = {name: m.floats(name, rows, WIDTH)
+              for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))}
+    m.step("embedding_sum", [ids, types], [embedded], tensors=tables)
+
+    def norm(source: int, target: int | None, target_q: int | None) -> None:
+        tensors = {"gamma": m.floats(f"gamma{len(m.steps)}", WIDTH), "beta": m.floats(f"beta{len(m.steps)}", WIDTH)}
+        attributes = {"epsilon": 1e-12, **(quantized() if target_q is not None else {})}
+        m.step("layer_norm", [source], [target, target_q], tensors=tensors, attributes=attributes)
+
+    norm(embedded, x, xq)
+    m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, sparse=sparse, **reads())
+    m.step("attention", [qkv, mask], [mixed],
+           attributes={"heads": HEADS, "scale": 0.25, "packed": 1, **quantized(120)})
+    m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))
+    norm(summed, y, yq)
+    m.linear([yq, None], inner, INNER, WIDTH, sparse=sparse, **reads(), **quantized(7) | {"activation": "gelu"})
+    m.linear([inner, y], outer, WIDTH, INNER, sparse=sparse, **reads(7))
+    norm(outer, z, None)
+    pooled, unit = m.value("f32", "batch", WIDTH), m.value("f32", "batch", WIDTH)
+    m.step("mean_pool", [z, mask], [pooled])
+    m.step("l2_normalize", [pooled], [unit], attributes={"epsilon": 1e-12})
+    inputs = (Named("input_ids", ids), Named("token_type_ids", types), Named("attention_mask", mask))
+    return Program(inputs, (Named("embedding", unit),), tuple(m.values), tuple(m.steps)), m.tensors
+
+
+def encoder_inputs(batch: int, length: int, seed: int = 1) -> dict[str, np.ndarray]:
+    """Inputs that `encoder` takes; every row keeps at least one token."""
+    rng = np.random.default_rng(seed)
+    mask = (np.arange(length) < rng.integers(1, length + 1, (batch, 1))).astype(np.int64)
+    return {
+        "input_ids": rng.integers(0, VOCABULARY, (batch, length)),
+        "token_type_ids": rng.integers(0, 2, (batch, length)),
+        "attention_mask": mask,
+    }
