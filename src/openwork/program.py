@@ -8,17 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from openwork.fields import EngineFileError, Field
-from openwork.operators import (
-    ACTIVATIONS,
-    OPERATOR_NAMES,
-    Dim,
-    Letters,
-    Operator,
-    Port,
-    Shape,
-    operator,
-    output_dtype,
-)
+from openwork.graph.operators import ACTIVATIONS, QUANTIZATION, Operator, Slot
+from openwork.shapes import OPERATOR_OF_STEP, Dim, Letters, Shape, operator_of, slot_dtype
 
 NATIVE_DTYPES = ("u8", "f32", "i64")
 VALUE_DTYPES = (*NATIVE_DTYPES, "s8", "i32", "f64", "f16", "bool")
@@ -160,7 +151,7 @@ def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_sh
     members = item.object(
         frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}), frozenset({"pattern", "tactics"})
     )
-    op = members["op"].choice((*OPERATOR_NAMES, FALLBACK))
+    op = members["op"].choice((*OPERATOR_OF_STEP, FALLBACK))
     step = Step(
         op,
         members["name"].text(),
@@ -228,14 +219,14 @@ def _check_operator(
     if step.pattern is not None and step.op != "linear":
         members["pattern"].refuse("no pattern but with the operator linear")
     letters = Letters(lambda a, b: a == b)
-    _check_ports(members["inputs"], row.inputs, step.inputs, values, step, letters)
+    _check_slots(members["inputs"], row.activations, step.inputs, values, step, letters)
     width = (values[step.inputs[0] or 0].shape or (0,))[-1]
 
     def shape_of(item: Field, name: str) -> tuple[str, Shape]:
         return tensor_shape(item, step.pattern if name == "weight" else None, width)
 
     _check_tensors(members["tensors"], row, step, letters, shape_of)
-    _check_ports(members["outputs"], row.outputs, step.outputs, values, step, letters)
+    _check_slots(members["outputs"], row.outputs, step.outputs, values, step, letters)
     _check_presence(members, step)
     if step.op == "attention":
         _check_heads(members["attributes"].members()["heads"], values[step.outputs[0] or 0].shape[2])
@@ -248,47 +239,59 @@ def _check_heads(heads: Field, width: Dim) -> None:
 
 def check_attributes(attributes: Field, op: str) -> Operator:
     """Check the attributes of an operator and return its row of the table."""
-    row = operator(op, attributes.value if isinstance(attributes.value, dict) else {})
-    optional = frozenset(name for name, kind in row.attributes.items() if kind.endswith("?"))
-    members = attributes.object(frozenset(row.attributes) - optional, optional)
+    row = operator_of(op, attributes.value if isinstance(attributes.value, dict) else {})
+    optional = frozenset(QUANTIZATION) if row.quantizes and op != "quantize" else frozenset()
+    required = frozenset(row.attributes) | (frozenset(QUANTIZATION) if op == "quantize" else frozenset())
+    members = attributes.object(required, optional)
     for name, member in members.items():
-        _KINDS[row.attributes[name].rstrip("?")](member)
+        _CHECKS[name](member)
     if ("y_scale" in members) != ("y_zero_point" in members):
         attributes.refuse("'y_scale' and 'y_zero_point' together or neither")
     return row
 
 
-_KINDS: dict[str, Callable[[Field], Any]] = {
-    "scale": lambda item: item.number(_SMALLEST_SCALE, _LARGEST),
-    "nonnegative": lambda item: item.number(0.0, _LARGEST),
-    "zero_point": lambda item: item.integer(0, 255),
-    "count": lambda item: item.integer(1, 65535),
-    "flag": lambda item: item.integer(0, 1),
+def _scale(item: Field) -> None:
+    item.number(_SMALLEST_SCALE, _LARGEST)
+
+
+def _zero_point(item: Field) -> None:
+    item.integer(0, 255)
+
+
+_CHECKS: dict[str, Callable[[Field], Any]] = {
+    "x_scale": _scale,
+    "y_scale": _scale,
+    "scale": _scale,
+    "x_zero_point": _zero_point,
+    "y_zero_point": _zero_point,
+    "epsilon": lambda item: item.number(0.0, _LARGEST),
+    "heads": lambda item: item.integer(1, 65535),
+    "packed": lambda item: item.integer(0, 1),
     "activation": lambda item: item.choice(ACTIVATIONS),
 }
 
 
-def _check_ports(
+def _check_slots(
     array: Field,
-    ports: tuple[Port, ...],
+    slots: tuple[Slot, ...],
     indices: tuple[int | None, ...],
     values: tuple[Value, ...],
     step: Step,
     letters: Letters,
 ) -> None:
-    if len(indices) != len(ports):
-        array.refuse(f"{len(ports)} entries ({', '.join(port.name for port in ports)}) for {step.op}")
-    for port, index, item in zip(ports, indices, array.items(), strict=True):
+    if len(indices) != len(slots):
+        array.refuse(f"{len(slots)} entries ({', '.join(slot.name for slot in slots)}) for {step.op}")
+    for slot, index, item in zip(slots, indices, array.items(), strict=True):
         if index is None:
-            if not port.optional:
-                item.refuse(f"a value for '{port.name}' of {step.op}")
+            if not slot.optional:
+                item.refuse(f"a value for '{slot.name}' of {step.op}")
             continue
-        value, dtype = values[index], output_dtype(port, step.attributes)
-        if value.dtype != dtype or not letters.match(port.shape, value.shape):
+        value, dtype = values[index], slot_dtype(slot, step.attributes)
+        if value.dtype != dtype or not letters.match(slot.shape, value.shape):
             found = f"{value.dtype} {list(value.shape)}"
             raise EngineFileError(
-                f"{item.file}: field '{item.path}': expected '{port.name}' of step '{step.name}' to be "
-                f"{dtype} [{port.shape}] in agreement with the step's other shapes, found {found}."
+                f"{item.file}: field '{item.path}': expected '{slot.name}' of step '{step.name}' to be "
+                f"{dtype} [{','.join(slot.shape)}] in agreement with the step's other shapes, found {found}."
             )
 
 
@@ -299,16 +302,16 @@ def _check_tensors(
     letters: Letters,
     shape_of: Callable[[Field, str], tuple[str, Shape]],
 ) -> None:
-    optional = frozenset(port.name for port in row.tensors if port.optional)
-    members = tensors.object(frozenset(port.name for port in row.tensors) - optional, optional)
-    for port in row.tensors:
-        if port.name not in members:
+    optional = frozenset(slot.name for slot in row.tensors if slot.optional)
+    members = tensors.object(frozenset(slot.name for slot in row.tensors) - optional, optional)
+    for slot in row.tensors:
+        if slot.name not in members:
             continue
-        dtype, shape = shape_of(members[port.name], port.name)
-        if dtype != port.dtype or not letters.match(port.shape, shape):
+        dtype, shape = shape_of(members[slot.name], slot.name)
+        if dtype not in slot.dtypes or not letters.match(slot.shape, shape):
             raise EngineFileError(
-                f"{tensors.file}: field '{members[port.name].path}': expected '{port.name}' of step '{step.name}' to "
-                f"be {port.dtype} [{port.shape}] in agreement with the step's other shapes, "
+                f"{tensors.file}: field '{members[slot.name].path}': expected '{slot.name}' of step '{step.name}' to "
+                f"be {slot.dtypes[0]} [{','.join(slot.shape)}] in agreement with the step's other shapes, "
                 f"found {dtype} {list(shape)}."
             )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from openwork.fields import EngineFileError, Field, parse_json, shown
 from openwork.files import write_atomic
-from openwork.operators import Dim, Shape
+from openwork.shapes import Dim, Shape
 from openwork.program import Program, read_program
 from openwork.sparsity import GroupPattern, Pattern
 from openwork.sparsity.compressed import shapes
