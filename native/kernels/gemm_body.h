@@ -69,6 +69,8 @@ struct Tile {
 
   // One step: the weights (and indices) of every strip stay in registers for all rows.
   [[gnu::always_inline]] static const uint8_t* step(const RowPointers<rows>& x, const uint8_t* w, Sums& acc) {
+    // Without this the compiler keeps the windows of all rows in registers over the steps and spills the accumulators.
+    asm volatile("" ::: "memory");
     typename V::Bytes index[kStrips], weight[kStrips];
 #pragma GCC unroll 4
     for (int s = 0; s < kStrips; ++s) {
@@ -89,12 +91,16 @@ struct Tile {
     return w + 64 * kStrips * (Body::kShuffled ? 2 : 1);
   }
 
-  static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, int32_t* sums) {
+  // The sums start from the zero point's correction, `offset` of the group's channels.
+  static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, const int32_t* offset,
+                  int32_t* sums) {
     Sums acc;
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
-      for (int s = 0; s < kStrips; ++s) acc[r][s] = V::zero_i32();
+    for (int s = 0; s < kStrips; ++s) {
+      const auto start = V::load_i32(offset + s * kStripLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < rows; ++r) acc[r][s] = start;
+    }
     const uint8_t* w = weights.data + group * weights.group_bytes;
     RowPointers<rows> pointers(x, stride);
     if (weights.steps == 1) {
@@ -119,38 +125,45 @@ struct Tile {
 // and keeps one copy of it for all tiles.
 template <class V, Activation activation, bool quantized, bool residual>
 struct Finish {
-  [[gnu::always_inline]] static typename V::F32 value(const GemmArgs& a, const int32_t* sums, int64_t channel) {
-    const auto exact = V::add(V::load_i32(sums), V::load_i32(a.epilogue.offset + channel));
-    const auto v = V::fma(V::to_f32(exact), V::load(a.epilogue.scale + channel), V::load(a.epilogue.bias + channel));
+  [[gnu::always_inline]] static typename V::F32 activate(typename V::F32 v) {
     if constexpr (activation == Activation::relu) return relu<V>(v);
     if constexpr (activation == Activation::gelu) return gelu<V>(v);
     return v;
   }
 
-  [[gnu::always_inline]] static void strip(const GemmArgs& a, const int32_t* sums, int64_t row, int64_t channel, int lanes) {
-    auto v = value(a, sums, channel);
+  template <bool whole>
+  [[gnu::always_inline]] static void store(const GemmArgs& a, typename V::F32 v, int64_t row, int64_t channel, int lanes) {
     if constexpr (residual) {
       const float* r = a.residual + row * a.residual_stride + channel;
-      v = V::add(v, lanes == kStripLanes ? V::load(r) : V::load_part(r, lanes));
+      v = V::add(v, whole ? V::load(r) : V::load_part(r, lanes));
     }
     const int64_t at = row * a.y_stride + channel;
     if constexpr (quantized) {
       auto* y = static_cast<uint8_t*>(a.y) + at;
       const auto q = quantize<V>(v, a.epilogue.quantizer);
-      lanes == kStripLanes ? V::store_u8(y, q) : V::store_u8_part(y, q, lanes);
+      whole ? V::store_u8(y, q) : V::store_u8_part(y, q, lanes);
     } else {
       auto* y = static_cast<float*>(a.y) + at;
-      lanes == kStripLanes ? V::store(y, v) : V::store_part(y, v, lanes);
+      whole ? V::store(y, v) : V::store_part(y, v, lanes);
+    }
+  }
+
+  template <bool whole>
+  [[gnu::always_inline]] static void strip(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t channel) {
+    const auto scale = V::load(a.epilogue.scale + channel), bias = V::load(a.epilogue.bias + channel);
+    for (int r = 0; r < rows; ++r, sums += V::kStrips * kStripLanes) {
+      const auto v = activate(V::fma(V::to_f32(V::load_i32(sums)), scale, bias));
+      store<whole>(a, v, row + r, channel, static_cast<int>(a.n - channel));
     }
   }
 
   static void run(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t group) {
-    for (int r = 0; r < rows; ++r) {
-      for (int s = 0; s < V::kStrips; ++s, sums += kStripLanes) {
-        const int64_t channel = (group * V::kStrips + s) * kStripLanes;
-        const int64_t left = a.n - channel;
-        if (left > 0) strip(a, sums, row + r, channel, left < kStripLanes ? static_cast<int>(left) : kStripLanes);
-      }
+    for (int s = 0; s < V::kStrips; ++s, sums += kStripLanes) {
+      const int64_t channel = (group * V::kStrips + s) * kStripLanes;
+      if (a.n - channel >= kStripLanes)
+        strip<true>(a, sums, row, rows, channel);
+      else if (a.n > channel)
+        strip<false>(a, sums, row, rows, channel);
     }
   }
 };
@@ -174,7 +187,7 @@ FinishFn choose_finish(const GemmArgs& a) {
   return choose_finish<V, Activation::none>(a);
 }
 
-using TileFn = void (*)(const uint8_t* x, int64_t stride, const PackedView&, int64_t group, int32_t* sums);
+using TileFn = void (*)(const uint8_t* x, int64_t stride, const PackedView&, int64_t group, const int32_t* offset, int32_t* sums);
 
 // Tiles of 1 to `rows` rows, so that any number of rows is cut into tiles of nearly equal height.
 template <class V, Form form, int rows>
@@ -196,10 +209,11 @@ void gemm(const GemmArgs& a, const Block& block) {
   const int64_t rows = block.row_end - block.row_begin;
   const int64_t count = (rows + max_rows - 1) / max_rows;
   for (int64_t group = block.group_begin; group < block.group_end; ++group) {
+    const int32_t* offset = a.epilogue.offset + group * V::kStrips * kStripLanes;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t begin = block.row_begin + rows * i / count;
       const int height = static_cast<int>(block.row_begin + rows * (i + 1) / count - begin);
-      tiles.find(height)(a.x + begin * a.x_stride, a.x_stride, a.weights, group, sums);
+      tiles.find(height)(a.x + begin * a.x_stride, a.x_stride, a.weights, group, offset, sums);
       finish(a, sums, begin, height, group);
     }
   }

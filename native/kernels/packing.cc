@@ -83,6 +83,10 @@ int64_t PackedWeights::weight_at(int64_t channel, int64_t window, int64_t slot) 
 }
 
 void PackedWeights::set(int64_t channel, int64_t window, int64_t slot, int8_t value, int position) {
+  // -128 has no opposite in a byte, and AVX2 needs one (avx2.h, dot).
+  if (value == -128)
+    throw std::invalid_argument("Expected symmetric weights in [-127, 127], found -128 in output channel " +
+                                std::to_string(channel) + "; quantize the weights symmetrically.");
   const int64_t at = weight_at(channel, window, slot);
   data_[at] = static_cast<std::byte>(value);
   if (form_info(form_).shuffled) data_[at - index_distance()] = static_cast<std::byte>(position);

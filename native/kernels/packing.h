@@ -23,7 +23,7 @@ int64_t index_bytes(int64_t k, int kept, int group);
 // Immutable, and shared by every context that runs it.
 class PackedWeights {
  public:
-  // `weight` is [n, k]. Throws std::invalid_argument for an empty or too long reduction.
+  // `weight` is [n, k]. Throws std::invalid_argument for an empty or too long reduction, or a weight of -128.
   static std::shared_ptr<const PackedWeights> dense(const int8_t* weight, int64_t n, int64_t k, const KernelTable& table);
   // Throws std::invalid_argument where the form is not on this instruction set, where a window does not hold whole groups,
   // or where an index leaves its group.

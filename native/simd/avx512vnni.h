@@ -46,6 +46,8 @@ struct Avx512Vnni {
   static I32 add(I32 a, I32 b) { return _mm512_add_epi32(a, b); }
   static F32 to_f32(I32 a) { return _mm512_cvtepi32_ps(a); }
   static I32 to_i32(F32 a) { return _mm512_cvtps_epi32(a); }
+  static I32 round_i32(F32 a) { return _mm512_cvtps_epi32(a); }
+  static I32 max(I32 a, I32 b) { return _mm512_max_epi32(a, b); }
   static F32 add_exponent(F32 a, I32 n) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23)));
   }

@@ -61,12 +61,13 @@ struct Quantizer {
   int32_t zero_point = 0;
 };
 
+// The same numbers as docs/arithmetic.md's order gives, in fewer instructions: only the upper end is clamped before the
+// conversion, where NaN passes (`min` returns its second operand), and what the conversion cannot hold becomes the least
+// integer, which the lower end takes up.
 template <class V>
 [[gnu::always_inline]] inline typename V::I32 quantize(typename V::F32 v, const Quantizer& q) {
-  auto t = V::rint(V::mul(v, V::set1(q.inverse_scale)));
-  t = V::max(t, V::set1(static_cast<float>(-q.zero_point)));
-  t = V::min(t, V::set1(static_cast<float>(255 - q.zero_point)));
-  return V::add(V::to_i32(t), V::set1_i32(q.zero_point));
+  const auto t = V::min(V::set1(static_cast<float>(255 - q.zero_point)), V::mul(v, V::set1(q.inverse_scale)));
+  return V::max(V::add(V::round_i32(t), V::set1_i32(q.zero_point)), V::zero_i32());
 }
 
 }  // namespace openwork

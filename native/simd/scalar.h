@@ -57,6 +57,11 @@ struct Scalar {
   static F32 to_f32(I32 a) { return each<F32>([&](int i) { return static_cast<float>(a.lane[i]); }); }
   // Only for values that are whole and in range, as rint and clamping leave them.
   static I32 to_i32(F32 a) { return each<I32>([&](int i) { return static_cast<int32_t>(a.lane[i]); }); }
+  // Rounds as rint; NaN and what is below the range become the least integer. Never called above the range.
+  static I32 round_i32(F32 a) {
+    return each<I32>([&](int i) { return a.lane[i] >= -0x1p31f ? static_cast<int32_t>(std::nearbyint(a.lane[i])) : INT32_MIN; });
+  }
+  static I32 max(I32 a, I32 b) { return each<I32>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; }); }
   // a * 2^n for results in the normal range.
   static F32 add_exponent(F32 a, I32 n) {
     return each<F32>([&](int i) {
