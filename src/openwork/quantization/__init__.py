@@ -1,0 +1,50 @@
+"""Quantization after training: scales from calibration data, fake-quantized modules.
+
+`affine` needs NumPy only; the other names need torch and are imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from openwork.quantization.affine import Activation, Affine, choose_affine, quantize_weight, weight_scales
+
+if TYPE_CHECKING:
+    from openwork.quantization.calibration import Prepared, QuantizationOptions, calibrate, prepare, quantize
+    from openwork.quantization.conversion import LayerChoice, choose_layers, convert
+    from openwork.quantization.modules import QuantLinear
+    from openwork.quantization.observer import MaxObserver, PercentileObserver
+
+_TORCH = {
+    "calibration": ("Prepared", "QuantizationOptions", "calibrate", "prepare", "quantize"),
+    "conversion": ("LayerChoice", "choose_layers", "convert"),
+    "modules": ("QuantLinear",),
+    "observer": ("MaxObserver", "PercentileObserver"),
+}
+
+__all__ = [
+    "Activation",
+    "Affine",
+    "LayerChoice",
+    "MaxObserver",
+    "PercentileObserver",
+    "Prepared",
+    "QuantLinear",
+    "QuantizationOptions",
+    "calibrate",
+    "choose_affine",
+    "choose_layers",
+    "convert",
+    "prepare",
+    "quantize",
+    "quantize_weight",
+    "weight_scales",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _TORCH.items():
+        if name in names:
+            return getattr(import_module(f"openwork.quantization.{module}"), name)
+    raise AttributeError(f"module 'openwork.quantization' has no attribute {name!r}")
