@@ -3,6 +3,7 @@
 
 #include "kernels/gemm_body.h"
 #include "kernels/table.h"
+#include "ops/operators.h"
 
 namespace openwork {
 

@@ -1,9 +1,100 @@
 // What the float operators take: plain pointers and sizes. Shapes, meaning and order of operations: docs/program.md and
-// docs/arithmetic.md.
+// docs/arithmetic.md. Each operator runs over a range of its units, which are independent of each other.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/gemm.h"
 #include "simd/math.h"
 
-namespace openwork {}  // namespace openwork
+namespace openwork {
+
+// Unit: a row of y.
+struct EmbeddingSumArgs {
+  const int64_t* ids = nullptr;       // [rows], inside the table
+  const int64_t* type_ids = nullptr;  // [rows], or null with `type`
+  const float* word = nullptr;
+  const float* position = nullptr;
+  const float* type = nullptr;
+  int64_t length = 0;  // rows of one batch element: row r stands at position r mod length
+  int64_t width = 0;
+  float* y = nullptr;
+};
+
+// Unit: a row.
+struct LayerNormArgs {
+  const float* x = nullptr;
+  const float* gamma = nullptr;
+  const float* beta = nullptr;
+  int64_t width = 0;
+  float epsilon = 0.0f;
+  float* y = nullptr;     // either of the two may be null
+  uint8_t* yq = nullptr;
+  Quantizer quantizer;
+};
+
+// Unit: a block of kFloatRowBlock rows times kFloatStripBlock strips of 16 output channels; the strips vary fastest.
+inline constexpr int64_t kFloatRowBlock = 64;
+inline constexpr int64_t kFloatStripBlock = 4;
+
+struct LinearFloatArgs {
+  const float* x = nullptr;  // [rows, k]
+  int64_t rows = 0, k = 0, n = 0;
+  const float* weight = nullptr;  // [strips of 16 output channels][k][16], padded with zeros
+  const float* bias = nullptr;    // padded to whole strips
+  Activation activation = Activation::none;
+  const float* residual = nullptr;  // [rows, n] or null
+  void* y = nullptr;                // [rows, n]
+  bool quantized = false;
+  Quantizer quantizer;
+};
+
+// Query rows that one pass of the attention scores at most, on any instruction set.
+inline constexpr int64_t kAttentionRows = 8;
+
+// Unit: one of `parts` ranges of the queries of a (batch, head); the parts vary fastest.
+struct AttentionArgs {
+  const float* q = nullptr;  // [batch, length, heads * size], rows `stride` elements apart; k and v alike
+  const float* k = nullptr;
+  const float* v = nullptr;
+  int64_t stride = 0;
+  const int64_t* mask = nullptr;  // [batch, length] or null: every key is kept
+  int64_t length = 0, heads = 0, size = 0;
+  int64_t parts = 1;
+  float scale = 1.0f;
+  void* y = nullptr;  // [batch, length, heads * size]
+  bool quantized = false;
+  Quantizer quantizer;
+  float* scratch = nullptr;  // this thread's, attention_scratch(length, size) floats, 64-byte aligned
+};
+
+// Unit: a block of kPoolBlock channels of a batch element; the blocks vary fastest.
+inline constexpr int64_t kPoolBlock = 64;
+
+struct MeanPoolArgs {
+  const float* x = nullptr;  // [batch, length, width]
+  const int64_t* mask = nullptr;
+  int64_t length = 0, width = 0;
+  float* y = nullptr;  // [batch, width]
+};
+
+// Unit: a row.
+struct L2NormalizeArgs {
+  const float* x = nullptr;
+  int64_t width = 0;
+  float epsilon = 0.0f;
+  float* y = nullptr;
+};
+
+// Unit: kElementBlock elements.
+inline constexpr int64_t kElementBlock = 2048;
+
+struct ElementArgs {
+  const float* a = nullptr;
+  const float* b = nullptr;  // `add` only
+  int64_t count = 0;
+  void* y = nullptr;  // u8 for `quantize`, else float
+  Quantizer quantizer;
+};
+
+}  // namespace openwork

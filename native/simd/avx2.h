@@ -17,6 +17,10 @@ struct Avx2 {
   static constexpr int kMaxRows = 4;
   static constexpr int kMaxRowsSparse = 4;
 
+  // 8 accumulators cover four cycles of latency on two ports; with 2 lanes of weights and 1 broadcast they fit 16.
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatStrips = 1;
+
   struct F32 { __m256 low, high; };
   struct I32 { __m256i low, high; };
   struct Bytes { __m256i low, high; };
@@ -104,6 +108,21 @@ struct Avx2 {
     return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
   }
 
+  static void transpose(F32 (&m)[16]) {
+    __m256 corner[4][8];  // (row half, lane half)
+    for (int i = 0; i < 8; ++i) {
+      corner[0][i] = m[i].low;
+      corner[1][i] = m[i].high;
+      corner[2][i] = m[8 + i].low;
+      corner[3][i] = m[8 + i].high;
+    }
+    for (auto& c : corner) transpose8(c);
+    for (int i = 0; i < 8; ++i) {
+      m[i] = {corner[0][i], corner[2][i]};
+      m[8 + i] = {corner[1][i], corner[3][i]};
+    }
+  }
+
   static I32 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static Bytes load_bytes(const void* p) {
     const auto* q = static_cast<const __m256i*>(p);
@@ -131,6 +150,23 @@ struct Avx2 {
   }
 
  private:
+  static void transpose8(__m256 (&m)[8]) {
+    __m256 pair[8], quad[8];
+    for (int i = 0; i < 8; i += 2) {
+      pair[i] = _mm256_unpacklo_ps(m[i], m[i + 1]);
+      pair[i + 1] = _mm256_unpackhi_ps(m[i], m[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      quad[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
+      quad[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
+      quad[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
+      quad[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      m[i] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20);
+      m[i + 4] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
+    }
+  }
   static __m256i dot8(__m256i acc, __m256i x, __m256i w) {
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(w, x));
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));

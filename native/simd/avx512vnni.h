@@ -16,6 +16,10 @@ struct Avx512Vnni {
   static constexpr int kMaxRows = 14;
   static constexpr int kMaxRowsSparse = 12;
 
+  // 16 accumulators: eight cover four cycles of latency on two ports, and 8 rows divide the usual lengths.
+  static constexpr int kFloatRows = 8;
+  static constexpr int kFloatStrips = 2;
+
   using F32 = __m512;
   using I32 = __m512i;
   using Bytes = __m512i;
@@ -58,6 +62,31 @@ struct Avx512Vnni {
     return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
   }
   static float reduce_max(F32 v) { return _mm512_reduce_max_ps(v); }
+
+  static void transpose(F32 (&m)[16]) {
+    F32 t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(m[i], m[i + 1]);
+      t[i + 1] = _mm512_unpackhi_ps(m[i], m[i + 1]);
+    }
+    // m[4 i + j]: element 4 q + j of rows 4 i to 4 i + 3 in each 128-bit quarter q.
+    for (int i = 0; i < 16; i += 4) {
+      m[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+      m[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+      m[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      m[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int j = 0; j < 4; ++j) {
+      const F32 even_low = _mm512_shuffle_f32x4(m[j], m[4 + j], 0x88), odd_low = _mm512_shuffle_f32x4(m[j], m[4 + j], 0xdd);
+      const F32 even_high = _mm512_shuffle_f32x4(m[8 + j], m[12 + j], 0x88);
+      const F32 odd_high = _mm512_shuffle_f32x4(m[8 + j], m[12 + j], 0xdd);
+      t[j] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+      t[4 + j] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+      t[8 + j] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+      t[12 + j] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+    }
+    for (int i = 0; i < 16; ++i) m[i] = t[i];
+  }
 
   static I32 zero_i32() { return _mm512_setzero_si512(); }
   static Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }

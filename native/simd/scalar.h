@@ -18,6 +18,10 @@ struct Scalar {
   static constexpr int kMaxRows = 4;
   static constexpr int kMaxRowsSparse = 4;
 
+  // The tile of the FP32 products: rows, and strips of 16 lanes.
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatStrips = 1;
+
   struct F32 { float lane[16]; };
   struct I32 { int32_t lane[16]; };
   struct Bytes { uint8_t byte[64]; };
@@ -83,6 +87,17 @@ struct Scalar {
     float m = v.lane[0];
     for (int i = 1; i < 16; ++i) m = v.lane[i] > m ? v.lane[i] : m;
     return m;
+  }
+
+  // Lane i of register j becomes lane j of register i.
+  static void transpose(F32 (&m)[16]) {
+    for (int i = 0; i < 16; ++i) {
+      for (int j = 0; j < i; ++j) {
+        const float kept = m[i].lane[j];
+        m[i].lane[j] = m[j].lane[i];
+        m[j].lane[i] = kept;
+      }
+    }
   }
 
   // Integer products. `Bytes` is one byte for each of 16 lanes times 4.

@@ -1,0 +1,45 @@
+// Operators on elements: quantize, add, GELU, ReLU.
+#pragma once
+
+#include "ops/arguments.h"
+#include "ops/float_tile.h"
+
+namespace openwork::ops {
+
+// f(index, lanes left) for every 16 elements of the units [begin, end).
+template <class F>
+[[gnu::always_inline]] inline void each_strip(int64_t count, int64_t begin, int64_t end, const F& f) {
+  const int64_t last = end * kElementBlock < count ? end * kElementBlock : count;
+  for (int64_t i = begin * kElementBlock; i < last; i += kStripLanes) f(i, last - i);
+}
+
+template <class V>
+void quantize(const ElementArgs& a, int64_t begin, int64_t end) {
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    store_lanes<V>(static_cast<uint8_t*>(a.y) + i, openwork::quantize<V>(load_lanes<V>(a.a + i, left), a.quantizer), left);
+  });
+}
+
+template <class V>
+void add(const ElementArgs& a, int64_t begin, int64_t end) {
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    const auto sum = V::add(load_lanes<V>(a.a + i, left), load_lanes<V>(a.b + i, left));
+    store_lanes<V>(static_cast<float*>(a.y) + i, sum, left);
+  });
+}
+
+template <class V>
+void gelu(const ElementArgs& a, int64_t begin, int64_t end) {
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    store_lanes<V>(static_cast<float*>(a.y) + i, openwork::gelu<V>(load_lanes<V>(a.a + i, left)), left);
+  });
+}
+
+template <class V>
+void relu(const ElementArgs& a, int64_t begin, int64_t end) {
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    store_lanes<V>(static_cast<float*>(a.y) + i, openwork::relu<V>(load_lanes<V>(a.a + i, left)), left);
+  });
+}
+
+}  // namespace openwork::ops

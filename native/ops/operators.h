@@ -1,0 +1,10 @@
+// Every float operator. Included only by the instruction sets' own translation units: everything is a template over the
+// vocabulary V, so no two of them share a symbol.
+#pragma once
+
+#include "ops/attention.h"
+#include "ops/elementwise.h"
+#include "ops/embedding_sum.h"
+#include "ops/layer_norm.h"
+#include "ops/linear_float.h"
+#include "ops/pooling.h"
