@@ -1,0 +1,31 @@
+// A small test harness: TEST(name) { ... CHECK(condition); CHECK_SAY(condition, "what was tried"); }
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace openwork::test {
+
+struct Case {
+  const char* name;
+  void (*run)();
+};
+std::vector<Case>& cases();
+void fail(const char* file, int line, const char* condition, const std::string& detail);
+
+struct Registration {
+  Registration(const char* name, void (*run)()) { cases().push_back({name, run}); }
+};
+
+}  // namespace openwork::test
+
+#define TEST(name)                                                               \
+  static void test_##name();                                                     \
+  static const ::openwork::test::Registration registration_##name(#name, test_##name); \
+  static void test_##name()
+
+#define CHECK_SAY(condition, detail)                                                       \
+  do {                                                                                     \
+    if (!(condition)) ::openwork::test::fail(__FILE__, __LINE__, #condition, (detail));    \
+  } while (false)
+#define CHECK(condition) CHECK_SAY(condition, std::string())

@@ -1,0 +1,53 @@
+#include <cstdio>
+#include <cstring>
+#include <exception>
+
+#include "test/harness.h"
+
+namespace openwork::test {
+namespace {
+int failures_of_case = 0;
+// One wrong kernel fails for hundreds of problems: the first few say enough.
+constexpr int kShown = 10;
+}  // namespace
+
+std::vector<Case>& cases() {
+  static std::vector<Case> all;
+  return all;
+}
+
+void fail(const char* file, int line, const char* condition, const std::string& detail) {
+  if (++failures_of_case <= kShown) std::printf("  %s:%d: %s  %s\n", file, line, condition, detail.c_str());
+}
+
+static bool run(const Case& c) {
+  failures_of_case = 0;
+  try {
+    c.run();
+  } catch (const std::exception& e) {
+    fail(__FILE__, __LINE__, "no exception", e.what());
+  }
+  std::printf("%s %s\n", failures_of_case ? "FAILED" : "ok    ", c.name);
+  return failures_of_case == 0;
+}
+
+static int run_all(const char* filter) {
+  int passed = 0, failed = 0;
+  for (const Case& c : cases())
+    if (std::strstr(c.name, filter)) ++(run(c) ? passed : failed);
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed || !passed;
+}
+
+static int list() {
+  for (const Case& c : cases()) std::puts(c.name);
+  return 0;
+}
+
+}  // namespace openwork::test
+
+// openwork_test [--list | PART_OF_A_NAME]
+int main(int argc, char** argv) {
+  if (argc > 1 && std::strcmp(argv[1], "--list") == 0) return openwork::test::list();
+  return openwork::test::run_all(argc > 1 ? argv[1] : "");
+}
