@@ -1,0 +1,72 @@
+"""Computing standard ONNX nodes with onnx's own reference evaluator: for constants, shapes and masks, never for speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from openwork.graph.model import ModelError, constant, describe
+
+Array = NDArray[Any]
+
+
+def opset(graph: ir.Graph) -> int:
+    """The version of the standard ONNX operators that the graph uses."""
+    return int(graph.opset_imports.get("", 18))
+
+
+@lru_cache(maxsize=4096)
+def _evaluator(serialized: bytes, version: int, arity: tuple[bool, ...]) -> ReferenceEvaluator:
+    node = onnx.NodeProto.FromString(serialized)
+    unknown = onnx.TypeProto()
+    inputs = [onnx.helper.make_value_info(name, unknown) for name, here in zip(node.input, arity, strict=True) if here]
+    outputs = [onnx.helper.make_value_info(name, unknown) for name in node.output if name]
+    graph = onnx.helper.make_graph([node], "node", inputs, outputs)
+    imports = [onnx.helper.make_opsetid("", version)]
+    return ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=imports))
+
+
+def _anonymous(node: ir.Node, present: Sequence[bool]) -> bytes:
+    """The node with its values numbered, so that equal nodes share one evaluator."""
+    proto = ir.to_proto(node)
+    proto.name = ""
+    del proto.input[:], proto.output[:], proto.metadata_props[:]
+    proto.input.extend(f"i{index}" if here else "" for index, here in enumerate(present))
+    proto.output.extend(f"o{index}" for index in range(len(node.outputs)))
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array | None]:
+    """The outputs of one standard ONNX node; raises ModelError if onnx's evaluator cannot compute it."""
+    if node.graph is None or node.domain not in ("", "ai.onnx"):
+        raise ModelError(f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can.")
+    present = tuple(value is not None for value in inputs)
+    version = int(node.graph.opset_imports.get("", 18))
+    try:
+        evaluator = _evaluator(_anonymous(node, present), version, present)
+        feeds = {f"i{index}": value for index, value in enumerate(inputs) if value is not None}
+        with np.errstate(all="ignore"):
+            return [np.asarray(value) for value in evaluator.run(None, feeds)]
+    # The evaluator raises what its implementations happen to raise; all of it means "this cannot be computed here".
+    except Exception as error:
+        raise ModelError(f"{describe(node)} cannot be evaluated: {error}") from error
+
+
+def run_nodes(nodes: Sequence[ir.Node], known: Mapping[ir.Value, Array]) -> dict[ir.Value, Array | None]:
+    """All values of some nodes, in topological order, from the known values and the graph's initializers."""
+    values: dict[ir.Value, Array | None] = dict(known)
+    for node in nodes:
+        operands = []
+        for value in node.inputs:
+            operands.append(None if value is None else values[value] if value in values else constant(value))
+        results = run_onnx_node(node, operands)
+        for value, result in zip(node.outputs, results, strict=False):
+            values.setdefault(value, result)
+    return values

@@ -1,0 +1,200 @@
+"""Thin helpers over onnx-ir: what a rule needs to read a graph and to make nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from openwork.graph.operators import DOMAIN, Operator, operator
+
+Array = NDArray[Any]
+Dim = int | str | None
+Dims = tuple[Dim, ...]
+
+ONNX_DOMAINS = ("", "ai.onnx")
+
+DTYPES: dict[str, ir.DataType] = {
+    "f32": ir.DataType.FLOAT,
+    "i64": ir.DataType.INT64,
+    "u8": ir.DataType.UINT8,
+    "s8": ir.DataType.INT8,
+}
+
+
+class ModelError(ValueError):
+    """A model that cannot be read, is inconsistent, or is fed wrongly; the message says what and where."""
+
+
+def describe(node: ir.Node) -> str:
+    """A node as messages name it: operator and name."""
+    domain = "" if node.domain in ONNX_DOMAINS else f"{node.domain}."
+    return f"{domain}{node.op_type} {node.name or '(unnamed)'!r}"
+
+
+def is_onnx(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether this is a standard ONNX node of one of these types (of any, if none is given)."""
+    return node is not None and node.domain in ONNX_DOMAINS and (not op_types or node.op_type in op_types)
+
+
+def is_openwork(node: ir.Node | None, *op_types: str) -> bool:
+    """Whether this is an openwork node of one of these types (of any, if none is given)."""
+    return node is not None and node.domain == DOMAIN and (not op_types or node.op_type in op_types)
+
+
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The standard ONNX node that makes the value, if it is of one of these types."""
+    node = value.producer() if value is not None else None
+    return node if is_onnx(node, *op_types) else None
+
+
+def native_producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The openwork node that makes the value, if it is of one of these types."""
+    node = value.producer() if value is not None else None
+    return node if is_openwork(node, *op_types) else None
+
+
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    """The input at this place; None where it is absent."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def needed(node: ir.Node, index: int) -> ir.Value:
+    """The input at this place, which the operator requires."""
+    value = operand(node, index)
+    if value is None:
+        raise ModelError(f"{describe(node)} lacks its input {index}, which the operator requires.")
+    return value
+
+
+def constant(value: ir.Value | None) -> Array | None:
+    """The array of an initializer; None for anything else."""
+    if value is None or value.const_value is None or value.is_graph_input():
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number in a one-element initializer; None for anything else."""
+    array = constant(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None
+
+
+def dims(value: ir.Value | None) -> Dims | None:
+    """The shape: integers, names of free dimensions, None for an unknown one; None if the rank is unknown."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(d if isinstance(d, int) else d.value for d in value.shape)
+
+
+def same_dims(a: ir.Value, b: ir.Value) -> bool:
+    """Whether both shapes are wholly known and equal."""
+    first, second = dims(a), dims(b)
+    return first is not None and first == second and None not in first
+
+
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """The node's attributes as plain Python values."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value, once; None if there are more or the value is an output of the graph."""
+    uses = value.uses()
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def consumers(value: ir.Value) -> list[ir.Node]:
+    """The nodes that read the value, each once."""
+    return list(dict.fromkeys(use.node for use in value.uses()))
+
+
+def graph_of(node: ir.Node) -> ir.Graph:
+    """The graph that holds the node."""
+    if not isinstance(node.graph, ir.Graph):
+        raise ModelError(f"{describe(node)} belongs to no graph.")
+    return node.graph
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Register an initializer under this name, or this name with a number if it is taken."""
+    unique, number = name, 1
+    taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
+    while unique in taken:
+        unique, number = f"{name}.{number}", number + 1
+    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    value = ir.Value(name=unique, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _bind(shape: Sequence[str], actual: Dims, names: dict[str, Any]) -> None:
+    tail = shape[1:] if shape[:1] == ("...",) else shape
+    if shape[:1] == ("...",):
+        names.setdefault("...", actual[: len(actual) - len(tail)])
+    for letter, size in zip(tail, actual[len(actual) - len(tail) :], strict=False):
+        if letter == "3H":
+            names.setdefault("H", size // 3 if isinstance(size, int) else None)
+        else:
+            names.setdefault(letter, size)
+
+
+def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims]:
+    """The outputs' shapes of an openwork operator from its inputs' shapes."""
+    names: dict[str, Any] = {}
+    for slot, value in zip(form.inputs, inputs, strict=False):
+        actual = dims(value)
+        if actual is not None:
+            _bind(slot.shape, actual, names)
+    shapes = []
+    for slot in form.outputs:
+        leading = names.get("...", ()) if slot.shape[:1] == ("...",) else ()
+        letters = [letter for letter in slot.shape if letter != "..."]
+        shapes.append((*leading, *(names.get(letter) for letter in letters)))
+    return shapes
+
+
+def make(op_type: str, inputs: Sequence[ir.Value | None], values: Mapping[str, Any], name: str) -> ir.Node:
+    """A new openwork node with its outputs' shapes and element types; not yet in a graph.
+
+    inputs: in the order of docs/program.md, None where an optional one is absent. values: the attributes.
+    """
+    form = operator(op_type, packed=bool(values.get("packed")))
+    if form is None:
+        raise ModelError(f"{op_type} is not an openwork operator; docs/program.md lists them.")
+    outputs = []
+    for slot, shape in zip(form.outputs, infer_dims(form, inputs), strict=True):
+        quantized = "y_scale" in values and "u8" in slot.dtypes
+        dtype = DTYPES["u8" if quantized else slot.dtypes[0]]
+        outputs.append(ir.Value(shape=ir.Shape(shape), type=ir.TensorType(dtype)))
+    typed = ir.convenience.convert_attributes(dict(values))
+    return ir.Node(DOMAIN, op_type, inputs, typed, outputs=outputs, name=name, version=1)
+
+
+def with_attributes(node: ir.Node, **changed: Any) -> dict[str, Any]:
+    """The node's attributes with some of them changed."""
+    return {**attributes(node), **changed}
+
+
+def topological(values: Iterable[ir.Value], stop: set[ir.Value]) -> list[ir.Node]:
+    """The nodes that the values need, each after its inputs' makers, not looking behind the values in `stop`."""
+    order: dict[ir.Node, None] = {}
+    pending: list[tuple[ir.Node, bool]] = [
+        (node, False) for value in values if value not in stop and (node := value.producer()) is not None
+    ]
+    while pending:
+        node, ready = pending.pop()
+        if node in order:
+            continue
+        if ready:
+            order[node] = None
+            continue
+        pending.append((node, True))
+        for value in node.inputs:
+            maker = value.producer() if value is not None and value not in stop else None
+            if maker is not None and maker not in order:
+                pending.append((maker, False))
+    return list(order)

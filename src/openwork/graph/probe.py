@@ -1,0 +1,181 @@
+"""What a part of a graph computes, found by computing it: for shapes, masks, positions and moved axes.
+
+Exporters write the same small function (an additive mask, the positions of the tokens, the axes of attention heads) in
+dozens of ways. A rule that knew each spelling would be long and never complete; instead the part between a value and the
+inputs it depends on (its *cone*) is evaluated for a few batch sizes, lengths and masks, and compared with the function
+that the operator means. Cones hold only shapes, constants, and what the rule names as their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from openwork.graph.evaluate import run_nodes
+from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, topological
+
+Array = NDArray[Any]
+Sizes = dict[str, int]
+
+PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
+"""Batch sizes and lengths to try; no fixed size and no sum or product of the two is the same in all of them."""
+
+MAX_NODES = 200
+
+
+@dataclass(frozen=True)
+class Cone:
+    """The nodes that make a value from graph inputs, shapes and constants."""
+
+    value: ir.Value
+    nodes: tuple[ir.Node, ...]
+    sources: frozenset[ir.Value]
+    shapes: tuple[ir.Node, ...]
+    """Shape nodes whose input's shape is known by name, so that what they read need not be computed."""
+
+    def evaluate(self, sizes: Mapping[str, int], contents: Mapping[ir.Value, Array]) -> Array:
+        """The value's content for these sizes of the free dimensions and these contents of the sources."""
+        known = dict(contents)
+        for node in self.shapes:
+            known[node.outputs[0]] = shape_content(node, sizes)
+        fixed = constant(self.value)
+        result = fixed if fixed is not None else run_nodes(self.nodes, known).get(self.value, known.get(self.value))
+        if result is None:
+            raise ModelError(f"The value {self.value.name!r} has no content.")
+        return result
+
+
+def named(value: ir.Value) -> bool:
+    """Whether every dimension is an integer or has a name of one free dimension."""
+    shape = dims(value)
+    return shape is not None and all(isinstance(d, int) or (d is not None and d.isidentifier()) for d in shape)
+
+
+def shape_content(node: ir.Node, sizes: Mapping[str, int]) -> Array:
+    """What a Shape node gives for these sizes."""
+    full = [d if isinstance(d, int) else sizes[str(d)] for d in dims(node.inputs[0]) or ()]
+    values = attributes(node)
+    return np.array(full[values.get("start", 0) : values.get("end")], np.int64)
+
+
+def cone(value: ir.Value, stop: frozenset[ir.Value] = frozenset()) -> Cone | None:
+    """The cone of a value; None if it is too large or holds a node that is not standard ONNX.
+
+    stop: values taken as sources, besides the graph's inputs.
+    """
+    free = free_sizes(value)
+    shapes: list[ir.Node] = []
+    cut = set(stop)
+    pending, seen = [value], set()
+    while pending:
+        current = pending.pop()
+        node = current.producer()
+        if current in seen or current in stop or node is None:
+            continue
+        seen.add(current)
+        if not is_onnx(node) or len(seen) > MAX_NODES:
+            return None
+        if node.op_type == "Shape" and node.inputs[0] is not None and _bound(node.inputs[0], free):
+            shapes.append(node)
+            cut.add(current)
+        else:
+            pending.extend(operand for operand in node.inputs if operand is not None)
+    nodes = topological([value], cut)
+    read = {operand for node in nodes for operand in node.inputs if operand is not None} | {value}
+    sources = frozenset(v for v in read if v in stop or v.is_graph_input())
+    return Cone(value, tuple(nodes), sources, tuple(shapes))
+
+
+def _bound(value: ir.Value, free: set[str]) -> bool:
+    return named(value) and all(isinstance(d, int) or d in free for d in dims(value) or ())
+
+
+def _inputs(value: ir.Value) -> list[ir.Value]:
+    return list(value.graph.inputs) if isinstance(value.graph, ir.Graph) else []
+
+
+def free_sizes(value: ir.Value) -> set[str]:
+    """The names of the free dimensions of the inputs of the graph that holds the value."""
+    return {d for entry in _inputs(value) for d in dims(entry) or () if isinstance(d, str)}
+
+
+def bind_sizes(inputs: list[ir.Value], batch: int, length: int) -> Sizes | None:
+    """Sizes for the free dimensions: the first of every input is the batch, the second the length, others 4.
+
+    None if an input fixes one of the two at another size.
+    """
+    sizes: Sizes = {}
+    for value in inputs:
+        for axis, size in enumerate(dims(value) or ()):
+            chosen = (batch, length)[axis] if axis < 2 else 4
+            if isinstance(size, str):
+                sizes.setdefault(size, chosen)
+    return sizes
+
+
+def fixed_sizes(inputs: list[ir.Value]) -> list[tuple[int, int]]:
+    """The probes, with the batch or the length replaced where the inputs of rank 2 fix it."""
+    probes = []
+    for batch, length in PROBES:
+        for value in inputs:
+            shape = dims(value) or ()
+            if len(shape) == 2:
+                batch = shape[0] if isinstance(shape[0], int) else batch
+                length = shape[1] if isinstance(shape[1], int) else length
+        probes.append((batch, length))
+    return list(dict.fromkeys(probes))
+
+
+def samples(value: ir.Value) -> Iterator[tuple[int, int, Sizes]]:
+    """Batch, length and the sizes of all free dimensions, for each probe."""
+    inputs = _inputs(value)
+    for batch, length in fixed_sizes(inputs):
+        sizes = bind_sizes(inputs, batch, length)
+        if sizes is not None:
+            yield batch, length, sizes
+
+
+def masks(batch: int, length: int) -> Iterator[Array]:
+    """Masks of ones and zeros to try: all ones, all zeros, each position alone in turn, and random ones."""
+    generator = np.random.default_rng(batch * 1000 + length)
+    yield np.ones((batch, length), np.int64)
+    yield np.zeros((batch, length), np.int64)
+    for _ in range(4):
+        yield generator.integers(0, 2, (batch, length))
+
+
+def mask_source(found: Cone | None) -> ir.Value | None:
+    """The one i64 [batch, length] graph input that a cone depends on, if that is all it depends on."""
+    if found is None or len(found.sources) != 1:
+        return None
+    (source,) = found.sources
+    shape = dims(source)
+    return source if source.dtype == ir.DataType.INT64 and shape is not None and len(shape) == 2 else None
+
+
+def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[int, int, Array, Array]]:
+    """(batch, length, mask, the cone's value) for every probe; without a source the mask is all ones."""
+    for batch, length, sizes in samples(found.value):
+        for mask in masks(batch, length):
+            contents = {} if source is None else {source: mask}
+            yield batch, length, mask, found.evaluate(sizes, contents)
+            if source is None:
+                break
+
+
+def probe_mask(value: ir.Value, expected: Any) -> ir.Value | None:
+    """The mask input of which the value is `expected(mask, actual) -> bool`; None if it is not."""
+    found = cone(value)
+    source = mask_source(found)
+    if found is None or source is None:
+        return None
+    try:
+        matches = all(expected(mask, actual) for _, _, mask, actual in evaluations(found, source))
+    except ModelError:
+        return None
+    return source if matches else None

@@ -1,0 +1,45 @@
+"""From any ONNX graph to openwork operators, as far as the rules reach."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from openwork.graph.model import describe, dims
+from openwork.graph.operators import DOMAIN, operator
+from openwork.graph.rewrite import Change, Driver, Refusal
+from openwork.graph.rules import RULES
+
+
+def reduce(model: ir.Model, stop_after: int | None = None) -> tuple[ir.Model, list[Change], list[Refusal]]:
+    """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
+
+    model: of `read`. Returns the model, the changes in order, and the refusals that still stand, each with its reason.
+    Raises ModelError if a rule breaks an invariant of the graph (a defect: the message names the change's number).
+    """
+    outcome = Driver(model, RULES, stop_after).run()
+    if stop_after is None:
+        _name_tensors(model.graph)
+    return model, outcome.changes, outcome.refusals
+
+
+def _name_tensors(graph: ir.Graph) -> None:
+    """Give each tensor that only one step reads the step's name: `encoder.layer.0.output.dense.weight`."""
+    for node in graph:
+        form = operator(node.op_type, packed=bool(node.attributes.get_int("packed", 0))) if node.domain == DOMAIN else None
+        for slot, value in zip(form.inputs if form else (), node.inputs, strict=False):
+            name = f"{node.name}.{slot.name}"
+            if slot.tensor and value is not None and len(value.uses()) == 1 and name not in graph.initializers:
+                value.name = name
+
+
+def lowerable(model: ir.Model) -> list[tuple[ir.Node, str]]:
+    """The nodes that have no native operator, each with the reason why; empty if the whole graph has one."""
+    return [(node, _reason(node)) for node in model.graph if node.domain != DOMAIN]
+
+
+def _reason(node: ir.Node) -> str:
+    refusals = node.meta.get("refusals", [])
+    if refusals:
+        return "; ".join(f"{rule}: {reason}" for rule, reason in refusals)
+    shapes = ", ".join("absent" if value is None else str(list(dims(value) or ["?"])) for value in node.inputs)
+    return f"no rule reduces {describe(node)} of {shapes} to a native operator"

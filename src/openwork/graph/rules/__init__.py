@@ -1,0 +1,57 @@
+"""The ordered list of rules. A rule runs until it applies nowhere before the next one begins, and the list is repeated
+until no rule applies; so a rule may rely on everything above it."""
+
+from __future__ import annotations
+
+from openwork.graph.rewrite import Rule
+from openwork.graph.rules.activations import ADD, GELU, GELU_ERF, RELU
+from openwork.graph.rules.attention import ATTENTION
+from openwork.graph.rules.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
+from openwork.graph.rules.embedding import EMBEDDING_SUM
+from openwork.graph.rules.epilogue import (
+    ACTIVATION,
+    BIAS,
+    PACK_SIBLINGS,
+    QUANTIZED_NORM,
+    QUANTIZED_OUTPUT,
+    RESIDUAL_ADD,
+)
+from openwork.graph.rules.identities import REMOVE_IDENTITIES
+from openwork.graph.rules.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
+from openwork.graph.rules.linear import LINEAR, LINEAR_FLOAT
+from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
+from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
+from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
+
+RULES: tuple[Rule, ...] = (
+    FOLD_CONSTANTS,
+    REMOVE_IDENTITIES,
+    # Integer products first: what they read must still be integers.
+    QUANTIZE,
+    SHARE_QUANTIZE,
+    LINEAR,
+    DROP_ROUND_TRIP,
+    FOLD_DEQUANTIZED,
+    LINEAR_FLOAT,
+    BIAS,
+    # Functions that span many nodes, before the small ones take nodes away from them.
+    LAYER_NORM,
+    LAYER_NORM_WRITTEN_OUT,
+    GELU,
+    GELU_ERF,
+    RELU,
+    EMBEDDING_SUM,
+    ATTENTION,
+    MEAN_POOL,
+    PLAIN_MEAN,
+    L2_NORMALIZE,
+    LP_NORMALIZE,
+    ADD,
+    # What follows a step goes into it.
+    ACTIVATION,
+    RESIDUAL_ADD,
+    PACK_SIBLINGS,
+    SHARE_QUANTIZE,
+    QUANTIZED_OUTPUT,
+    QUANTIZED_NORM,
+)

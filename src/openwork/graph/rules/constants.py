@@ -1,0 +1,48 @@
+"""Fold standard ONNX nodes whose inputs are all initializers; a DequantizeLinear only where nothing integer wants it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from openwork.graph.evaluate import run_onnx_node
+from openwork.graph.model import ModelError, add_initializer, constant
+from openwork.graph.rewrite import Replacement, Rule, home
+
+ANCHORS = frozenset(
+    "Abs Add And Cast CastLike Concat ConstantOfShape Div Equal Erf Exp Expand Flatten Floor Gather GatherND Greater "
+    "GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or Pow Range Reciprocal Reshape Shape Size "
+    "Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where".split()
+)
+MAX_BYTES = 1 << 30
+
+
+def _match(node: ir.Node) -> ir.Node | None:
+    if not node.inputs or any(value is not None and constant(value) is None for value in node.inputs):
+        return None
+    return node
+
+
+def _check(node: ir.Node) -> str | None:
+    if any(value.is_graph_output() for value in node.outputs):
+        return "its result is an output of the graph, which a node must make"
+    try:
+        results = run_onnx_node(node, [constant(value) for value in node.inputs])
+    except ModelError as error:
+        return str(error)
+    size = sum(result.nbytes for result in results if result is not None)
+    return f"its result would take {size} bytes" if size > MAX_BYTES else None
+
+
+def _replace(node: ir.Node) -> Replacement:
+    results = run_onnx_node(node, [constant(value) for value in node.inputs])
+    graph, values = home(node), []
+    for old, array in zip(node.outputs, results, strict=False):
+        if array is not None:
+            values.append((old, add_initializer(graph, f"{old.name}.folded", array)))
+    return Replacement((), values)
+
+
+FOLD_CONSTANTS = Rule("fold constants", ANCHORS, _match, _check, _replace)
+FOLD_DEQUANTIZED = Rule(
+    "fold dequantized constants", frozenset({"DequantizeLinear"}), _match, _check, _replace
+)

@@ -1,0 +1,160 @@
+"""The sum of word, type and position embeddings, in its spellings, into EmbeddingSum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from openwork.graph.model import (
+    Array,
+    ModelError,
+    add_initializer,
+    constant,
+    dims,
+    make,
+    needed,
+    only_consumer,
+    operand,
+    producer,
+)
+from openwork.graph.probe import Cone, cone, evaluations
+from openwork.graph.rewrite import Replacement, Rule, home
+
+
+@dataclass
+class _Terms:
+    """The leaves of a sum of embeddings, sorted by what they are."""
+
+    gathers: list[ir.Node] = field(default_factory=list)
+    position: Array | None = None
+    row: Array | None = None
+    other: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Sum:
+    root: ir.Node
+    terms: _Terms
+
+
+def _is_token_gather(value: ir.Value | None) -> ir.Node | None:
+    """The Gather of rows of a constant table by an input of the graph."""
+    node = producer(value, "Gather")
+    if node is None or node.attributes.get_int("axis", 0) != 0:
+        return None
+    table, ids = constant(needed(node, 0)), needed(node, 1)
+    return node if table is not None and table.ndim == 2 and ids.is_graph_input() else None
+
+
+def _leaves(value: ir.Value) -> list[ir.Value]:
+    """The summands of a tree of Adds whose inner sums are read nowhere else."""
+    node = producer(value, "Add")
+    if node is None:
+        return [value]
+    return [leaf for part in node.inputs if part is not None for leaf in (_leaves(part) if _inner(part) else [part])]
+
+
+def _inner(value: ir.Value) -> bool:
+    return only_consumer(value) is not None
+
+
+def _table(found: Cone) -> Array | None:
+    """The one float matrix that a cone reads."""
+    read = {v for node in found.nodes for v in node.inputs if v is not None} | {found.value}
+    tables = [array for v in read if (array := constant(v)) is not None and array.ndim == 2 and array.dtype == np.float32]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
+    """(table, None) where the value is the first L rows of a table, (None, row) where it is one row everywhere."""
+    array = constant(value)
+    if array is not None:
+        return (None, array.reshape(-1)) if array.size == array.shape[-1] else (None, None)
+    found = cone(value)
+    table = _table(found) if found is not None and not found.sources else None
+    if found is None or table is None:
+        return None, None
+    try:
+        results = [(length, np.asarray(y)) for _, length, _, y in evaluations(found, None)]
+    except ModelError:
+        return None, None
+    if all(y.shape[-2:] == (n, table.shape[1]) and np.array_equal(y, np.broadcast_to(table[:n], y.shape)) for n, y in results):
+        return table, None
+    row = results[0][1].reshape(-1, results[0][1].shape[-1])[0]
+    return (None, row) if all(np.array_equal(y, np.broadcast_to(row, y.shape)) for _, y in results) else (None, None)
+
+
+def _sort(value: ir.Value, terms: _Terms) -> None:
+    gather = _is_token_gather(value)
+    if gather is not None:
+        terms.gathers.append(gather)
+        return
+    table, row = _position_or_row(value)
+    if table is not None and terms.position is None:
+        terms.position = table
+    elif row is not None:
+        terms.row = row if terms.row is None else terms.row + row
+    else:
+        terms.other.append(str(value.name))
+
+
+def _root(node: ir.Node) -> ir.Node | None:
+    """The last Add of the tree that begins at a Gather."""
+    current, root = node.outputs[0], None
+    while (reader := only_consumer(current)) is not None and reader.op_type == "Add" and reader.domain == "":
+        root, current = reader, reader.outputs[0]
+    return root
+
+
+def _match(node: ir.Node) -> _Sum | None:
+    if _is_token_gather(node.outputs[0]) is None:
+        return None
+    root = _root(node)
+    if root is None:
+        return None
+    terms = _Terms()
+    for leaf in _leaves(root.outputs[0]):
+        _sort(leaf, terms)
+    terms.gathers.sort(key=lambda gather: -(constant(gather.inputs[0]).shape[0]))  # type: ignore[union-attr]
+    return _Sum(root, terms) if terms.gathers and terms.gathers[0] is node else None
+
+
+def _check(found: _Sum) -> str | None:
+    terms = found.terms
+    if terms.other:
+        return f"its summands {terms.other} are neither rows of a table by an input nor the positions' rows"
+    if len(terms.gathers) > 2:
+        return f"it sums {len(terms.gathers)} tables by inputs; EmbeddingSum takes words and types"
+    if terms.position is None:
+        return "no summand is a table's first rows, one for each position"
+    for gather in terms.gathers:
+        ids = needed(gather, 1)
+        if ids.dtype != ir.DataType.INT64 or len(dims(ids) or ()) != 2:
+            return f"its input {ids.name!r} is not INT64 [batch, length]"
+        table = constant(needed(gather, 0))
+        if table is None or table.dtype != np.float32 or table.shape[1] != terms.position.shape[1]:
+            return "its tables are not float32 with the same number of channels"
+    return None
+
+
+def _replace(found: _Sum) -> Replacement:
+    terms, graph = found.terms, home(found.root)
+    assert terms.position is not None
+    position = terms.position if terms.row is None else terms.position + terms.row
+    name = found.root.name or "embeddings"
+    word = terms.gathers[0]
+    kind = terms.gathers[1] if len(terms.gathers) > 1 else None
+    inputs = [
+        needed(word, 1),
+        None if kind is None else needed(kind, 1),
+        needed(word, 0),
+        add_initializer(graph, f"{name}.position", position.astype(np.float32)),
+        None if kind is None else operand(kind, 0),
+    ]
+    made = make("EmbeddingSum", inputs, {}, name)
+    return Replacement([made], [(found.root.outputs[0], made.outputs[0])])
+
+
+EMBEDDING_SUM = Rule("embedding sum", frozenset({"Gather"}), _match, _check, _replace)

@@ -1,0 +1,146 @@
+"""What the rules for weighted layers share: reading a constant weight, and naming the layer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from openwork.graph.evaluate import run_onnx_node
+from openwork.graph.model import Array, attributes, constant, needed, operand, producer
+
+WEIGHT_LIMIT = 127
+MAX_REDUCTION = 66_000
+"""255 * 127 * K < 2^31: docs/arithmetic.md, Linear."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight of a quantized layer as the engine holds it: s8 [N, K] and f32 [N]."""
+
+    values: NDArray[np.int8]
+    scale: NDArray[np.float32]
+
+
+def product(node: ir.Node) -> str | None:
+    """The reason why a MatMul or Gemm is not x times a weight [K, N] or [N, K], plus a bias; None if it is."""
+    if node.op_type == "MatMul":
+        return None
+    found = attributes(node)
+    if found.get("transA", 0):
+        return "Gemm transposes its first operand"
+    if found.get("alpha", 1.0) != 1.0 or found.get("beta", 1.0) != 1.0:
+        return "Gemm scales its operands by alpha or beta"
+    return None
+
+
+def rows_are_outputs(node: ir.Node) -> bool:
+    """Whether the second operand stands as [N, K]."""
+    return node.op_type == "Gemm" and bool(attributes(node).get("transB", 0))
+
+
+def dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
+    """The DequantizeLinear of a constant behind a value, and whether a Transpose of the two axes lies between."""
+    node = producer(value, "DequantizeLinear", "Transpose")
+    swapped = node is not None and node.op_type == "Transpose"
+    if node is not None and swapped:
+        if list(attributes(node).get("perm", (1, 0))) != [1, 0]:
+            return None
+        node = producer(operand(node, 0), "DequantizeLinear")
+    if node is None or constant(operand(node, 0)) is None:
+        return None
+    return node, swapped
+
+
+def _zero_points(node: ir.Node, integers: Array) -> Array | str:
+    """The weight's integers as signed, or why they are not symmetric."""
+    point = operand(node, 2)
+    zero = np.zeros(1, np.int32) if point is None else constant(point)
+    if zero is None:
+        return "the zero point of its weight is not a constant"
+    centre = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128}.get(integers.dtype)
+    if centre is None:
+        return f"its weight is {integers.dtype}; only 8-bit integers are run"
+    if np.any(zero.astype(np.int32) != centre):
+        return f"its weight is asymmetric (a zero point other than {centre}); weights must be symmetric"
+    return integers.astype(np.int32) - centre
+
+
+def read_weight(found: tuple[ir.Node, bool], by_rows: bool) -> Weight | str:
+    """The weight s8 [N, K] with its scales, or the reason why it has no native form.
+
+    found: of `dequantized`. by_rows: whether the product wants it as [N, K] (else [K, N]).
+    """
+    node, swapped = found
+    integers, scale = constant(needed(node, 0)), constant(needed(node, 1))
+    if integers is None or integers.ndim != 2 or scale is None:
+        return "its weight is not a constant matrix with constant scales"
+    centred = _zero_points(node, integers)
+    if isinstance(centred, str):
+        return centred
+    output_axis = 0 if by_rows != swapped else 1
+    oriented = _orient_scale(node, scale, integers.shape, output_axis)
+    if isinstance(oriented, str):
+        return oriented
+    values = centred if output_axis == 0 else centred.T
+    return _checked(values, oriented)
+
+
+def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_axis: int) -> Array | str:
+    outputs = shape[output_axis]
+    if attributes(node).get("block_size", 0) or scale.ndim > 1:
+        return "the scale of its weight is blocked; weights have one scale per output channel"
+    if scale.size == 1:
+        return np.full(outputs, scale.reshape(()), np.float32)
+    axis = attributes(node).get("axis", 1) % 2
+    if axis != output_axis:
+        return "the scale of its weight varies along the reduction axis; weights have one scale per output channel"
+    return scale.astype(np.float32)
+
+
+def _checked(values: Array, scale: Array) -> Weight | str:
+    if np.abs(values).max(initial=0) > WEIGHT_LIMIT:
+        return f"its weight holds -128; symmetric weights lie in [-{WEIGHT_LIMIT}, {WEIGHT_LIMIT}]"
+    if values.shape[1] > MAX_REDUCTION:
+        return f"its reduction of {values.shape[1]} may overflow INT32; at most {MAX_REDUCTION} is run"
+    if not np.all(np.isfinite(scale) & (scale > 0)):
+        return "the scales of its weight are not all positive and finite"
+    return Weight(np.ascontiguousarray(values.astype(np.int8)), scale)
+
+
+def constant_bias(value: ir.Value | None, outputs: int) -> Array | None:
+    """A constant f32 [N] or [1, .., N], possibly dequantized; None if the value is anything else."""
+    array = constant(value)
+    node = producer(value, "DequantizeLinear")
+    if array is None and node is not None and all(constant(v) is not None for v in node.inputs if v is not None):
+        array = run_onnx_node(node, [constant(v) for v in node.inputs])[0]
+    if array is None or array.dtype != np.float32 or array.size not in (1, outputs):
+        return None
+    if array.size != 1 and array.shape[-1] != outputs:
+        return None
+    return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32)
+
+
+_SUFFIX = re.compile(r"[._](weight|kernel)([._](quantized|q|int8|DequantizeLinear))*$|_quantized$")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def layer_name(node: ir.Node, weight: ir.Value | None, bias: ir.Value | None) -> str:
+    """The layer's name: the module's that owns the weight, by the best trace that the exporter left of it."""
+    for value, ending in ((weight, "weight"), (bias, "bias")):
+        text = str(value.name) if value is not None and value.name else ""
+        if ending == "weight" and _SUFFIX.search(text) and not text.startswith("onnx::"):
+            return _SUFFIX.sub("", text)
+        if text.endswith("." + ending):
+            return text[: -len(ending) - 1]
+    scopes = re.findall(r"'([^']*)'", node.metadata_props.get(_SCOPES, ""))
+    if len(scopes) > 1 and scopes[-2]:
+        return str(scopes[-2])
+    path = (node.name or str(node.outputs[0].name)).strip("/")
+    return re.sub(r"/(MatMul|Gemm)(_\d+)?$", "", path).replace("/", ".")
+
+
