@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from openwork.fields import EngineFileError, Field
-from openwork.graph.operators import ACTIVATIONS, QUANTIZATION, Operator, Slot
+from openwork.operators import ACTIVATIONS, QUANTIZATION, Operator, Slot
 from openwork.shapes import OPERATOR_OF_STEP, Dim, Letters, Shape, operator_of, slot_dtype
 
 NATIVE_DTYPES = ("u8", "f32", "i64")

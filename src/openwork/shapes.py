@@ -1,12 +1,12 @@
-"""Matching the shapes of one step against its operator's row in the table of `openwork.graph.operators`."""
+"""Matching the shapes of one step against its operator's row in the table of `openwork.operators`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 
-from openwork.graph.operators import OPERATORS, Operator, Slot
-from openwork.graph.operators import operator as _operator
+from openwork.operators import OPERATORS, Operator, Slot
+from openwork.operators import operator as _operator
 
 Dim = int | str
 Shape = tuple[Dim, ...]

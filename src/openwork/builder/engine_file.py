@@ -26,7 +26,7 @@ from openwork.sparsity.compressed import shapes
 FORMAT_VERSION = "1"
 ALIGNMENT = 64
 
-_DTYPES = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
 _DTYPE_NAMES = {np.dtype("u1"): "u8", np.dtype("i1"): "s8", np.dtype("<f4"): "f32"}
 _PADDING = "__padding__."
 _LENGTH_BYTES = 8
@@ -106,7 +106,7 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
 
     def put(name: str, code: str, array: NDArray[Any]) -> None:
         nonlocal offset
-        pieces.append(memoryview(array.reshape(-1).view(np.uint8)))
+        pieces.append(array.reshape(-1).view(np.uint8).data)
         entries[name] = {
             "dtype": code, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]
         }
@@ -211,7 +211,8 @@ def _read_tensor(entry: Field, data: memoryview, offset: int) -> NDArray[Any]:
         fields["data_offsets"].refuse(f"[{offset}, {end}] within the {len(data)} bytes of the tensors")
     if offset % ALIGNMENT and not entry.path.startswith(f"header.{_PADDING}"):
         fields["data_offsets"].refuse(f"a start on a multiple of {ALIGNMENT}")
-    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
+    flat: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), offset)
+    return flat.reshape(shape)
 
 
 @dataclass(frozen=True)

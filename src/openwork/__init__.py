@@ -1,0 +1,51 @@
+"""Trained networks made sparse and INT8, and run faster than dense ones on the same machine.
+
+The names below are loaded when they are first used, so importing the package is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openwork.builder.builder import build
+    from openwork.fields import EngineFileError
+    from openwork.report import BuildReport
+    from openwork.runtime.engine import Context, Engine, load
+    from openwork.sparsity.pattern import Pattern, detect
+
+_HOMES = {
+    "BuildReport": "openwork.report",
+    "Context": "openwork.runtime.engine",
+    "Engine": "openwork.runtime.engine",
+    "EngineFileError": "openwork.fields",
+    "Pattern": "openwork.sparsity.pattern",
+    "build": "openwork.builder.builder",
+    "detect": "openwork.sparsity.pattern",
+    "load": "openwork.runtime.engine",
+}
+
+__all__ = [
+    "BuildReport",
+    "Context",
+    "Engine",
+    "EngineFileError",
+    "Pattern",
+    "__version__",
+    "build",
+    "detect",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("openwork")
+    if name not in _HOMES:
+        raise AttributeError(f"The module 'openwork' has no attribute '{name}'.")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,67 @@
+"""Splitting a reduced graph into stages that alternate between native steps and what ONNX Runtime runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from openwork.graph.model import constant, is_openwork
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Nodes in execution order, all native or all for ONNX Runtime."""
+
+    native: bool
+    nodes: tuple[ir.Node, ...]
+
+
+def split(graph: ir.Graph) -> list[Stage]:
+    """The fewest alternating stages, in an order in which they can run one after another.
+
+    A node stands in the first stage of its kind that no producer of its inputs comes after.
+    """
+    stage_of: dict[ir.Node, int] = {}
+    for node in graph:
+        kind = 0 if is_openwork(node) else 1
+        producers = (value.producer() for value in read_values(node))
+        earliest = max((stage_of[p] for p in producers if p is not None and p in stage_of), default=0)
+        stage_of[node] = earliest + (earliest % 2 != kind)
+    numbers = sorted(set(stage_of.values()))
+    return [Stage(n % 2 == 0, tuple(node for node in graph if stage_of[node] == n)) for n in numbers]
+
+
+def read_values(node: ir.Node) -> Iterator[ir.Value]:
+    """The values that a node reads, those that its subgraphs capture among them."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        for inner in _subgraphs(attribute):
+            own = {value for n in inner for value in n.outputs} | set(inner.inputs) | set(inner.initializers.values())
+            for n in inner:
+                yield from (value for value in read_values(n) if value not in own)
+
+
+def _subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return (attribute.as_graph(),)
+    return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()
+
+
+def boundary(stage: Stage, graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Value]]:
+    """The values that a stage takes from outside, initializers aside, and those that something outside reads."""
+    inside = set(stage.nodes)
+    made = dict.fromkeys(value for node in stage.nodes for value in node.outputs)
+    read = dict.fromkeys(value for node in stage.nodes for value in read_values(node))
+    wanted = {value for node in graph if node not in inside for value in read_values(node)} | set(graph.outputs)
+    inputs = [value for value in read if value not in made and constant(value) is None]
+    return inputs, [value for value in made if value in wanted]
+
+
+def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]) -> bytes:
+    """The nodes of a stage as an ONNX model of their own, serialized."""
+    graph = ir.convenience.extract(model.graph, inputs, outputs)
+    graph.opset_imports.pop("openwork", None)
+    part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
+    return bytes(ir.to_proto(part).SerializeToString())

@@ -1,0 +1,82 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from openwork.cli import commands
+from openwork.cli.failure import one_sentence
+from openwork.cli.options import parse_shapes
+
+app = typer.Typer(
+    name="openwork",
+    help="Build, time and inspect sparse INT8 inference engines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file, as JSON.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default the physical cores.")]
+Shapes = Annotated[
+    str | None,
+    typer.Option(help="One size per free dimension of the inputs: 1x32,1x128 are batch 1 at length 32 and 128."),
+]
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done, and why.")] = False,
+) -> None:
+    """Options before the command."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+
+
+@app.command()
+def build(
+    model: Annotated[Path, typer.Argument(help="An ONNX model: float, or quantized with Q/DQ.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The engine to write.")],
+    sparsity: Annotated[str, typer.Option(help="on, off, or force (prune to 2:4; accuracy is lost).")] = "on",
+    shapes: Shapes = None,
+    threads: Threads = None,
+    strict: Annotated[bool, typer.Option(help="Refuse a model that needs ONNX Runtime for a part.")] = False,
+    timing_cache: Annotated[Path | None, typer.Option(help="Where timings are kept between builds.")] = None,
+    json: Json = None,
+) -> None:
+    """Build an engine from an ONNX model."""
+    with one_sentence():
+        request = commands.Build(model, output, sparsity, parse_shapes(shapes), threads, strict, timing_cache)
+        commands.build(request, json)
+
+
+@app.command()
+def bench(
+    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    shapes: Shapes = None,
+    threads: Threads = None,
+    duration: Annotated[float, typer.Option(min=0.01, help="Seconds to time each shape for.")] = 3.0,
+    profile: Annotated[bool, typer.Option("--profile", help="Also show what each step takes.")] = False,
+    json: Json = None,
+) -> None:
+    """Time an engine."""
+    with one_sentence():
+        commands.bench(commands.Bench(engine, parse_shapes(shapes), threads, duration, profile), json)
+
+
+@app.command()
+def inspect(
+    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    json: Json = None,
+) -> None:
+    """Show an engine's inputs, outputs and layers, and what its build report says about them."""
+    with one_sentence():
+        commands.inspect(engine, json)
+
+
+def main() -> None:
+    """The program `openwork`."""
+    app()

@@ -1,0 +1,114 @@
+"""What each command calls and prints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from openwork.bench import Options, measure, summary
+from openwork.builder.builder import DEFAULT_SHAPES
+from openwork.builder.builder import build as build_engine
+from openwork.builder.inspection import inspect_engine
+from openwork.cli import tables
+from openwork.files import write_atomic
+from openwork.machine import this_machine
+from openwork.progress import progress_bar
+from openwork.runtime.engine import load
+from openwork.runtime.sample import free_dimensions
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Build:
+    """What `openwork build` was asked for."""
+
+    model: Path
+    output: Path
+    sparsity: str
+    shapes: Shapes | None
+    threads: int | None
+    strict: bool
+    timing_cache: Path | None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What `openwork bench` was asked for."""
+
+    engine: Path
+    shapes: Shapes | None
+    threads: int | None
+    duration: float
+    profile: bool
+
+
+def build(request: Build, output: Path | None) -> None:
+    """Build and show the report."""
+    report = build_engine(
+        request.model,
+        request.output,
+        sparsity=request.sparsity,
+        shapes=request.shapes,
+        threads=request.threads,
+        strict=request.strict,
+        timing_cache=request.timing_cache,
+        progress=Console(stderr=True).is_terminal,
+    )
+    console = Console()
+    console.print(tables.layers(report))
+    for line in report.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Wrote {request.output} ({request.output.stat().st_size:,} bytes).", highlight=False)
+    _write(output, report.to_json())
+
+
+def bench(request: Bench, output: Path | None) -> None:
+    """Time each shape and show a summary."""
+    engine = load(request.engine, threads=request.threads)
+    shapes = request.shapes or _default_shapes(len(free_dimensions(engine.inputs)))
+    feeds = {"x".join(map(str, shape)): engine.sample(shape) for shape in shapes}
+    machine = this_machine()
+    with progress_bar("Timing", 1.0, Console(stderr=True).is_terminal) as advance:
+        runners = {name: lambda feed=feed: engine.run(feed) for name, feed in feeds.items()}
+        timings = measure(runners, Options(duration=request.duration), advance)
+    console = Console()
+    console.print(f"{machine.line(engine.threads)}, {engine.isa}", highlight=False)
+    record: dict[str, Any] = {
+        "engine": request.engine.name,
+        "isa": engine.isa,
+        "threads": engine.threads,
+        "machine": machine.record(),
+        "shapes": {name: timing.record() for name, timing in timings.items()},
+    }
+    for name, shape in zip(feeds, shapes, strict=True):
+        console.print(f"\n{name}", *summary(timings[name], shape[0] if shape else 1), sep="\n", highlight=False)
+        if request.profile:
+            steps = engine.profile(feeds[name])
+            record["shapes"][name]["profile"] = [asdict(step) for step in steps]
+            console.print(tables.profile(steps))
+    _write(output, record)
+
+
+def inspect(engine: Path, output: Path | None) -> None:
+    """Show what an engine holds."""
+    found = inspect_engine(engine)
+    console = Console()
+    console.print(tables.ports(found))
+    console.print(tables.layers(found.report))
+    for line in found.report.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _write(output, found.to_json())
+
+
+def _default_shapes(dimensions: int) -> Shapes:
+    return tuple(dict.fromkeys((*shape, *[1] * dimensions)[:dimensions] for shape in DEFAULT_SHAPES))
+
+
+def _write(path: Path | None, document: dict[str, Any]) -> None:
+    if path is not None:
+        write_atomic(path, [json.dumps(document, indent=2).encode() + b"\n"])

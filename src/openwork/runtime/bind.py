@@ -1,0 +1,247 @@
+"""The one place that hands programs and weights to the native library."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.program import NATIVE_DTYPES, Program, Step, Value
+from openwork.shapes import Dim
+from openwork.sparsity import GroupPattern, Pattern
+from openwork.sparsity.compressed import Compressed, decompress
+
+log = logging.getLogger(__name__)
+
+DENSE = "dense"
+# What runs a sparse layer where the engine's own tactic is not on this machine, best first.
+_SPARSE_FORMS = ("window64", "window16", "window8")
+
+Weight = NDArray[np.int8] | Compressed
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def native() -> Any:
+    """The native module; raises ImportError, saying what to do, where the package was not built."""
+    try:
+        from openwork import _native
+    except ImportError as error:
+        raise ImportError(
+            f"The native part of openwork could not be loaded ({error}); install the package with 'pip install .'."
+        ) from error
+    return _native
+
+
+def chosen_isa(isa: str | None) -> str:
+    """The instruction set to run on: `isa`, or what OPENWORK_ISA says, or the best of this machine.
+
+    Raises ValueError where it is unknown or this machine lacks it.
+    """
+    if isa is None:
+        return str(native().active_isa())
+    usable = native().isas()
+    if isa not in usable:
+        raise ValueError(
+            f"The instruction set '{isa}' is unknown or this machine lacks it; usable here: {', '.join(usable)}."
+        )
+    return isa
+
+
+def pack(weight: Weight, form: str, isa: str) -> Any:
+    """Weights packed for one instruction set, from either stored form.
+
+    Raises ValueError where the form cannot hold the weight's pattern.
+    """
+    packed = native().PackedWeights
+    if form == DENSE:
+        dense = decompress(weight) if isinstance(weight, Compressed) else weight
+        return packed.dense(dense, isa)
+    if not isinstance(weight, Compressed):
+        raise ValueError(f"The form '{form}' packs a compressed weight, but this one is stored dense.")
+    return packed.sparse(weight.values, weight.indices, weight.kept, weight.group, weight.k, form, isa)
+
+
+def sparse_forms(isa: str) -> tuple[str, ...]:
+    """The sparse forms that an instruction set has."""
+    return tuple(form for form in native().forms(isa) if form != DENSE)
+
+
+def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
+    """The weight of a linear step as the engine stores it."""
+    name = step.tensors["weight"]
+    if step.pattern is None:
+        return tensors[name]
+    pattern = Pattern.parse(step.pattern)
+    if not isinstance(pattern, GroupPattern):
+        raise ValueError(f"The step '{step.name}' stores its weight in {pattern}, which has no compressed form.")
+    return Compressed(tensors[f"{name}.values"], tensors[f"{name}.indices"], pattern.kept, pattern.group, k)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A native program and, in its order, the indices of the values that it takes and gives."""
+
+    program: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def bind(program: Program, tensors: Tensors, isa: str) -> Bound:
+    """Make a native program of a program without fallback steps.
+
+    Raises ValueError where the native library refuses a step or a weight.
+    """
+    return _Binding(program, tensors, isa).bound()
+
+
+class _Binding:
+    def __init__(self, program: Program, tensors: Tensors, isa: str) -> None:
+        self.program, self.tensors, self.isa = program, tensors, isa
+        self.native = native().Program(isa)
+        self._dims: dict[str, int] = {}
+        self._handles: dict[int, int] = {}
+
+    def bound(self) -> Bound:
+        inputs = tuple(dict.fromkeys(named.value for named in self.program.inputs))
+        outputs = tuple(dict.fromkeys(named.value for named in self.program.outputs))
+        for index in inputs:
+            self.handle(index)
+        for step in self.program.steps:
+            getattr(self, f"_{step.op}")(step)
+        self.native.finish([self.handle(i) for i in inputs], [self.handle(o) for o in outputs])
+        return Bound(self.native, inputs, outputs)
+
+    def handle(self, index: int | None) -> int:
+        """The native handle of a value, -1 for an absent one."""
+        if index is None:
+            return -1
+        if index not in self._handles:
+            self._handles[index] = self._declare(self.program.values[index])
+        return self._handles[index]
+
+    def _declare(self, value: Value) -> int:
+        if value.dtype not in NATIVE_DTYPES:
+            raise ValueError(
+                f"A native step handles values of the types {', '.join(NATIVE_DTYPES)}, but one is {value.dtype}."
+            )
+        return int(self.native.value(value.dtype, [self._dim(dim) for dim in value.shape]))
+
+    def _dim(self, dim: Dim) -> int:
+        if isinstance(dim, int):
+            return dim
+        return -1 - self._dims.setdefault(dim, len(self._dims))
+
+    def _tensor(self, step: Step, slot: str) -> NDArray[Any] | None:
+        return self.tensors[step.tensors[slot]] if slot in step.tensors else None
+
+    def _handles_of(self, step: Step) -> tuple[list[int], list[int]]:
+        return [self.handle(i) for i in step.inputs], [self.handle(o) for o in step.outputs]
+
+    def _embedding_sum(self, step: Step) -> None:
+        (ids, types), (y,) = self._handles_of(step)
+        tables = [self._tensor(step, slot) for slot in ("word", "position", "type")]
+        self.native.embedding_sum(step.name, ids, types, y, *tables)
+
+    def _layer_norm(self, step: Step) -> None:
+        (x,), (y, yq) = self._handles_of(step)
+        gamma, beta = self._tensor(step, "gamma"), self._tensor(step, "beta")
+        self.native.layer_norm(step.name, x, y, yq, gamma, beta, step.attributes["epsilon"], *_quantization(step))
+
+    def _linear(self, step: Step) -> None:
+        (x, residual), (y,) = self._handles_of(step)
+        weights, rows = self._packed(step)
+        scale = np.float32(step.attributes["x_scale"]) * self.tensors[step.tensors["weight_scale"]]
+        tail = (step.attributes["x_zero_point"], step.attributes["activation"], *_quantization(step))
+        self.native.linear(
+            step.name, x, residual, y, weights, rows, _scales(step, scale), self._tensor(step, "bias"), *tail
+        )
+
+    def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
+        """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
+        width = self.program.values[step.inputs[0] or 0].shape[-1]
+        weight = stored_weight(step, self.tensors, int(width))
+        packed: dict[str, Any] = {}
+        weights, rows = [], []
+        for choice in step.tactics:
+            form = available(choice.tactic, weight, self.isa)
+            if form not in packed:
+                packed[form] = pack(weight, form, self.isa)
+            weights.append(packed[form])
+            rows.append(-1 if choice.max_rows is None else choice.max_rows)
+        return weights, rows
+
+    def _linear_float(self, step: Step) -> None:
+        (x, residual), (y,) = self._handles_of(step)
+        weight, bias = self._tensor(step, "weight"), self._tensor(step, "bias")
+        activation = step.attributes["activation"]
+        self.native.linear_float(step.name, x, residual, y, weight, bias, activation, *_quantization(step))
+
+    def _attention(self, step: Step) -> None:
+        inputs, (y,) = self._handles_of(step)
+        q, k, v, mask = inputs if len(inputs) == 4 else (inputs[0], -1, -1, inputs[1])
+        attributes = step.attributes
+        self.native.attention(
+            step.name, q, k, v, mask, y, attributes["heads"], attributes["scale"], *_quantization(step)
+        )
+
+    def _mean_pool(self, step: Step) -> None:
+        (x, mask), (y,) = self._handles_of(step)
+        self.native.mean_pool(step.name, x, mask, y)
+
+    def _l2_normalize(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.l2_normalize(step.name, x, y, step.attributes["epsilon"])
+
+    def _quantize(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.quantize(step.name, x, y, *_quantization(step))
+
+    def _add(self, step: Step) -> None:
+        (a, b), (y,) = self._handles_of(step)
+        self.native.add(step.name, a, b, y)
+
+    def _gelu(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.gelu(step.name, x, y)
+
+    def _relu(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.relu(step.name, x, y)
+
+
+def _quantization(step: Step) -> tuple[float, int]:
+    """Scale and zero point of a u8 output; a scale of 0 says that the output stays f32."""
+    return step.attributes.get("y_scale") or 0.0, step.attributes.get("y_zero_point", 0)
+
+
+def _scales(step: Step, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not (np.isfinite(scale).all() and (scale >= 0).all()):
+        raise ValueError(f"The step '{step.name}' has a weight scale that is negative, infinite or no number.")
+    return scale.astype(np.float32, copy=False)
+
+
+def available(tactic: str, weight: Weight, isa: str) -> str:
+    """The form that runs a tactic here: its own, or where this machine lacks it another sparse one, or dense."""
+    forms = native().forms(isa)
+    if tactic in forms:
+        return tactic
+    if isinstance(weight, Compressed):
+        for form in _SPARSE_FORMS:
+            if form in forms and refusal(weight, form, isa) is None:
+                log.info("The tactic %s is not on %s here; %s runs in its place.", tactic, isa, form)
+                return form
+    return DENSE
+
+
+def refusal(weight: Compressed, form: str, isa: str) -> str | None:
+    """Why a form cannot hold weights of this pattern, or None if it can; only the first row is packed to see."""
+    first = replace(weight, values=weight.values[:1], indices=weight.indices[:1])
+    try:
+        pack(first, form, isa)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,0 +1,181 @@
+"""Loading and running engines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.builder.engine_file import EngineFile, read_engine
+from openwork.fields import EngineFileError
+from openwork.program import Program
+from openwork.report import BuildReport, read_report
+from openwork.runtime.bind import Bound, bind, chosen_isa, native
+from openwork.runtime.cores import physical_cores
+from openwork.runtime.fallback import FallbackSession
+from openwork.runtime.ports import TensorInfo, check_feed, check_made, inputs_of, outputs_of
+from openwork.runtime.sample import id_limits, sample_inputs
+from openwork.runtime.split import Part, split
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What one step took in a profile: its name, total seconds, and calls."""
+
+    name: str
+    seconds: float
+    calls: int
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | None = None) -> Engine:
+    """Load an engine file, checking everything in it, and pack its weights for this machine.
+
+    threads : of each context; default the physical cores that this process may use.
+    isa : an instruction set; default what OPENWORK_ISA says, or the best of this machine.
+    Raises EngineFileError for a file that is damaged or malformed, OSError where it cannot be opened, ValueError for an
+    instruction set that this machine lacks, ImportError where the engine needs ONNX Runtime and it is missing.
+    """
+    if threads is not None and threads < 1:
+        raise ValueError(f"The number of threads is at least 1, but it is {threads}.")
+    chosen = chosen_isa(isa)
+    file = read_engine(path)
+    report = read_report(file.report)
+    try:
+        bound = tuple(_bind(part, file, chosen) for part in split(file.program))
+    except ValueError as error:
+        raise EngineFileError(f"{file.path}: field 'program': expected steps that can run here, found: {error}") from error
+    limits = id_limits(file.program, file.tensors)
+    return Engine(file.program, report, chosen, threads or physical_cores(), bound, limits)
+
+
+class Engine:
+    """A loaded engine: immutable, shared by its contexts.
+
+    `run` uses a context of the engine's own; for runs at the same time take one `context()` per thread.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        report: BuildReport,
+        isa: str,
+        threads: int,
+        parts: tuple[_BoundPart, ...],
+        limits: dict[str, int],
+    ) -> None:
+        self.inputs: tuple[TensorInfo, ...] = inputs_of(program)
+        self.outputs: tuple[TensorInfo, ...] = outputs_of(program)
+        self.report, self.isa, self.threads = report, isa, threads
+        self._program, self._parts, self._limits = program, parts, limits
+        self._own = self.context()
+
+    def context(self, threads: int | None = None) -> Context:
+        """A further context, with its own threads and scratch memory; it shares the weights."""
+        return Context(self, threads or self.threads)
+
+    def run(self, feed: Mapping[str, Array]) -> Arrays:
+        """The outputs by name for the inputs by name; see `Context.run`."""
+        return self._own.run(feed)
+
+    def sample(self, sizes: Sequence[int], seed: int = 0) -> Arrays:
+        """Random inputs that the engine accepts, for timing it; see `openwork.runtime.sample.sample_inputs`."""
+        return sample_inputs(self._program, self._limits, sizes, seed)
+
+    def profile(self, feed: Mapping[str, Array], repeats: int = 20) -> list[StepTime]:
+        """Run `repeats` times and say what each native step took, in program order."""
+        if repeats < 1:
+            raise ValueError(f"A profile takes at least 1 repeat, but {repeats} were asked for.")
+        return self.context().profile(feed, repeats)
+
+
+class Context:
+    """One thread pool and one scratch arena; runs of one context wait for each other, contexts run side by side."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self._engine = engine
+        self._runners = [part.runner(threads) for part in engine._parts]
+
+    def run(self, feed: Mapping[str, Array]) -> Arrays:
+        """Run the engine once.
+
+        feed : for each input a NumPy array of its type and shape; not in C order it is copied.
+        Returns new arrays by the outputs' names.
+        Raises TypeError or ValueError naming the input, what is expected and what came.
+        """
+        program = self._engine._program
+        arrays = check_feed(self._engine.inputs, feed)
+        values = {port.value: array for port, array in zip(program.inputs, arrays, strict=True)}
+        for runner in self._runners:
+            made = runner.run([values[index] for index in runner.inputs])
+            values.update(zip(runner.outputs, made, strict=True))
+        fed = {port.value for port in program.inputs}
+        return {p.name: values[p.value].copy() if p.value in fed else values[p.value] for p in program.outputs}
+
+    def profile(self, feed: Mapping[str, Array], repeats: int) -> list[StepTime]:
+        """Run once untimed, then `repeats` times, and say what each native step took."""
+        self.run(feed)
+        timed = [runner.context for runner in self._runners if isinstance(runner, _NativeRunner)]
+        for context in timed:
+            context.enable_profile(True)
+        try:
+            for _ in range(repeats):
+                self.run(feed)
+            return [StepTime(*entry) for context in timed for entry in context.profile()]
+        finally:
+            for context in timed:
+                context.enable_profile(False)
+
+
+@dataclass(frozen=True)
+class _NativeRunner:
+    context: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        return list(self.context.run(inputs))
+
+
+@dataclass(frozen=True)
+class _FallbackRunner:
+    session: FallbackSession
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    expected: tuple[TensorInfo, ...]
+
+    def run(self, inputs: list[Array]) -> list[Array]:
+        made = self.session.run(inputs)
+        for info, array in zip(self.expected, made, strict=True):
+            check_made(self.session.name, info, array)
+        return [np.ascontiguousarray(array) for array in made]
+
+
+@dataclass(frozen=True)
+class _BoundPart:
+    """A part of the program with what its contexts share."""
+
+    part: Part
+    bound: Bound | None
+    model: NDArray[np.uint8] | None
+
+    def runner(self, threads: int) -> _NativeRunner | _FallbackRunner:
+        if self.bound is not None:
+            return _NativeRunner(native().Context(self.bound.program, threads), self.bound.inputs, self.bound.outputs)
+        if self.model is None:
+            raise ValueError("A part of a program is native or has a model.")
+        step = self.part.program.steps[0]
+        expected = outputs_of(self.part.program)
+        return _FallbackRunner(FallbackSession(step, self.model, threads), self.part.inputs, self.part.outputs, expected)
+
+
+def _bind(part: Part, file: EngineFile, isa: str) -> _BoundPart:
+    if part.native:
+        return _BoundPart(part, bind(part.program, file.tensors, isa), None)
+    return _BoundPart(part, None, file.tensors[part.program.steps[0].tensors["model"]])

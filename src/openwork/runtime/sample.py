@@ -1,0 +1,60 @@
+"""Inputs that an engine accepts, for timing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.builder.engine_file import Tensors
+from openwork.program import Program
+from openwork.runtime.ports import TensorInfo, inputs_of
+
+
+def id_limits(program: Program, tensors: Tensors) -> dict[str, int]:
+    """For each input that indexes an embedding table, the number of rows of that table."""
+    limits: dict[int, int] = {}
+    for step in program.steps:
+        if step.op == "embedding_sum":
+            for index, slot in zip(step.inputs, ("word", "type"), strict=True):
+                if index is not None:
+                    limits[index] = len(tensors[step.tensors[slot]])
+    return {port.name: limits[port.value] for port in program.inputs if port.value in limits}
+
+
+def free_dimensions(inputs: Sequence[TensorInfo]) -> tuple[str, ...]:
+    """The names of the inputs' free dimensions, in order of appearance."""
+    return tuple(dict.fromkeys(dim for info in inputs for dim in info.shape if isinstance(dim, str)))
+
+
+def sample_inputs(
+    program: Program, limits: dict[str, int], sizes: Sequence[int], seed: int = 0
+) -> dict[str, NDArray[Any]]:
+    """Random inputs of one shape: ids within their tables, other integers 1 (masks keep everything), normal floats.
+
+    sizes : one per free dimension of the inputs, in order of appearance.
+    Raises ValueError for another number of sizes or one below 1.
+    """
+    inputs = inputs_of(program)
+    names = free_dimensions(inputs)
+    if len(sizes) != len(names) or any(size < 1 for size in sizes):
+        raise ValueError(
+            f"A shape gives one size of at least 1 to each free dimension of the engine's inputs "
+            f"({', '.join(names) or 'there are none'}), but one is {'x'.join(map(str, sizes)) or 'empty'}."
+        )
+    bound = dict(zip(names, sizes, strict=True))
+    rng = np.random.default_rng(seed)
+    return {info.name: _sample(info, bound, limits.get(info.name), rng) for info in inputs}
+
+
+def _sample(
+    info: TensorInfo, bound: dict[str, int], limit: int | None, rng: np.random.Generator
+) -> NDArray[Any]:
+    shape = tuple(bound[dim] if isinstance(dim, str) else dim for dim in info.shape)
+    if limit is not None:
+        return rng.integers(0, limit, shape).astype(info.dtype)
+    if info.dtype.kind == "f":
+        return rng.standard_normal(shape).astype(info.dtype)
+    return np.ones(shape, info.dtype)
