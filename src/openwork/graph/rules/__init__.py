@@ -22,9 +22,11 @@ from openwork.graph.rules.linear import LINEAR, LINEAR_FLOAT
 from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
+from openwork.graph.rules.shapes import SHAPE_OF_INPUT
 
 RULES: tuple[Rule, ...] = (
     FOLD_CONSTANTS,
+    SHAPE_OF_INPUT,
     REMOVE_IDENTITIES,
     # Integer products first: what they read must still be integers.
     QUANTIZE,

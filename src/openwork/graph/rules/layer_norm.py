@@ -15,6 +15,7 @@ from openwork.graph.model import (
     dims,
     make,
     needed,
+    only_consumer,
     operand,
     producer,
     scalar,
@@ -71,7 +72,7 @@ def _replace(found: _Norm) -> Replacement:
     )
     made = make("LayerNorm", [found.x, gamma, beta], {"epsilon": float(found.epsilon)}, name)
     made.resize_outputs(1)
-    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
+    return Replacement([made], [(found.node.outputs[0], made.outputs[0])], before=found.node)
 
 
 LAYER_NORM = Rule("layer norm", frozenset({"LayerNormalization"}), _match_operator, _check, _replace)
@@ -148,18 +149,32 @@ def _centred(d: ir.Value) -> ir.Value | None:
     return needed(node, 0)
 
 
+def _scaled_by(value: ir.Value, op_type: str, width: object) -> tuple[ir.Value, Array | None]:
+    """The value after a Mul (or Add) of one constant number per channel, and the numbers; the value itself without."""
+    reader = only_consumer(value)
+    split = split_constant(producer(reader.outputs[0], op_type)) if reader is not None else None
+    if reader is None or split is None or split[0] is not value or not _per_channel(split[1], width):
+        return value, None
+    return reader.outputs[0], split[1]
+
+
+def _per_channel(array: Array, width: object) -> bool:
+    return array.size == 1 or (array.size == width and array.shape[-1] == width)
+
+
 def _match_written_out(node: ir.Node) -> _Norm | None:
-    shifted = split_constant(node)
-    scaled = split_constant(producer(shifted[0], "Mul")) if shifted is not None else None
-    if shifted is None or scaled is None:
-        return None
-    found = _normalized(scaled[0])
+    found = _normalized(node.outputs[0])
     x = _centred(found[0]) if found is not None else None
     if found is None or x is None:
         return None
-    return _Norm(node, x, scaled[1], shifted[1], found[1], True)
+    width = (dims(x) or (None,))[-1]
+    scaled, gamma = _scaled_by(node.outputs[0], "Mul", width)
+    shifted, beta = _scaled_by(scaled, "Add", width)
+    last = shifted.producer()
+    one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+    return _Norm(last or node, x, one if gamma is None else gamma, zero if beta is None else beta, found[1], True)
 
 
 LAYER_NORM_WRITTEN_OUT = Rule(
-    "layer norm written out", frozenset({"Add"}), _match_written_out, _check, _replace
+    "layer norm written out", frozenset({"Div", "Mul"}), _match_written_out, _check, _replace
 )

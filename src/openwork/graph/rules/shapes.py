@@ -1,0 +1,58 @@
+"""Shapes of computed values, read from the inputs of the graph instead, so that no value is kept for its shape alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from openwork.graph.model import Dims, add_initializer, attributes, dims, needed
+from openwork.graph.probe import free_sizes, named
+from openwork.graph.rewrite import Replacement, Rule, home, never
+
+
+@dataclass(frozen=True)
+class _Shape:
+    node: ir.Node
+    wanted: Dims
+
+
+def _match(node: ir.Node) -> _Shape | None:
+    value, found = needed(node, 0), attributes(node)
+    if value.is_graph_input() or not named(value):
+        return None
+    wanted = (dims(value) or ())[found.get("start", 0) : found.get("end")]
+    free = free_sizes(value)
+    return _Shape(node, wanted) if all(isinstance(d, int) or d in free for d in wanted) else None
+
+
+def _typed(node: ir.Node, length: int) -> ir.Node:
+    node.outputs[0].shape, node.outputs[0].type = ir.Shape([length]), ir.TensorType(ir.DataType.INT64)
+    return node
+
+
+def _size(graph: ir.Graph, name: str, made: list[ir.Node]) -> ir.Value:
+    """The free dimension of this name as an i64 [1], from the first input that has it."""
+    source, axis = next((v, axis) for v in graph.inputs for axis, d in enumerate(dims(v) or ()) if d == name)
+    shape = _typed(ir.Node("", "Shape", [source]), len(dims(source) or ()))
+    index = add_initializer(graph, f"axis_{axis}", np.array([axis], np.int64))
+    made += [shape, _typed(ir.Node("", "Gather", [shape.outputs[0], index], {"axis": ir.AttrInt64("axis", 0)}), 1)]
+    return made[-1].outputs[0]
+
+
+def _replace(found: _Shape) -> Replacement:
+    graph = home(found.node)
+    if all(isinstance(d, int) for d in found.wanted):
+        value = add_initializer(graph, f"{found.node.name}.shape", np.array(found.wanted, np.int64))
+        return Replacement((), [(found.node.outputs[0], value)])
+    made: list[ir.Node] = []
+    parts = [
+        _size(graph, d, made) if isinstance(d, str) else add_initializer(graph, f"size_{d}", np.array([d], np.int64))
+        for d in found.wanted
+    ]
+    made.append(_typed(ir.Node("", "Concat", parts, {"axis": ir.AttrInt64("axis", 0)}), len(parts)))
+    return Replacement(made, [(found.node.outputs[0], made[-1].outputs[0])])
+
+
+SHAPE_OF_INPUT = Rule("shape from inputs", frozenset({"Shape"}), _match, never, _replace)
