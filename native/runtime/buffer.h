@@ -1,0 +1,44 @@
+// Memory that kernels may read: aligned, and readable for kReadAhead bytes behind its last element.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+#include "kernels/gemm.h"
+
+namespace openwork {
+
+inline constexpr int64_t kAlignment = 64;
+
+// What `bytes` of elements take up with the read-ahead, in whole cache lines.
+constexpr int64_t padded_bytes(int64_t bytes) { return (bytes + kReadAhead + kAlignment - 1) / kAlignment * kAlignment; }
+
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(int64_t bytes)
+      : data_(static_cast<std::byte*>(::operator new[](padded_bytes(bytes), std::align_val_t(kAlignment)))), bytes_(bytes) {}
+
+  std::byte* data() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_.get());
+  }
+  // Hands the memory over; free_aligned() ends it.
+  std::byte* release() { return data_.release(); }
+
+ private:
+  struct Free {
+    void operator()(std::byte* p) const { free_aligned(p); }
+  };
+  std::unique_ptr<std::byte[], Free> data_;
+  int64_t bytes_ = 0;
+
+ public:
+  static void free_aligned(void* p) { ::operator delete[](p, std::align_val_t(kAlignment)); }
+};
+
+}  // namespace openwork

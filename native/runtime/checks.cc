@@ -1,0 +1,78 @@
+#include "runtime/checks.h"
+
+#include <cmath>
+#include <stdexcept>
+
+namespace openwork {
+
+StepChecks::StepChecks(const Program& program, const std::string& name, const char* op)
+    : program_(program), where_("Step \"" + name + "\" (" + op + "): ") {
+  expect(!program.finished(), "the program is finished; add all steps before finish().");
+}
+
+void StepChecks::fail(const std::string& sentence) const { throw std::invalid_argument(where_ + sentence); }
+
+const Value& StepChecks::value(int id, const char* role) const {
+  const auto& values = program_.values();
+  expect(id >= 0 && id < static_cast<int>(values.size()), "expected " + std::string(role) + " to be one of the " +
+                                                              std::to_string(values.size()) + " values, found " +
+                                                              std::to_string(id) + ".");
+  return values[id];
+}
+
+const Value& StepChecks::value(int id, const char* role, DType dtype) const {
+  const Value& v = value(id, role);
+  expect(v.dtype == dtype, "expected " + std::string(role) + " of type " + dtype_name(dtype) + ", found " +
+                               dtype_name(v.dtype) + ".");
+  return v;
+}
+
+const Value& StepChecks::output(int id, const char* role) const {
+  const Value& v = value(id, role);
+  expect(v.dtype != DType::i64, "expected " + std::string(role) + " of type f32 or u8, found i64.");
+  return v;
+}
+
+void StepChecks::same_shape(const Value& found, const char* role, const std::vector<int64_t>& expected) const {
+  expect(found.dims == expected, "expected " + std::string(role) + " of shape " + shape_text(expected) + ", found " +
+                                     shape_text(found.dims) + ".");
+}
+
+int64_t StepChecks::width(const Value& v, const char* role) const {
+  expect(v.dims.back() > 0, "expected " + std::string(role) + " with a fixed last dimension, found " + shape_text(v.dims) + ".");
+  return v.dims.back();
+}
+
+void StepChecks::tensor(const FloatTensor& tensor, const char* role, const std::vector<int64_t>& shape) const {
+  expect(tensor.shape == shape, "expected " + std::string(role) + " of shape " + shape_text(shape) + ", found " +
+                                    shape_text(tensor.shape) + ".");
+}
+
+std::vector<float> StepChecks::finite(const FloatTensor& tensor, const char* role) const {
+  int64_t count = 1;
+  for (const int64_t d : tensor.shape) count *= d;
+  std::vector<float> copy(tensor.data, tensor.data + count);
+  for (int64_t i = 0; i < count; ++i)
+    expect(std::isfinite(copy[i]), "expected finite numbers in " + std::string(role) + ", found " + std::to_string(copy[i]) +
+                                       " at element " + std::to_string(i) + ".");
+  return copy;
+}
+
+void StepChecks::positive(float number, const char* role) const {
+  expect(std::isfinite(number) && number > 0 && std::isfinite(1.0f / number),
+         "expected " + std::string(role) + " to be a positive finite number, found " + std::to_string(number) + ".");
+}
+
+void StepChecks::zero_point(int number, const char* role) const {
+  expect(number >= 0 && number <= 255,
+         "expected " + std::string(role) + " from 0 to 255, found " + std::to_string(number) + ".");
+}
+
+Quantizer StepChecks::quantizer(const Value& y, const OutputQuantization& quantization) const {
+  if (y.dtype != DType::u8) return {};
+  positive(quantization.scale, "y_scale");
+  zero_point(quantization.zero_point, "y_zero_point");
+  return {1.0f / quantization.scale, quantization.zero_point};
+}
+
+}  // namespace openwork

@@ -1,0 +1,128 @@
+#include "runtime/plan.h"
+
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+
+#include "runtime/buffer.h"
+
+namespace openwork {
+
+namespace {
+
+// A value lives from the step that makes it (-1: an input) to the last one that reads it.
+struct Life {
+  int first = -1, last = -1;
+  int64_t bytes = 0, offset = kOutside;
+
+  bool meets(const Life& other) const { return first <= other.last && other.first <= last; }
+};
+
+std::vector<Life> find_lives(const Program& program, const Sizes& sizes) {
+  std::vector<Life> lives(program.values().size());
+  for (size_t v = 0; v < lives.size(); ++v)
+    lives[v].bytes = padded_bytes(sizes.elements(static_cast<int>(v)) * dtype_bytes(program.values()[v].dtype));
+  for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
+    for (const int v : program.steps()[i].writes) lives[v].first = lives[v].last = i;
+    for (const int v : program.steps()[i].reads) lives[v].last = i;
+  }
+  return lives;
+}
+
+// The lowest place that no value of the same time holds.
+int64_t first_fit(const std::vector<const Life*>& placed, const Life& life) {
+  std::vector<const Life*> held;
+  for (const Life* other : placed)
+    if (life.meets(*other)) held.push_back(other);
+  std::sort(held.begin(), held.end(), [](const Life* a, const Life* b) { return a->offset < b->offset; });
+  int64_t offset = 0;
+  for (const Life* other : held) {
+    if (other->offset - offset >= life.bytes) break;
+    offset = std::max(offset, other->offset + other->bytes);
+  }
+  return offset;
+}
+
+// Large values first; returns the bytes of the whole.
+int64_t place(const Program& program, std::vector<Life>& lives) {
+  std::vector<int> order(lives.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return lives[a].bytes > lives[b].bytes; });
+  std::vector<const Life*> placed;
+  int64_t total = 0;
+  for (const int v : order) {
+    if (std::count(program.outputs().begin(), program.outputs().end(), v) > 0) continue;
+    lives[v].offset = first_fit(placed, lives[v]);
+    placed.push_back(&lives[v]);
+    total = std::max(total, lives[v].offset + lives[v].bytes);
+  }
+  return total;
+}
+
+Sizes make_sizes(const Program& program, const std::vector<int64_t>& free, int threads) {
+  Sizes sizes;
+  sizes.threads = threads;
+  for (const Value& value : program.values()) {
+    auto dims = value.dims;
+    for (auto& d : dims)
+      if (d < 0) d = free[-1 - d];
+    sizes.dims.push_back(dims);
+  }
+  return sizes;
+}
+
+}  // namespace
+
+std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<int64_t>& free, int threads) {
+  auto plan = std::make_shared<Plan>();
+  plan->sizes = make_sizes(program, free, threads);
+  auto lives = find_lives(program, plan->sizes);
+  plan->scratch_offset = place(program, lives);
+  for (const Life& life : lives) plan->offset.push_back(life.offset);
+  for (const Step& step : program.steps()) {
+    plan->work.push_back(step.bind(plan->sizes));
+    plan->scratch_stride = std::max(plan->scratch_stride, padded_bytes(plan->work.back().scratch_bytes));
+  }
+  plan->arena_bytes = plan->scratch_offset + threads * plan->scratch_stride;
+  return plan;
+}
+
+std::vector<int64_t> free_sizes(const Program& program, const std::vector<std::vector<int64_t>>& shapes) {
+  std::vector<int64_t> free(program.free_dimensions(), 0);
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    const auto& dims = program.values()[program.inputs()[i]].dims;
+    auto expected = dims;
+    bool fits = shapes[i].size() == dims.size();
+    for (size_t d = 0; fits && d < dims.size(); ++d) {
+      if (dims[d] < 0) {
+        int64_t& size = free[-1 - dims[d]];
+        if (size == 0) size = shapes[i][d];
+        expected[d] = size;
+      }
+      fits = shapes[i][d] == expected[d] && shapes[i][d] > 0;
+    }
+    if (!fits)
+      throw std::invalid_argument("Expected input " + std::to_string(i) + " of shape " + shape_text(dims) +
+                                  ", no dimension 0 and each free dimension alike in all inputs, found " +
+                                  shape_text(shapes[i]) + ".");
+  }
+  return free;
+}
+
+PlanCache::PlanCache(const Program& program, int threads, int max_plans)
+    : program_(program), threads_(threads), max_plans_(max_plans) {
+  if (max_plans < 1) throw std::invalid_argument("Expected max_plans of at least 1, found " + std::to_string(max_plans) + ".");
+}
+
+std::shared_ptr<const Plan> PlanCache::get(const std::vector<int64_t>& free) {
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.free == free; });
+  if (found != entries_.end()) {
+    entries_.splice(entries_.begin(), entries_, found);
+    return found->plan;
+  }
+  entries_.push_front({free, make_plan(program_, free, threads_)});
+  if (entries_.size() > max_plans_) entries_.pop_back();
+  return entries_.front().plan;
+}
+
+}  // namespace openwork

@@ -1,0 +1,46 @@
+// A program made concrete for one set of input shapes: where each value lies, and how each step's work is cut.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <vector>
+
+#include "runtime/program.h"
+
+namespace openwork {
+
+inline constexpr int64_t kOutside = -1;
+
+struct Plan {
+  Sizes sizes;
+  std::vector<int64_t> offset;  // in the arena; kOutside for the outputs, which the caller keeps
+  std::vector<Work> work;       // of the steps
+  int64_t scratch_offset = 0, scratch_stride = 0;
+  int64_t arena_bytes = 0;
+};
+
+// `free` holds the sizes of the free dimensions. Throws std::invalid_argument where a step refuses the shapes.
+std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<int64_t>& free, int threads);
+
+// The sizes of the free dimensions from the inputs' shapes. Throws std::invalid_argument with the input, the expected and
+// the found shape.
+std::vector<int64_t> free_sizes(const Program& program, const std::vector<std::vector<int64_t>>& shapes);
+
+// The last used plans of one context.
+class PlanCache {
+ public:
+  PlanCache(const Program& program, int threads, int max_plans);
+  std::shared_ptr<const Plan> get(const std::vector<int64_t>& free);
+
+ private:
+  struct Entry {
+    std::vector<int64_t> free;
+    std::shared_ptr<const Plan> plan;
+  };
+  const Program& program_;
+  int threads_;
+  size_t max_plans_;
+  std::list<Entry> entries_;  // last used first
+};
+
+}  // namespace openwork

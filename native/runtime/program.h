@@ -1,0 +1,162 @@
+// An ordered list of steps over values (docs/program.md), checked as it is made. It holds no buffers: a Plan does.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/packing.h"
+
+namespace openwork {
+
+enum class DType { u8, f32, i64 };
+const char* dtype_name(DType dtype);
+DType dtype_named(const std::string& name);  // throws std::invalid_argument
+int64_t dtype_bytes(DType dtype);
+std::string shape_text(const std::vector<int64_t>& dims);
+Activation activation_named(const std::string& name);  // throws std::invalid_argument
+
+// A tensor of the model that is borrowed, not copied: `owner` keeps the memory alive.
+struct FloatTensor {
+  const float* data = nullptr;
+  std::vector<int64_t> shape;
+  std::shared_ptr<const void> owner;
+
+  explicit operator bool() const { return data != nullptr; }
+};
+
+// The scale and zero point of a u8 output; unused where the output is f32.
+struct OutputQuantization {
+  float scale = 1.0f;
+  int zero_point = 0;
+};
+
+inline constexpr int kAbsent = -1;
+
+struct EmbeddingSumSpec {
+  int ids, type_ids, y;
+  FloatTensor word, position, type;
+};
+struct LayerNormSpec {
+  int x, y, yq;
+  FloatTensor gamma, beta;
+  float epsilon;
+  OutputQuantization quantization;
+};
+struct LinearSpec {
+  int x, residual, y;
+  std::vector<std::shared_ptr<const PackedWeights>> weights;  // each for up to `max_rows` rows; -1 in the last: any number
+  std::vector<int64_t> max_rows;
+  FloatTensor scale, bias;
+  int x_zero_point;
+  Activation activation;
+  OutputQuantization quantization;
+};
+struct LinearFloatSpec {
+  int x, residual, y;
+  FloatTensor weight, bias;
+  Activation activation;
+  OutputQuantization quantization;
+};
+struct AttentionSpec {
+  int q, k, v, mask, y;  // k and v absent: q is [B, L, 3 H]
+  int64_t heads;
+  float scale;
+  OutputQuantization quantization;
+};
+
+// Shapes made concrete, and the number of threads to cut the work for.
+struct Sizes {
+  std::vector<std::vector<int64_t>> dims;
+  int threads = 1;
+
+  int64_t elements(int value) const;
+  int64_t width(int value) const { return dims[value].back(); }
+  int64_t rows(int value) const { return elements(value) / width(value); }
+};
+
+// Where the values of one run lie.
+struct Buffers {
+  std::vector<void*> values;
+  std::byte* scratch = nullptr;
+  int64_t scratch_stride = 0;  // bytes from one thread's to the next one's
+
+  template <class T>
+  T* get(int value) const {
+    return value == kAbsent ? nullptr : static_cast<T*>(values[value]);
+  }
+  template <class T>
+  T* scratch_of(int thread) const {
+    return reinterpret_cast<T*>(scratch + thread * scratch_stride);
+  }
+};
+
+struct Part {
+  int64_t begin, end;  // units
+  int thread;
+};
+
+// A step for concrete shapes: independent units, taken `chunk` at a time.
+struct Work {
+  int64_t units = 0;
+  int64_t chunk = 1;
+  int64_t scratch_bytes = 0;  // a thread
+  std::function<void(const Buffers&, const Part&)> run;
+  std::function<void(const Buffers&)> check;  // of the inputs' contents; throws std::invalid_argument; may be empty
+};
+
+struct Step {
+  std::string name;
+  std::vector<int> reads, writes;
+  std::function<Work(const Sizes&)> bind;  // throws std::invalid_argument where the shapes do not do
+};
+
+struct Value {
+  DType dtype;
+  std::vector<int64_t> dims;  // -1 - s stands for the free dimension s
+};
+
+// Everything throws std::invalid_argument with a sentence that names the step, what it expected and what it found.
+class Program {
+ public:
+  explicit Program(const KernelTable& table) : table_(table) {}
+  Program(const Program&) = delete;  // steps refer to it
+  Program& operator=(const Program&) = delete;
+
+  int value(DType dtype, const std::vector<int64_t>& dims);
+  void embedding_sum(const std::string& name, const EmbeddingSumSpec& spec);
+  void layer_norm(const std::string& name, const LayerNormSpec& spec);
+  void linear(const std::string& name, const LinearSpec& spec);
+  void linear_float(const std::string& name, const LinearFloatSpec& spec);
+  void attention(const std::string& name, const AttentionSpec& spec);
+  void mean_pool(const std::string& name, int x, int mask, int y);
+  void l2_normalize(const std::string& name, int x, int y, float epsilon);
+  void quantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
+  void add(const std::string& name, int a, int b, int y);
+  void gelu(const std::string& name, int x, int y);
+  void relu(const std::string& name, int x, int y);
+  // Nothing can be added afterwards, and only then can a context run the program.
+  void finish(const std::vector<int>& inputs, const std::vector<int>& outputs);
+
+  const KernelTable& table() const { return table_; }
+  bool finished() const { return finished_; }
+  const std::vector<Value>& values() const { return values_; }
+  const std::vector<Step>& steps() const { return steps_; }
+  const std::vector<int>& inputs() const { return inputs_; }
+  const std::vector<int>& outputs() const { return outputs_; }
+  int free_dimensions() const { return free_dimensions_; }
+
+ private:
+  void add_step(Step step);
+
+  const KernelTable& table_;
+  std::vector<Value> values_;
+  std::vector<Step> steps_;
+  std::vector<int> inputs_, outputs_;
+  int free_dimensions_ = 0;
+  bool finished_ = false;
+};
+
+}  // namespace openwork
