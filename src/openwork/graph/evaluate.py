@@ -17,9 +17,13 @@ from openwork.graph.model import ModelError, constant, describe
 Array = NDArray[Any]
 
 
-def opset(graph: ir.Graph) -> int:
-    """The version of the standard ONNX operators that the graph uses."""
-    return int(graph.opset_imports.get("", 18))
+FIRST_KNOWN = {"QuantizeLinear": 19, "DequantizeLinear": 19}
+"""The first version that onnx's evaluator has; for 8-bit integers the earlier ones mean the same."""
+
+
+def _version(node: ir.Node) -> int:
+    graph_version = 18 if node.graph is None else int(node.graph.opset_imports.get("", 18))
+    return max(graph_version, FIRST_KNOWN.get(node.op_type, 0))
 
 
 @lru_cache(maxsize=4096)
@@ -48,9 +52,8 @@ def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array |
     if node.graph is None or node.domain not in ("", "ai.onnx"):
         raise ModelError(f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can.")
     present = tuple(value is not None for value in inputs)
-    version = int(node.graph.opset_imports.get("", 18))
     try:
-        evaluator = _evaluator(_anonymous(node, present), version, present)
+        evaluator = _evaluator(_anonymous(node, present), _version(node), present)
         feeds = {f"i{index}": value for index, value in enumerate(inputs) if value is not None}
         with np.errstate(all="ignore"):
             return [np.asarray(value) for value in evaluator.run(None, feeds)]

@@ -142,19 +142,21 @@ def _bind(shape: Sequence[str], actual: Dims, names: dict[str, Any]) -> None:
             names.setdefault(letter, size)
 
 
-def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims]:
-    """The outputs' shapes of an openwork operator from its inputs' shapes."""
+def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims | None]:
+    """The outputs' shapes of an openwork operator from its inputs' shapes; None where an input's rank is unknown."""
     names: dict[str, Any] = {}
     for slot, value in zip(form.inputs, inputs, strict=False):
         actual = dims(value)
-        if actual is not None:
+        if actual is not None and len(actual) >= sum(letter != "..." for letter in slot.shape):
             _bind(slot.shape, actual, names)
-    shapes = []
-    for slot in form.outputs:
-        leading = names.get("...", ()) if slot.shape[:1] == ("...",) else ()
-        letters = [letter for letter in slot.shape if letter != "..."]
-        shapes.append((*leading, *(names.get(letter) for letter in letters)))
-    return shapes
+    return [_filled(slot.shape, names) for slot in form.outputs]
+
+
+def _filled(shape: Sequence[str], names: Mapping[str, Any]) -> Dims | None:
+    if shape[:1] == ("...",) and "..." not in names:
+        return None
+    leading = names["..."] if shape[:1] == ("...",) else ()
+    return (*leading, *(names.get(letter) for letter in shape if letter != "..."))
 
 
 def make(op_type: str, inputs: Sequence[ir.Value | None], values: Mapping[str, Any], name: str) -> ir.Node:
@@ -169,7 +171,8 @@ def make(op_type: str, inputs: Sequence[ir.Value | None], values: Mapping[str, A
     for slot, shape in zip(form.outputs, infer_dims(form, inputs), strict=True):
         quantized = "y_scale" in values and "u8" in slot.dtypes
         dtype = DTYPES["u8" if quantized else slot.dtypes[0]]
-        outputs.append(ir.Value(shape=ir.Shape(shape), type=ir.TensorType(dtype)))
+        known = None if shape is None else ir.Shape(shape)
+        outputs.append(ir.Value(shape=known, type=ir.TensorType(dtype)))
     typed = ir.convenience.convert_attributes(dict(values))
     return ir.Node(DOMAIN, op_type, inputs, typed, outputs=outputs, name=name, version=1)
 

@@ -37,6 +37,7 @@ class Rule:
     match: from an anchor node, what replace needs to know; None where the pattern is not there.
     check: of a match, the reason why it must not be replaced; None if it may.
     replace: of a match, the replacement.
+    domain: of the anchors. lasting: whether a refusal stands although another rule took the node later.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Rule:
     check: Callable[[Any], str | None]
     replace: Callable[[Any], Replacement]
     domain: str = ""
+    lasting: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Driver:
         self.limit = MAX_CHANGES if stop_after is None else stop_after
         self.bounded = stop_after is not None
         self.changes: list[Change] = []
-        self.refused: dict[tuple[ir.Node, str], str] = {}
+        self.refused: dict[tuple[ir.Node, Rule], str] = {}
 
     def run(self) -> Outcome:
         """Apply the rules until none applies or the limit is reached; the graph is verified around every change."""
@@ -121,9 +123,9 @@ class Driver:
     def _try(self, rule: Rule, node: ir.Node) -> None:
         found = rule.match(node)
         reason = None if found is None else rule.check(found)
-        self.refused.pop((node, rule.name), None)
+        self.refused.pop((node, rule), None)
         if reason is not None:
-            self.refused[node, rule.name] = reason
+            self.refused[node, rule] = reason
         elif found is not None:
             self._apply(rule, node, rule.replace(found))
 
@@ -138,11 +140,13 @@ class Driver:
             raise ModelError(f"Change {len(self.changes)} ({rule.name} at {name}) broke the graph: {error}") from error
 
     def _standing(self) -> list[Refusal]:
-        standing = [(node, rule, why) for (node, rule), why in self.refused.items() if node.graph is not None]
-        for node, rule, why in standing:
-            node.meta.setdefault("refusals", []).append((rule, why))
-            log.info("%s refused at %s: %s", rule, describe(node), why)
-        return [Refusal(rule, describe(node), why) for node, rule, why in standing]
+        standing = []
+        for (node, rule), why in self.refused.items():
+            if node.graph is not None or rule.lasting:
+                node.meta.setdefault("refusals", []).append((rule.name, why))
+                standing.append(Refusal(rule.name, describe(node), why))
+                log.info("%s refused at %s: %s", rule.name, describe(node), why)
+        return standing
 
 
 def _domains(rule: Rule) -> tuple[str, ...]:

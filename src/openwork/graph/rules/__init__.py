@@ -21,6 +21,7 @@ from openwork.graph.rules.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.linear import LINEAR, LINEAR_FLOAT
 from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
+from openwork.graph.rules.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.shapes import SHAPE_OF_INPUT
 
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     FOLD_CONSTANTS,
     SHAPE_OF_INPUT,
     REMOVE_IDENTITIES,
+    EXPAND_QLINEAR_MATMUL,
     # Integer products first: what they read must still be integers.
     QUANTIZE,
     SHARE_QUANTIZE,
@@ -41,13 +43,13 @@ RULES: tuple[Rule, ...] = (
     LAYER_NORM_WRITTEN_OUT,
     GELU,
     GELU_ERF,
-    RELU,
     EMBEDDING_SUM,
     ATTENTION,
     MEAN_POOL,
     PLAIN_MEAN,
     L2_NORMALIZE,
     LP_NORMALIZE,
+    RELU,
     ADD,
     # What follows a step goes into it.
     ACTIVATION,

@@ -67,7 +67,7 @@ def _close(a: float, b: float) -> bool:
 def _erf_of(value: ir.Value) -> ir.Value | None:
     """x where the value is 1 + erf(x / sqrt(2))."""
     shifted = split_constant(producer(value, "Add"))
-    if shifted is None or shifted[1].size != 1 or float(shifted[1].reshape(())) != 1.0:
+    if shifted is None or shifted[1].size != 1 or not _close(float(shifted[1].reshape(())), 1.0):
         return None
     erf = producer(shifted[0], "Erf")
     if erf is None:

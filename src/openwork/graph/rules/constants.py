@@ -10,8 +10,8 @@ from openwork.graph.rewrite import Replacement, Rule, home
 
 ANCHORS = frozenset(
     "Abs Add And Cast CastLike Concat ConstantOfShape Div Equal Erf Exp Expand Flatten Floor Gather GatherND Greater "
-    "GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or Pow Range Reciprocal Reshape Shape Size "
-    "Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where".split()
+    "GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or Pow QuantizeLinear Range Reciprocal "
+    "Reshape Shape Size Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where".split()
 )
 MAX_BYTES = 1 << 30
 

@@ -23,6 +23,10 @@ from openwork.graph.model import (
 from openwork.graph.rewrite import Replacement, Rule, home
 
 
+EXPONENT_ERROR = 1e-6
+"""A quantizer of constants gives 2 back with a rounding error."""
+
+
 @dataclass(frozen=True)
 class _Norm:
     node: ir.Node
@@ -97,7 +101,8 @@ def is_square(value: ir.Value | None) -> ir.Value | None:
     base = needed(node, 0)
     if node.op_type == "Mul":
         return base if needed(node, 1) is base else None
-    return base if scalar(needed(node, 1)) == 2.0 else None
+    exponent = scalar(needed(node, 1))
+    return base if exponent is not None and abs(exponent - 2) < EXPONENT_ERROR else None
 
 
 def split_constant(node: ir.Node | None) -> tuple[ir.Value, Array] | None:

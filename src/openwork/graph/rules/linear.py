@@ -82,7 +82,7 @@ def _replace(found: _Quantized) -> Replacement:
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
 
 
-LINEAR = Rule("linear", ANCHORS, _match, _check, _replace)
+LINEAR = Rule("linear", ANCHORS, _match, _check, _replace, lasting=True)
 
 
 @dataclass(frozen=True)
