@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from openwork.graph.coefficients import EXP, GELU, LN2_HIGH, LN2_LOW, LOG2E
 
 Float = NDArray[np.float32]
+Operand = Float | np.float32
 
 LANES = 16
 _ONE = np.float32(1)
@@ -21,7 +22,7 @@ def quiet() -> np.errstate:
     return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
 
 
-def fma(a: Float, b: Float, c: Float) -> Float:
+def fma(a: Operand, b: Operand, c: Operand) -> Float:
     """a * b + c with one rounding to binary32.
 
     The product of two 24-bit significands has 48 bits and lies within binary64's exponents, so it is exact there. TwoSum
@@ -41,12 +42,12 @@ def fma(a: Float, b: Float, c: Float) -> Float:
         return (bits + np.where(to_odd, away, 0)).view(np.float64).astype(np.float32)
 
 
-def minimum(a: Float, b: Float) -> Float:
+def minimum(a: Operand, b: Operand) -> Float:
     """a < b ? a : b, as x86 defines it: b where either is NaN."""
     return np.where(np.less(a, b), a, b).astype(np.float32)
 
 
-def maximum(a: Float, b: Float) -> Float:
+def maximum(a: Operand, b: Operand) -> Float:
     """a > b ? a : b, as x86 defines it: b where either is NaN."""
     return np.where(np.greater(a, b), a, b).astype(np.float32)
 
@@ -98,11 +99,12 @@ def horner(coefficients: Float, x: Float) -> Float:
 def exp(v: Float) -> Float:
     """e to the v; relative error below 2e-7, and v is clamped to [-87, 88]."""
     t = minimum(maximum(v, np.float32(-87)), np.float32(88))
-    n = np.rint(t * LOG2E)
+    n = np.rint(np.multiply(t, LOG2E, dtype=np.float32))
     r = fma(n, -LN2_HIGH, t)
     r = fma(n, -LN2_LOW, r)
     p = horner(EXP, r)
-    return (p.view(np.int32) + (n.astype(np.int32) << 23)).view(np.float32)
+    bits: NDArray[np.int32] = p.view(np.int32) + (n.astype(np.int32) << 23)
+    return bits.view(np.float32)
 
 
 def gelu(v: Float) -> Float:
@@ -110,7 +112,7 @@ def gelu(v: Float) -> Float:
     t = minimum(maximum(v, np.float32(-5)), np.float32(5))
     with quiet():
         u = fma(t * t, np.float32(0.08), np.float32(-1))
-        return np.asarray(v * fma(t, horner(GELU, u), np.float32(0.5)), np.float32)
+        return np.multiply(v, fma(t, horner(GELU, u), np.float32(0.5)), dtype=np.float32)
 
 
 def relu(v: Float) -> Float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def _floats(text: str) -> np.ndarray:
+def _floats(text: str) -> NDArray[np.float32]:
     return np.array([float.fromhex(word) for word in text.split()], np.float32)
 
 

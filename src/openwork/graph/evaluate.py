@@ -30,7 +30,11 @@ def _version(node: ir.Node) -> int:
 def _evaluator(serialized: bytes, version: int, arity: tuple[bool, ...]) -> ReferenceEvaluator:
     node = onnx.NodeProto.FromString(serialized)
     unknown = onnx.TypeProto()
-    inputs = [onnx.helper.make_value_info(name, unknown) for name, here in zip(node.input, arity, strict=True) if here]
+    inputs = [
+        onnx.helper.make_value_info(name, unknown)
+        for name, here in zip(node.input, arity, strict=True)
+        if here
+    ]
     outputs = [onnx.helper.make_value_info(name, unknown) for name in node.output if name]
     graph = onnx.helper.make_graph([node], "node", inputs, outputs)
     imports = [onnx.helper.make_opsetid("", version)]
@@ -50,7 +54,9 @@ def _anonymous(node: ir.Node, present: Sequence[bool]) -> bytes:
 def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array | None]:
     """The outputs of one standard ONNX node; raises ModelError if onnx's evaluator cannot compute it."""
     if node.graph is None or node.domain not in ("", "ai.onnx"):
-        raise ModelError(f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can.")
+        raise ModelError(
+            f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can."
+        )
     present = tuple(value is not None for value in inputs)
     try:
         evaluator = _evaluator(_anonymous(node, present), _version(node), present)

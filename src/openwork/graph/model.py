@@ -103,8 +103,8 @@ def attributes(node: ir.Node) -> dict[str, Any]:
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value, once; None if there are more or the value is an output of the graph."""
-    uses = value.uses()
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    readers = [use.node for use in value.uses()]
+    return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
 def consumers(value: ir.Value) -> list[ir.Node]:
@@ -126,7 +126,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     while unique in taken:
         unique, number = f"{name}.{number}", number + 1
     tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
-    value = ir.Value(name=unique, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 

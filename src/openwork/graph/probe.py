@@ -44,7 +44,11 @@ class Cone:
         for node in self.shapes:
             known[node.outputs[0]] = shape_content(node, sizes)
         fixed = constant(self.value)
-        result = fixed if fixed is not None else run_nodes(self.nodes, known).get(self.value, known.get(self.value))
+        result = (
+            fixed
+            if fixed is not None
+            else run_nodes(self.nodes, known).get(self.value, known.get(self.value))
+        )
         if result is None:
             raise ModelError(f"The value {self.value.name!r} has no content.")
         return result
@@ -53,7 +57,9 @@ class Cone:
 def named(value: ir.Value) -> bool:
     """Whether every dimension is an integer or has a name of one free dimension."""
     shape = dims(value)
-    return shape is not None and all(isinstance(d, int) or (d is not None and d.isidentifier()) for d in shape)
+    return shape is not None and all(
+        isinstance(d, int) or (d is not None and d.isidentifier()) for d in shape
+    )
 
 
 def shape_content(node: ir.Node, sizes: Mapping[str, int]) -> Array:

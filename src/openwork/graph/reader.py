@@ -6,8 +6,12 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx_ir.passes.common import (
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveInitializersFromInputsPass,
+)
 
 from openwork.graph import shapes
 from openwork.graph.model import ONNX_DOMAINS, ModelError
@@ -64,7 +68,9 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
         )
     versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
     if not versions:
-        raise ModelError(f"{where} imports no version of the standard ONNX operators, so its nodes have no meaning.")
+        raise ModelError(
+            f"{where} imports no version of the standard ONNX operators, so its nodes have no meaning."
+        )
     if not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ModelError(
             f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; export the model "
@@ -105,7 +111,9 @@ def _check_inputs(model: ir.Model, where: str) -> None:
         if value.name not in initializers and value.dtype not in INPUT_DTYPES:
             accepted = ", ".join(dtype.name for dtype in INPUT_DTYPES)
             found = "no element type" if value.dtype is None else value.dtype.name
-            raise ModelError(f"{where}: the input {value.name!r} has {found}, but inputs must be one of {accepted}.")
+            raise ModelError(
+                f"{where}: the input {value.name!r} has {found}, but inputs must be one of {accepted}."
+            )
 
 
 def _normalize(model: ir.Model) -> None:
@@ -115,7 +123,9 @@ def _normalize(model: ir.Model) -> None:
     model.graph.opset_imports[DOMAIN] = VERSION
     for value in model.graph.inputs:
         if value.shape is not None:
-            named = [d if isinstance(d, int) else d.value or f"{value.name}_{i}" for i, d in enumerate(value.shape)]
+            named = [
+                d if isinstance(d, int) else d.value or f"{value.name}_{i}" for i, d in enumerate(value.shape)
+            ]
             value.shape = ir.Shape(named)
     for index, node in enumerate(model.graph):
         node.name = node.name or f"{node.op_type}_{index}"

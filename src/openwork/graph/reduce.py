@@ -25,10 +25,19 @@ def reduce(model: ir.Model, stop_after: int | None = None) -> tuple[ir.Model, li
 def _name_tensors(graph: ir.Graph) -> None:
     """Give each tensor that only one step reads the step's name: `encoder.layer.0.output.dense.weight`."""
     for node in graph:
-        form = operator(node.op_type, packed=bool(node.attributes.get_int("packed", 0))) if node.domain == DOMAIN else None
+        form = (
+            operator(node.op_type, packed=bool(node.attributes.get_int("packed", 0)))
+            if node.domain == DOMAIN
+            else None
+        )
         for slot, value in zip(form.inputs if form else (), node.inputs, strict=False):
             name = f"{node.name}.{slot.name}"
-            if slot.tensor and value is not None and len(value.uses()) == 1 and name not in graph.initializers:
+            if (
+                slot.tensor
+                and value is not None
+                and len(value.uses()) == 1
+                and name not in graph.initializers
+            ):
                 value.name = name
 
 
@@ -41,5 +50,7 @@ def _reason(node: ir.Node) -> str:
     refusals = node.meta.get("refusals", [])
     if refusals:
         return "; ".join(f"{rule}: {reason}" for rule, reason in refusals)
-    shapes = ", ".join("absent" if value is None else str(list(dims(value) or ["?"])) for value in node.inputs)
+    shapes = ", ".join(
+        "absent" if value is None else str(list(dims(value) or ["?"])) for value in node.inputs
+    )
     return f"no rule reduces {describe(node)} of {shapes} to a native operator"

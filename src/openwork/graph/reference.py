@@ -125,7 +125,7 @@ def attention(q: Float, k: Float, v: Float, mask: Array | None, a: Attributes) -
     heads = a["heads"]
     queries, keys, values = (_heads(x, heads) for x in (q, k, v))
     s = scores(queries, keys, a["scale"])
-    kept = np.ones(q.shape[:2], bool) if mask is None else mask != 0
+    kept = np.ones(q.shape[:2], np.bool_) if mask is None else np.not_equal(mask, 0)
     e, z = softmax_parts(s, np.broadcast_to(kept[:, None, None, :], s.shape))
     total = np.zeros(queries.shape, np.float32)
     for j in range(keys.shape[2]):
@@ -150,7 +150,7 @@ def mean_pool(x: Float, mask: Array, a: Attributes) -> Float:
         for position in range(x.shape[1]):
             total = np.where(kept[:, position, None], total + x[:, position], total)
         count = binary32.maximum(kept.sum(1).astype(np.float32), np.float32(1e-9))
-        return np.asarray(total / count[:, None], np.float32)
+        return np.divide(total, count[:, None], dtype=np.float32)
 
 
 def l2_normalize(x: Float, a: Attributes) -> Float:
@@ -194,17 +194,28 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Gelu": gelu,
     "Relu": relu,
 }
-_ARITY = {"EmbeddingSum": 5, "LayerNorm": 3, "Linear": 5, "LinearFloat": 4, "Attention": 4, "MeanPool": 2, "Add": 2}
+_ARITY = {
+    "EmbeddingSum": 5,
+    "LayerNorm": 3,
+    "Linear": 5,
+    "LinearFloat": 4,
+    "Attention": 4,
+    "MeanPool": 2,
+    "Add": 2,
+}
 
 
 def compute(node: ir.Node, inputs: list[Array | None]) -> list[Array | None]:
     """The outputs of one openwork node; raises ModelError for an operator that docs/program.md does not have."""
     if node.op_type not in MEANING:
-        raise ModelError(f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them.")
+        raise ModelError(
+            f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them."
+        )
     values, packed = attributes(node), attributes(node).get("packed")
     count = 2 if packed else _ARITY.get(node.op_type, 1)
     filled = inputs + [None] * (count - len(inputs))
-    outputs = (packed_attention if packed else MEANING[node.op_type])(*filled, values)
+    meaning: Callable[..., Any] = packed_attention if packed else MEANING[node.op_type]
+    outputs = meaning(*filled, values)
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
@@ -219,7 +230,9 @@ def run(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     expected = {str(value.name) for value in graph.inputs}
     if expected != set(inputs):
         raise ModelError(f"The model's inputs are {sorted(expected)}, but {sorted(inputs)} were given.")
-    values: dict[ir.Value, Array | None] = {value: np.asarray(inputs[str(value.name)]) for value in graph.inputs}
+    values: dict[ir.Value, Array | None] = {
+        value: np.asarray(inputs[str(value.name)]) for value in graph.inputs
+    }
     for value in graph.initializers.values():
         values[value] = constant(value)
     for node in graph:

@@ -117,7 +117,9 @@ class Driver:
         if len(self.changes) < self.limit:
             return False
         if not self.bounded:
-            raise ModelError(f"The graph rules made {self.limit} changes without coming to an end; a rule undoes another.")
+            raise ModelError(
+                f"The graph rules made {self.limit} changes without coming to an end; a rule undoes another."
+            )
         return True
 
     def _try(self, rule: Rule, node: ir.Node) -> None:
@@ -132,12 +134,16 @@ class Driver:
     def _apply(self, rule: Rule, node: ir.Node, replacement: Replacement) -> None:
         name = describe(node)
         apply(self.model.graph, node, replacement)
-        self.changes.append(Change(len(self.changes) + 1, rule.name, name, tuple(describe(n) for n in replacement.nodes)))
+        self.changes.append(
+            Change(len(self.changes) + 1, rule.name, name, tuple(describe(n) for n in replacement.nodes))
+        )
         log.debug("%d: %s at %s", len(self.changes), rule.name, name)
         try:
             verify(self.model)
         except ModelError as error:
-            raise ModelError(f"Change {len(self.changes)} ({rule.name} at {name}) broke the graph: {error}") from error
+            raise ModelError(
+                f"Change {len(self.changes)} ({rule.name} at {name}) broke the graph: {error}"
+            ) from error
 
     def _standing(self) -> list[Refusal]:
         standing = []
@@ -160,7 +166,9 @@ def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
     for old, new in replacement.values:
         _rename(old, new)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-    _sweep_dead(graph, [anchor, *(node for old, _ in replacement.values if (node := old.producer()) is not None)])
+    _sweep_dead(
+        graph, [anchor, *(node for old, _ in replacement.values if (node := old.producer()) is not None)]
+    )
 
 
 def _rename(old: ir.Value, new: ir.Value) -> None:

@@ -46,14 +46,18 @@ class _Concrete:
                 self.contents[value] = array
         for node in self.graph:
             self._visit(node)
-        return {value: _shape(kind) for value, kind in self.types.items() if kind.tensor_type.HasField("shape")}
+        return {
+            value: _shape(kind) for value, kind in self.types.items() if kind.tensor_type.HasField("shape")
+        }
 
     def _know(self, value: ir.Value, shape: list[int | None]) -> None:
         dtype = int(value.dtype) if value.dtype is not None else 0
         self.types[value] = onnx.helper.make_tensor_type_proto(dtype, shape)
 
     def _visit(self, node: ir.Node) -> None:
-        if not is_onnx(node) or any(not isinstance(value, ir.Value) for value in node.inputs if value is not None):
+        if not is_onnx(node) or any(
+            not isinstance(value, ir.Value) for value in node.inputs if value is not None
+        ):
             return
         read = [value for value in node.inputs if value is not None]
         if node.op_type == "Shape" and self._known_shape(read[0]):
@@ -73,7 +77,9 @@ class _Concrete:
 
     def _store(self, value: ir.Value, array: Array) -> None:
         self.contents[value] = array
-        self.types[value] = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        self.types[value] = onnx.helper.make_tensor_type_proto(
+            onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+        )
 
     def _compute(self, node: ir.Node) -> None:
         try:
@@ -95,10 +101,20 @@ class _Concrete:
         try:
             schema = onnx.defs.get_schema(node.op_type, version, "")
             found = onnx.shape_inference.infer_node_outputs(
-                schema, ir.to_proto(node), {str(v.name): self.types[v] for v in read}, data, opset_imports=self.imports
+                schema,
+                ir.to_proto(node),
+                {str(v.name): self.types[v] for v in read},
+                data,
+                opset_imports=self.imports,
             )
         # onnx raises several unrelated classes here; each of them means that this node's shape stays unknown.
-        except (RuntimeError, ValueError, TypeError, onnx.shape_inference.InferenceError, onnx.defs.SchemaError) as error:
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            onnx.shape_inference.InferenceError,
+            onnx.defs.SchemaError,
+        ) as error:
             log.debug("shape inference: %s: %s", node.op_type, error)
             return
         for value in node.outputs:
@@ -135,7 +151,9 @@ def _settled(value: ir.Value) -> bool:
     return shape is not None and all(isinstance(d, int) or d in free for d in shape)
 
 
-def _settle(value: ir.Value, probes: list[dict[str, int]], shapes: list[tuple[int | None, ...] | None]) -> None:
+def _settle(
+    value: ir.Value, probes: list[dict[str, int]], shapes: list[tuple[int | None, ...] | None]
+) -> None:
     known = [shape for shape in shapes if shape is not None]
     if len(known) != len(probes) or len({len(shape) for shape in known}) != 1:
         return

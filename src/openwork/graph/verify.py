@@ -57,7 +57,9 @@ def check_native(node: ir.Node) -> None:
     """Raise ModelError if an openwork node does not have the form that docs/program.md gives it."""
     form = operator(node.op_type, packed=bool(attributes(node).get("packed")))
     if form is None:
-        raise ModelError(f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them.")
+        raise ModelError(
+            f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them."
+        )
     _check_attributes(node, form)
     sizes: dict[str, Dim | Dims] = {}
     _check_slots(node, form.inputs, node.inputs, "input", sizes)
@@ -70,10 +72,14 @@ def _check_attributes(node: ir.Node, form: Operator) -> None:
     given = [name for name in QUANTIZATION if name in found] if form.quantizes else []
     expected = {**form.attributes, **(QUANTIZATION if given or node.op_type == "Quantize" else {})}
     if set(found) != set(expected):
-        raise ModelError(f"{describe(node)} must have the attributes {sorted(expected)}, but it has {sorted(found)}.")
+        raise ModelError(
+            f"{describe(node)} must have the attributes {sorted(expected)}, but it has {sorted(found)}."
+        )
     for name, kind in expected.items():
         if not isinstance(found[name], _TYPES[kind]):
-            raise ModelError(f"{describe(node)}: the attribute {name} must be a {kind}, but it is {found[name]!r}.")
+            raise ModelError(
+                f"{describe(node)}: the attribute {name} must be a {kind}, but it is {found[name]!r}."
+            )
         _check_range(node, name, found[name])
 
 
@@ -83,7 +89,9 @@ def _check_range(node: ir.Node, name: str, value: object) -> None:
     if name in ("x_scale", "y_scale") and not (isinstance(value, float) and 0 < value < float("inf")):
         raise ModelError(f"{describe(node)}: {name} must be positive and finite, but it is {value!r}.")
     if name == "activation" and value not in ACTIVATIONS:
-        raise ModelError(f"{describe(node)}: the activation must be one of {ACTIVATIONS}, but it is {value!r}.")
+        raise ModelError(
+            f"{describe(node)}: the activation must be one of {ACTIVATIONS}, but it is {value!r}."
+        )
     if name == "heads" and not (isinstance(value, int) and value > 0):
         raise ModelError(f"{describe(node)}: heads must be positive, but it is {value!r}.")
 
@@ -127,11 +135,15 @@ def _check_shape(where: str, slot: Slot, shape: Dims, sizes: dict[str, Dim | Dim
     leading, tail = shape[: len(shape) - len(letters)], shape[len(shape) - len(letters) :]
     known = sizes.setdefault("...", leading) if open_ else leading
     if isinstance(known, tuple) and (len(known) != len(leading) or not _agree_all(known, leading)):
-        raise ModelError(f"{where} must have the leading dimensions {list(known)}, but it has {list(leading)}.")
+        raise ModelError(
+            f"{where} must have the leading dimensions {list(known)}, but it has {list(leading)}."
+        )
     for letter, size in zip(letters, tail, strict=True):
         expected = _expected(letter, size, sizes)
         if not _agree(expected, size):
-            raise ModelError(f"{where}: the dimension {letter} must be {expected}, but the shape is {list(shape)}.")
+            raise ModelError(
+                f"{where}: the dimension {letter} must be {expected}, but the shape is {list(shape)}."
+            )
 
 
 def _expected(letter: str, size: Dim, sizes: dict[str, Dim | Dims]) -> Dim:
@@ -156,7 +168,9 @@ def _check_outputs(node: ir.Node, form: Operator) -> None:
     if not any(_used(value) for value in node.outputs):
         return
     quantized = "y_scale" in attributes(node)
-    output = node.outputs[len(form.outputs) - 1] if len(node.outputs) == len(form.outputs) else node.outputs[-1]
+    output = (
+        node.outputs[len(form.outputs) - 1] if len(node.outputs) == len(form.outputs) else node.outputs[-1]
+    )
     is_u8 = output.dtype == ir.DataType.UINT8
     if node.op_type == "LayerNorm":
         if _used(output) and is_u8 and not quantized:

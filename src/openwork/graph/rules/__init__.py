@@ -34,8 +34,8 @@ RULES: tuple[Rule, ...] = (
     QUANTIZE,
     SHARE_QUANTIZE,
     LINEAR,
-    DROP_ROUND_TRIP,
     FOLD_DEQUANTIZED,
+    DROP_ROUND_TRIP,
     LINEAR_FLOAT,
     BIAS,
     # Functions that span many nodes, before the small ones take nodes away from them.

@@ -36,7 +36,9 @@ def _check(found: _Elementwise) -> str | None:
 
 def _match_gelu(node: ir.Node) -> _Elementwise | None:
     tanh = attributes(node).get("approximate", "none") != "none"
-    reason = "it is the tanh approximation of GELU, which is another function than the exact one" if tanh else None
+    reason = (
+        "it is the tanh approximation of GELU, which is another function than the exact one" if tanh else None
+    )
     return _Elementwise(node, "Gelu", (needed(node, 0),), reason)
 
 
@@ -49,7 +51,11 @@ def _factors(value: ir.Value, depth: int = 3) -> tuple[list[ir.Value], float]:
     if node is None:
         return [value], 1.0
     split = split_constant(node)
-    if split is not None and split[1].size == 1 and (node.op_type == "Mul" or constant(needed(node, 1)) is not None):
+    if (
+        split is not None
+        and split[1].size == 1
+        and (node.op_type == "Mul" or constant(needed(node, 1)) is not None)
+    ):
         inner, number = _factors(split[0], depth - 1)
         factor = float(split[1].reshape(()))
         return inner, number * factor if node.op_type == "Mul" else number / factor

@@ -64,7 +64,9 @@ def _inverted(mask: Array, actual: Array) -> bool:
     return actual.dtype == bool and _keys(mask, actual, lambda x: ~x, lambda x: x)
 
 
-def _keys(mask: Array, actual: Array, kept: Callable[[Array], Array], dropped: Callable[[Array], Array]) -> bool:
+def _keys(
+    mask: Array, actual: Array, kept: Callable[[Array], Array], dropped: Callable[[Array], Array]
+) -> bool:
     batch, length = mask.shape
     if actual.ndim > 4 or (actual.ndim == 4 and actual.shape[1] != 1):
         return False
@@ -138,7 +140,9 @@ def _step(node: ir.Node, found: _Scores) -> ir.Value:
         if masked is not None:
             found.masks.extend([] if masked[1] is None else [masked[1]])
             return masked[0]
-    found.reason = f"its scores pass through {node.op_type} {node.name!r}, which is neither a scale nor a key mask"
+    found.reason = (
+        f"its scores pass through {node.op_type} {node.name!r}, which is neither a scale nor a key mask"
+    )
     return node.outputs[0]
 
 
@@ -176,7 +180,11 @@ def _read_operand(used: ir.Value) -> _Operand:
         node = value.producer()
         if producer(value, *MOVES) is not None and node is not None:
             value = needed(node, 0)
-        elif node is not None and producer(value, "Mul", "Div") is not None and (split := _scaling(node)) is not None:
+        elif (
+            node is not None
+            and producer(value, "Mul", "Div") is not None
+            and (split := _scaling(node)) is not None
+        ):
             value, scale = split[0], scale * split[1]
         else:
             return _Operand(value, scale, used)
@@ -228,7 +236,9 @@ def _match(softmax: ir.Node) -> _Attention | None:
 
 def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
     nothing = _Operand(needed(mix, 0), 1.0, needed(mix, 1))
-    return _Attention(softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason)
+    return _Attention(
+        softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason
+    )
 
 
 def _split_heads(x: Array, heads: int) -> Array:
@@ -244,7 +254,9 @@ def _join_heads(x: Array, heads: int) -> Array:
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
 
 
-def _moves_as(source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]) -> bool:
+def _moves_as(
+    source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]
+) -> bool:
     """Whether the nodes from source to used move the axes as `expected` does, and scale by `scale`."""
     found, shape = cone(used, frozenset({source})), dims(source)
     if found is None or shape is None or found.sources != {source}:
@@ -270,7 +282,9 @@ def _check(found: _Attention) -> str | None:
         return "its softmax does not run over the keys"
     states = dims(found.q.source)
     if states is None or len(states) != 3 or not isinstance(states[2], int) or states[2] % found.heads:
-        return "its queries do not come from one value [batch, length, channels] of a known number of channels"
+        return (
+            "its queries do not come from one value [batch, length, channels] of a known number of channels"
+        )
     for name, part in (("keys", found.k), ("values", found.v)):
         if dims(part.source) != states:
             return f"its {name} come from {dims(part.source)}, its queries from {states}; only self-attention is run"
@@ -283,12 +297,18 @@ def _check(found: _Attention) -> str | None:
 
 def _mask_disagrees(mask: ir.Value, states: tuple[object, ...]) -> bool:
     shape = dims(mask) or ()
-    return any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, states, strict=False))
+    return any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, states, strict=False)
+    )
 
 
 def _check_moves(found: _Attention) -> str | None:
     heads = found.heads
-    parts = (("queries", found.q, _split_heads), ("keys", found.k, _split_keys), ("values", found.v, _split_heads))
+    parts = (
+        ("queries", found.q, _split_heads),
+        ("keys", found.k, _split_keys),
+        ("values", found.v, _split_heads),
+    )
     for name, part, expected in parts:
         if not _moves_as(part.source, part.used, part.scale, heads, expected):
             return f"its {name} are not split into {heads} heads as [batch, heads, length, size]"

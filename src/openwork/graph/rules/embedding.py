@@ -53,7 +53,12 @@ def _leaves(value: ir.Value) -> list[ir.Value]:
     node = producer(value, "Add")
     if node is None:
         return [value]
-    return [leaf for part in node.inputs if part is not None for leaf in (_leaves(part) if _inner(part) else [part])]
+    return [
+        leaf
+        for part in node.inputs
+        if part is not None
+        for leaf in (_leaves(part) if _inner(part) else [part])
+    ]
 
 
 def _inner(value: ir.Value) -> bool:
@@ -63,7 +68,11 @@ def _inner(value: ir.Value) -> bool:
 def _table(found: Cone) -> Array | None:
     """The one float matrix that a cone reads."""
     read = {v for node in found.nodes for v in node.inputs if v is not None} | {found.value}
-    tables = [array for v in read if (array := constant(v)) is not None and array.ndim == 2 and array.dtype == np.float32]
+    tables = [
+        array
+        for v in read
+        if (array := constant(v)) is not None and array.ndim == 2 and array.dtype == np.float32
+    ]
     return tables[0] if len(tables) == 1 else None
 
 
@@ -80,10 +89,17 @@ def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
         results = [(length, np.asarray(y)) for _, length, _, y in evaluations(found, None)]
     except ModelError:
         return None, None
-    if all(y.shape[-2:] == (n, table.shape[1]) and np.array_equal(y, np.broadcast_to(table[:n], y.shape)) for n, y in results):
+    if all(
+        y.shape[-2:] == (n, table.shape[1]) and np.array_equal(y, np.broadcast_to(table[:n], y.shape))
+        for n, y in results
+    ):
         return table, None
     row = results[0][1].reshape(-1, results[0][1].shape[-1])[0]
-    return (None, row) if all(np.array_equal(y, np.broadcast_to(row, y.shape)) for _, y in results) else (None, None)
+    return (
+        (None, row)
+        if all(np.array_equal(y, np.broadcast_to(row, y.shape)) for _, y in results)
+        else (None, None)
+    )
 
 
 def _sort(value: ir.Value, terms: _Terms) -> None:

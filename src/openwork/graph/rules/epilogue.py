@@ -53,7 +53,9 @@ def _linear(value: ir.Value | None) -> ir.Node | None:
 
 def _plain(linear: ir.Node) -> bool:
     """Whether nothing follows the sum and the bias yet."""
-    return attributes(linear)["activation"] == "none" and operand(linear, RESIDUAL) is None and _is_float(linear)
+    return (
+        attributes(linear)["activation"] == "none" and operand(linear, RESIDUAL) is None and _is_float(linear)
+    )
 
 
 def _is_float(linear: ir.Node) -> bool:
@@ -135,7 +137,8 @@ def _match_residual(node: ir.Node) -> _Follow | None:
         if linear is not None:
             candidates.append(_Follow(node, linear, needed(node, 1 - index)))
     free = [c for c in candidates if _check_residual(c) is None]
-    return (free or candidates or [None])[-1]
+    found = free or candidates
+    return found[-1] if found else None
 
 
 def _check_residual(found: _Follow) -> str | None:
@@ -155,7 +158,12 @@ def _replace_residual(found: _Follow) -> Replacement:
 
 
 RESIDUAL_ADD = Rule(
-    "residual into product", frozenset({"Add"}), _match_residual, _check_residual, _replace_residual, domain=DOMAIN
+    "residual into product",
+    frozenset({"Add"}),
+    _match_residual,
+    _check_residual,
+    _replace_residual,
+    domain=DOMAIN,
 )
 
 
@@ -175,12 +183,19 @@ def _quantizer(node: ir.Node) -> dict[str, object]:
 
 def _replace_quantize(found: _Follow) -> Replacement:
     before = found.linear
-    made = make(before.op_type, before.inputs, with_attributes(before, **_quantizer(found.node)), before.name or "")
+    made = make(
+        before.op_type, before.inputs, with_attributes(before, **_quantizer(found.node)), before.name or ""
+    )
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 
 QUANTIZED_OUTPUT = Rule(
-    "quantize into its producer", frozenset({"Quantize"}), _match_quantize, _check_quantize, _replace_quantize, domain=DOMAIN
+    "quantize into its producer",
+    frozenset({"Quantize"}),
+    _match_quantize,
+    _check_quantize,
+    _replace_quantize,
+    domain=DOMAIN,
 )
 
 
@@ -204,7 +219,12 @@ def _replace_norm(found: _Follow) -> Replacement:
 
 
 QUANTIZED_NORM = Rule(
-    "quantize into layer norm", frozenset({"Quantize"}), _match_norm, _check_norm, _replace_norm, domain=DOMAIN
+    "quantize into layer norm",
+    frozenset({"Quantize"}),
+    _match_norm,
+    _check_norm,
+    _replace_norm,
+    domain=DOMAIN,
 )
 
 
@@ -261,7 +281,9 @@ def _replace_siblings(found: _Siblings) -> Replacement:
         inputs.append(None if array is None else add_initializer(graph, f"{name}.{slot}", array))
     linear = make(first.op_type, inputs, attributes(first), name)
     values = with_attributes(found.attention, packed=1)
-    made = make("Attention", [linear.outputs[0], operand(found.attention, 3)], values, found.attention.name or "")
+    made = make(
+        "Attention", [linear.outputs[0], operand(found.attention, 3)], values, found.attention.name or ""
+    )
     return Replacement([linear, made], [(found.attention.outputs[0], made.outputs[0])])
 
 

@@ -30,7 +30,9 @@ def _same(node: ir.Node, value: ir.Value) -> bool:
         return True
     if op == "Dropout":
         training = constant(operand(node, 2))
-        return (training is None and operand(node, 2) is None) or (training is not None and not bool(training))
+        return (training is None and operand(node, 2) is None) or (
+            training is not None and not bool(training)
+        )
     if op == "Cast":
         return value.dtype is not None and int(value.dtype) == attributes(node)["to"]
     if op in _MOVES:
@@ -47,7 +49,11 @@ def _neutral(node: ir.Node) -> ir.Value | None:
     """The operand that x + 0, x - 0, x * 1 or x / 1 gives back in its own shape."""
     for index in (0, 1) if node.op_type in ("Add", "Mul") else (0,):
         value, other = needed(node, index), constant(needed(node, 1 - index))
-        if other is not None and np.all(other == _NEUTRAL[node.op_type]) and same_dims(value, node.outputs[0]):
+        if (
+            other is not None
+            and np.all(other == _NEUTRAL[node.op_type])
+            and same_dims(value, node.outputs[0])
+        ):
             return value
     return None
 
@@ -68,7 +74,12 @@ def _match(node: ir.Node) -> _Match | None:
 def _whole(node: ir.Node) -> bool:
     """Whether a Slice of a value whose shape has a free dimension takes all of it, by step 1 from the start to the end."""
     starts, ends, steps = (constant(operand(node, index)) for index in (1, 2, 4))
-    if starts is None or ends is None or not np.all(starts == 0) or (steps is not None and not np.all(steps == 1)):
+    if (
+        starts is None
+        or ends is None
+        or not np.all(starts == 0)
+        or (steps is not None and not np.all(steps == 1))
+    ):
         return False
     return bool(np.all(ends >= np.iinfo(np.int32).max)) and dims(node.inputs[0]) is not None
 

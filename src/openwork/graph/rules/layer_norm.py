@@ -22,7 +22,6 @@ from openwork.graph.model import (
 )
 from openwork.graph.rewrite import Replacement, Rule, home
 
-
 EXPONENT_ERROR = 1e-6
 """A quantizer of constants gives 2 back with a rounding error."""
 
@@ -66,12 +65,17 @@ def _check(found: _Norm) -> str | None:
     return None
 
 
+def _spread(array: Array | None, width: object) -> Array:
+    assert array is not None
+    assert isinstance(width, int)
+    return np.broadcast_to(array.reshape(-1), (width,)).astype(np.float32)
+
+
 def _replace(found: _Norm) -> Replacement:
     graph, name = home(found.node), found.node.name or ""
-    assert found.gamma is not None and found.beta is not None
     width = (dims(found.x) or ())[-1]
     gamma, beta = (
-        add_initializer(graph, f"{name}.{label}", np.broadcast_to(array.reshape(-1), (width,)).astype(np.float32))
+        add_initializer(graph, f"{name}.{label}", _spread(array, width))
         for label, array in (("gamma", found.gamma), ("beta", found.beta))
     )
     made = make("LayerNorm", [found.x, gamma, beta], {"epsilon": float(found.epsilon)}, name)
@@ -177,7 +181,9 @@ def _match_written_out(node: ir.Node) -> _Norm | None:
     shifted, beta = _scaled_by(scaled, "Add", width)
     last = shifted.producer()
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
-    return _Norm(last or node, x, one if gamma is None else gamma, zero if beta is None else beta, found[1], True)
+    return _Norm(
+        last or node, x, one if gamma is None else gamma, zero if beta is None else beta, found[1], True
+    )
 
 
 LAYER_NORM_WRITTEN_OUT = Rule(

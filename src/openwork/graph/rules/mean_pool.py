@@ -106,7 +106,11 @@ MEAN_POOL = Rule("mean pool", frozenset({"Div"}), _match, _check, _replace)
 
 def _match_plain(node: ir.Node) -> _Pool | None:
     total = _reduction(node.outputs[0])
-    if total is None or needed(node, 0).dtype != ir.DataType.FLOAT or _weights_mask(needed(node, 0)) is not None:
+    if (
+        total is None
+        or needed(node, 0).dtype != ir.DataType.FLOAT
+        or _weights_mask(needed(node, 0)) is not None
+    ):
         return None
     if producer(needed(node, 0), "Mul") is not None:
         return None

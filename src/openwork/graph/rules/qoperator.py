@@ -35,7 +35,9 @@ def _replace(node: ir.Node) -> Replacement:
     old = node.outputs[0]
     matmul = ir.Node("", "MatMul", [left.outputs[0], right.outputs[0]], name=f"{node.name}/MatMul")
     matmul.outputs[0].shape, matmul.outputs[0].type = old.shape, FLOAT
-    quantize = ir.Node("", "QuantizeLinear", [matmul.outputs[0], needed(node, 6), needed(node, 7)], name=f"{node.name}/Q")
+    quantize = ir.Node(
+        "", "QuantizeLinear", [matmul.outputs[0], needed(node, 6), needed(node, 7)], name=f"{node.name}/Q"
+    )
     quantize.outputs[0].shape, quantize.outputs[0].type = old.shape, old.type
     return Replacement([left, right, matmul, quantize], [(old, quantize.outputs[0])])
 

@@ -17,10 +17,12 @@ from openwork.graph.model import (
     native_producer,
     needed,
     operand,
+    producer,
     scalar,
 )
 from openwork.graph.operators import DOMAIN
 from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.rules.layer_norm import is_square, split_constant
 
 SIGNED_OFFSET = 128
 
@@ -92,7 +94,9 @@ def _replace(found: _Quantized) -> Replacement:
     made = make("Quantize", [needed(found.node, 0)], values, found.node.name or "")
     graph = home(found.node)
     if quantizer.signed or any(operand(reader, 2) is None for reader in found.readers):
-        point = add_initializer(graph, f"{found.node.name}.zero_point", np.uint8(quantizer.unsigned_zero_point))
+        point = add_initializer(
+            graph, f"{found.node.name}.zero_point", np.array(quantizer.unsigned_zero_point, np.uint8)
+        )
         for reader in found.readers:
             reader.resize_inputs(3)
             reader.replace_input_with(2, point)
@@ -141,9 +145,40 @@ def _match_round_trip(node: ir.Node) -> _RoundTrip | None:
     return None if quantize is None else _RoundTrip(node, quantize)
 
 
-def _non_negative(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and node.op_type in ("Relu", "Softmax", "Sigmoid", "Sqrt", "ReduceL2")
+_NEVER_NEGATIVE = ("Relu", "Softmax", "Sigmoid", "Sqrt", "ReduceL2", "Exp", "Abs")
+_KEEPS_SIGN = (
+    "ReduceMean",
+    "ReduceSum",
+    "Reshape",
+    "Transpose",
+    "Unsqueeze",
+    "Squeeze",
+    "Expand",
+    "Add",
+    "Mul",
+    "Div",
+)
+
+
+def _non_negative(value: ir.Value, depth: int = 6) -> bool:
+    """Whether no number in the value is negative, as far as its makers show."""
+    array, node = constant(value), value.producer()
+    if array is not None:
+        return bool(np.all(array >= 0))
+    if node is None or not is_onnx(node) or depth == 0:
+        return False
+    if node.op_type in _NEVER_NEGATIVE or is_square(value) is not None:
+        return True
+    if node.op_type == "Add" and _one_plus_bounded(node):
+        return True
+    read = node.inputs if node.op_type in ("Add", "Mul", "Div") else node.inputs[:1]
+    return node.op_type in _KEEPS_SIGN and all(v is not None and _non_negative(v, depth - 1) for v in read)
+
+
+def _one_plus_bounded(node: ir.Node) -> bool:
+    """Whether an Add gives 1 + erf(x) or 1 + tanh(x): GELU's, which is 0 at the lowest."""
+    split = split_constant(node)
+    return split is not None and bool(np.all(split[1] >= 1)) and producer(split[0], "Erf", "Tanh") is not None
 
 
 def _replace_round_trip(found: _RoundTrip) -> Replacement:

@@ -37,7 +37,10 @@ def _size(graph: ir.Graph, name: str, made: list[ir.Node]) -> ir.Value:
     source, axis = next((v, axis) for v in graph.inputs for axis, d in enumerate(dims(v) or ()) if d == name)
     shape = _typed(ir.Node("", "Shape", [source]), len(dims(source) or ()))
     index = add_initializer(graph, f"axis_{axis}", np.array([axis], np.int64))
-    made += [shape, _typed(ir.Node("", "Gather", [shape.outputs[0], index], {"axis": ir.AttrInt64("axis", 0)}), 1)]
+    made += [
+        shape,
+        _typed(ir.Node("", "Gather", [shape.outputs[0], index], {"axis": ir.AttrInt64("axis", 0)}), 1),
+    ]
     return made[-1].outputs[0]
 
 
@@ -48,7 +51,9 @@ def _replace(found: _Shape) -> Replacement:
         return Replacement((), [(found.node.outputs[0], value)])
     made: list[ir.Node] = []
     parts = [
-        _size(graph, d, made) if isinstance(d, str) else add_initializer(graph, f"size_{d}", np.array([d], np.int64))
+        _size(graph, d, made)
+        if isinstance(d, str)
+        else add_initializer(graph, f"size_{d}", np.array([d], np.int64))
         for d in found.wanted
     ]
     made.append(_typed(ir.Node("", "Concat", parts, {"axis": ir.AttrInt64("axis", 0)}), len(parts)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -116,7 +115,11 @@ def constant_bias(value: ir.Value | None, outputs: int) -> Array | None:
     """A constant f32 [N] or [1, .., N], possibly dequantized; None if the value is anything else."""
     array = constant(value)
     node = producer(value, "DequantizeLinear")
-    if array is None and node is not None and all(constant(v) is not None for v in node.inputs if v is not None):
+    if (
+        array is None
+        and node is not None
+        and all(constant(v) is not None for v in node.inputs if v is not None)
+    ):
         array = run_onnx_node(node, [constant(v) for v in node.inputs])[0]
     if array is None or array.dtype != np.float32 or array.size not in (1, outputs):
         return None
@@ -142,5 +145,3 @@ def layer_name(node: ir.Node, weight: ir.Value | None, bias: ir.Value | None) ->
         return str(scopes[-2])
     path = (node.name or str(node.outputs[0].name)).strip("/")
     return re.sub(r"/(MatMul|Gemm)(_\d+)?$", "", path).replace("/", ".")
-
-
