@@ -1,5 +1,59 @@
-"""Patterns, masks and pruning. `Pattern` and `detect` need no torch; what needs it is imported when first asked for."""
+"""Patterns, masks and pruning.
+
+What needs torch is imported when it is first asked for, so that patterns are there without it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation, detect
 
-__all__ = ["BlockPattern", "GroupPattern", "Pattern", "Violation", "detect"]
+if TYPE_CHECKING:
+    from openwork.sparsity.eligibility import LayerEligibility, layer_table
+    from openwork.sparsity.mask import magnitude_mask
+    from openwork.sparsity.oneshot import Calibration
+    from openwork.sparsity.pruner import Pruner
+    from openwork.sparsity.reconstruction import Reconstructed, output_error, reconstruct
+
+__all__ = [
+    "BlockPattern",
+    "Calibration",
+    "GroupPattern",
+    "LayerEligibility",
+    "Pattern",
+    "Pruner",
+    "Reconstructed",
+    "Violation",
+    "detect",
+    "layer_table",
+    "magnitude_mask",
+    "output_error",
+    "reconstruct",
+]
+
+_NEEDS_TORCH = {
+    "Calibration": "oneshot",
+    "LayerEligibility": "eligibility",
+    "Pruner": "pruner",
+    "Reconstructed": "reconstruction",
+    "layer_table": "eligibility",
+    "magnitude_mask": "mask",
+    "output_error": "reconstruction",
+    "reconstruct": "reconstruction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_NEEDS_TORCH[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ModuleNotFoundError(
+            f"{__name__}.{name} needs torch; install it with `pip install openwork[train]`.", name="torch"
+        ) from error
+    return getattr(module, name)
