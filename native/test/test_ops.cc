@@ -1,0 +1,398 @@
+// The float operators on every instruction set against plain loops that follow docs/arithmetic.md word for word: the same
+// bits. Inputs end at the end of readable memory, outputs at the end of writable memory.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+#include "test/guarded.h"
+#include "test/harness.h"
+
+namespace openwork {
+namespace {
+
+using Floats = std::vector<float>;
+
+float min_of(float a, float b) { return a < b ? a : b; }
+float max_of(float a, float b) { return a > b ? a : b; }
+
+float tree(float (&acc)[16]) {
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) acc[i] += acc[i + half];
+  return acc[0];
+}
+float sum16(const float* x, int64_t n) {
+  float acc[16] = {};
+  for (int64_t i = 0; i < n; ++i) acc[i % 16] += x[i];
+  return tree(acc);
+}
+float dot16(const float* x, int64_t n) {
+  float acc[16] = {};
+  for (int64_t i = 0; i < n; ++i) acc[i % 16] = std::fma(x[i], x[i], acc[i % 16]);
+  return tree(acc);
+}
+float plain_gelu(float v) {
+  const float t = min_of(max_of(v, -5.0f), 5.0f);
+  const float u = std::fma(t * t, 0.08f, -1.0f);
+  float p = kGelu[kGeluDegree];
+  for (int i = kGeluDegree - 1; i >= 0; --i) p = std::fma(p, u, kGelu[i]);
+  return v * std::fma(t, p, 0.5f);
+}
+float plain_exp(float v) {
+  const float t = min_of(max_of(v, -87.0f), 88.0f);
+  const float n = std::nearbyint(t * kLog2e);
+  const float r = std::fma(n, -kLn2Low, std::fma(n, -kLn2High, t));
+  float p = kExp[kExpDegree];
+  for (int i = kExpDegree - 1; i >= 0; --i) p = std::fma(p, r, kExp[i]);
+  return std::ldexp(p, static_cast<int>(n));
+}
+uint8_t plain_quantize(float x, const Quantizer& q) {
+  const float v = std::nearbyint(x * q.inverse_scale);
+  const float low = static_cast<float>(-q.zero_point), high = static_cast<float>(255 - q.zero_point);
+  return static_cast<uint8_t>(static_cast<int>(min_of(max_of(v, low), high)) + q.zero_point);
+}
+std::vector<uint8_t> plain_quantize(const Floats& x, const Quantizer& q) {
+  std::vector<uint8_t> y;
+  for (const float v : x) y.push_back(plain_quantize(v, q));
+  return y;
+}
+
+struct Random {
+  unsigned seed;
+  std::mt19937 engine{seed};
+
+  int64_t below(int64_t n) { return static_cast<int64_t>(engine() % static_cast<uint64_t>(n)); }
+  Floats floats(int64_t n, float spread = 2.0f) {
+    std::normal_distribution<float> normal(0.0f, spread);
+    Floats x(n);
+    for (auto& v : x) v = normal(engine);
+    return x;
+  }
+  std::vector<int64_t> mask(int64_t n) {
+    std::vector<int64_t> m(n);
+    for (auto& v : m) v = below(3) ? 1 + below(5) : 0;
+    return m;
+  }
+};
+
+// Memory behind which neither reads nor writes go unseen.
+template <class T>
+struct End {
+  Guarded memory;
+  explicit End(const std::vector<T>& v) : memory(v.data(), v.size() * sizeof(T), 0) {}
+  explicit End(int64_t count) : memory(nullptr, count * sizeof(T), 0) {}
+  T* data() const { return reinterpret_cast<T*>(memory.data()); }
+  bool holds(const std::vector<T>& v) const { return std::memcmp(data(), v.data(), v.size() * sizeof(T)) == 0; }
+};
+
+constexpr Quantizer kQuantizer{31.0f, 119};
+
+// Runs on every instruction set, in one range and cut in two.
+void on_every_isa(int64_t units, const std::function<void(const KernelTable&, int64_t, int64_t)>& run,
+                  const std::function<bool()>& same, const std::string& what) {
+  for (const KernelTable* table : available_tables()) {
+    run(*table, 0, units);
+    CHECK_SAY(same(), what + " on " + table->isa);
+    run(*table, units / 2, units);
+    run(*table, 0, units / 2);
+    CHECK_SAY(same(), what + " in two parts on " + table->isa);
+  }
+}
+
+std::string text(const char* what, std::initializer_list<int64_t> sizes, unsigned seed) {
+  std::string s = what;
+  for (const int64_t n : sizes) s.append(" ").append(std::to_string(n));
+  return s + " seed " + std::to_string(seed);
+}
+
+constexpr int64_t kWidths[] = {1, 15, 16, 17, 32, 63, 64, 97, 384};
+
+}  // namespace
+
+TEST(elementwise_operators_equal_plain_loops) {
+  for (const int64_t count : {int64_t{1}, int64_t{16}, int64_t{2047}, int64_t{4100}}) {
+    Random random{static_cast<unsigned>(count)};
+    Floats a = random.floats(count, 4.0f), b = random.floats(count);
+    a[0] = -INFINITY;
+    a[count - 1] = 1e30f;
+    const int64_t units = (count + kElementBlock - 1) / kElementBlock;
+    const End<float> ga(a), gb(b), y(count);
+    const End<uint8_t> yq(count);
+    Floats sum, gelu, relu;
+    for (int64_t i = 0; i < count; ++i) {
+      sum.push_back(a[i] + b[i]);
+      gelu.push_back(plain_gelu(a[i]));
+      relu.push_back(max_of(a[i], 0.0f));
+    }
+    const ElementArgs args{ga.data(), gb.data(), count, y.data(), kQuantizer};
+    ElementArgs quantized = args;
+    quantized.y = yq.data();
+    const auto what = [&](const char* name) { return text(name, {count}, random.seed); };
+    on_every_isa(units, [&](auto& t, int64_t i, int64_t j) { t.add(args, i, j); }, [&] { return y.holds(sum); }, what("add"));
+    on_every_isa(units, [&](auto& t, int64_t i, int64_t j) { t.gelu(args, i, j); }, [&] { return y.holds(gelu); }, what("gelu"));
+    on_every_isa(units, [&](auto& t, int64_t i, int64_t j) { t.relu(args, i, j); }, [&] { return y.holds(relu); }, what("relu"));
+    on_every_isa(units, [&](auto& t, int64_t i, int64_t j) { t.quantize(quantized, i, j); },
+                 [&] { return yq.holds(plain_quantize(a, kQuantizer)); }, what("quantize"));
+  }
+}
+
+TEST(quantize_takes_zero_points_at_both_ends_and_ties) {
+  const Floats x{-0.5f, 0.5f, 1.5f, 2.5f, -1.5f, 300.0f, -300.0f, NAN, 254.5f, -254.5f};
+  for (const int zero_point : {0, 128, 255}) {
+    const Quantizer q{1.0f, zero_point};
+    const End<float> a(x);
+    const End<uint8_t> y(static_cast<int64_t>(x.size()));
+    const ElementArgs args{a.data(), nullptr, static_cast<int64_t>(x.size()), y.data(), q};
+    on_every_isa(1, [&](auto& t, int64_t i, int64_t j) { t.quantize(args, i, j); },
+                 [&] { return y.holds(plain_quantize(x, q)); }, "zero point " + std::to_string(zero_point));
+  }
+}
+
+TEST(embedding_sum_equals_plain_loops) {
+  for (const int64_t width : kWidths) {
+    Random random{static_cast<unsigned>(width)};
+    const int64_t length = 5, rows = 15;
+    const Floats word = random.floats(11 * width), position = random.floats(7 * width), type = random.floats(2 * width);
+    std::vector<int64_t> ids, types;
+    for (int64_t i = 0; i < rows; ++i) {
+      ids.push_back(random.below(11));
+      types.push_back(random.below(2));
+    }
+    for (const bool typed : {false, true}) {
+      Floats expected;
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < width; ++i) {
+          const float w = word[ids[r] * width + i], p = position[r % length * width + i];
+          expected.push_back(typed ? (w + type[types[r] * width + i]) + p : w + p);
+        }
+      const End<int64_t> gi(ids), gt(types);
+      const End<float> gw(word), gp(position), gy(type), y(rows * width);
+      const EmbeddingSumArgs args{gi.data(), typed ? gt.data() : nullptr, gw.data(), gp.data(), typed ? gy.data() : nullptr,
+                                  length, width, y.data()};
+      on_every_isa(rows, [&](auto& t, int64_t i, int64_t j) { t.embedding_sum(args, i, j); },
+                   [&] { return y.holds(expected); }, text("embedding sum", {width, typed}, random.seed));
+    }
+  }
+}
+
+TEST(layer_norm_equals_plain_loops) {
+  for (const int64_t width : kWidths) {
+    Random random{static_cast<unsigned>(width)};
+    const int64_t rows = 5;
+    const Floats x = random.floats(rows * width), gamma = random.floats(width), beta = random.floats(width);
+    Floats expected;
+    for (int64_t r = 0; r < rows; ++r) {
+      const float mean = sum16(&x[r * width], width) / static_cast<float>(width);
+      Floats d;
+      for (int64_t i = 0; i < width; ++i) d.push_back(x[r * width + i] - mean);
+      const float variance = dot16(d.data(), width) / static_cast<float>(width);
+      const float rstd = 1.0f / std::sqrt(variance + 1e-5f);
+      for (int64_t i = 0; i < width; ++i) expected.push_back(std::fma(d[i] * rstd, gamma[i], beta[i]));
+    }
+    const End<float> gx(x), gg(gamma), gb(beta), y(rows * width);
+    const End<uint8_t> yq(rows * width);
+    for (const int outputs : {1, 2, 3}) {
+      const LayerNormArgs args{gx.data(), gg.data(), gb.data(), width, 1e-5f, outputs & 1 ? y.data() : nullptr,
+                               outputs & 2 ? yq.data() : nullptr, kQuantizer};
+      on_every_isa(rows, [&](auto& t, int64_t i, int64_t j) { t.layer_norm(args, i, j); },
+                   [&] {
+                     return (!(outputs & 1) || y.holds(expected)) &&
+                            (!(outputs & 2) || yq.holds(plain_quantize(expected, kQuantizer)));
+                   },
+                   text("layer norm", {width, outputs}, random.seed));
+    }
+  }
+}
+
+TEST(pooling_equals_plain_loops) {
+  for (const int64_t width : kWidths) {
+    Random random{static_cast<unsigned>(width)};
+    const int64_t batch = 3, length = 6;
+    const Floats x = random.floats(batch * length * width);
+    auto mask = random.mask(batch * length);
+    for (int64_t l = 0; l < length; ++l) mask[length + l] = 0;
+    Floats pooled, normal;
+    for (int64_t b = 0; b < batch; ++b) {
+      Floats sum(width);
+      float count = 0;
+      for (int64_t l = 0; l < length; ++l) {
+        if (mask[b * length + l] == 0) continue;
+        count += 1;
+        for (int64_t i = 0; i < width; ++i) sum[i] += x[(b * length + l) * width + i];
+      }
+      for (int64_t i = 0; i < width; ++i) pooled.push_back(sum[i] / max_of(count, 1e-9f));
+      const float norm = max_of(std::sqrt(dot16(&x[b * width], width)), 0.5f);
+      for (int64_t i = 0; i < width; ++i) normal.push_back(x[b * width + i] / norm);
+    }
+    const End<float> gx(x), y(batch * width);
+    const End<int64_t> gm(mask);
+    const MeanPoolArgs pool{gx.data(), gm.data(), length, width, y.data()};
+    const int64_t units = batch * ((width + kPoolBlock - 1) / kPoolBlock);
+    on_every_isa(units, [&](auto& t, int64_t i, int64_t j) { t.mean_pool(pool, i, j); }, [&] { return y.holds(pooled); },
+                 text("mean pool", {width}, random.seed));
+    const L2NormalizeArgs l2{gx.data(), width, 0.5f, y.data()};
+    on_every_isa(batch, [&](auto& t, int64_t i, int64_t j) { t.l2_normalize(l2, i, j); }, [&] { return y.holds(normal); },
+                 text("l2 normalize", {width}, random.seed));
+  }
+}
+
+namespace {
+
+struct FloatProblem {
+  int64_t rows, k, n;
+  Activation activation;
+  bool residual, quantized;
+};
+
+void check_linear_float(const FloatProblem& p, unsigned seed) {
+  Random random{seed};
+  const int64_t padded = (p.n + 15) / 16 * 16;
+  const Floats x = random.floats(p.rows * p.k), w = random.floats(p.n * p.k, 0.2f), r = random.floats(p.rows * p.n);
+  Floats bias = random.floats(p.n), packed(padded * p.k), expected;
+  for (int64_t c = 0; c < p.n; ++c)
+    for (int64_t i = 0; i < p.k; ++i) packed[(c / 16 * p.k + i) * 16 + c % 16] = w[c * p.k + i];
+  for (int64_t row = 0; row < p.rows; ++row)
+    for (int64_t c = 0; c < p.n; ++c) {
+      float acc = 0;
+      for (int64_t i = 0; i < p.k; ++i) acc = std::fma(x[row * p.k + i], w[c * p.k + i], acc);
+      float v = acc + bias[c];
+      if (p.activation == Activation::relu) v = max_of(v, 0.0f);
+      if (p.activation == Activation::gelu) v = plain_gelu(v);
+      expected.push_back(p.residual ? v + r[row * p.n + c] : v);
+    }
+  bias.resize(padded);
+  const End<float> gx(x), gw(packed), gb(bias), gr(r), y(p.rows * p.n);
+  const End<uint8_t> yq(p.rows * p.n);
+  const LinearFloatArgs args{gx.data(), p.rows, p.k, p.n, gw.data(), gb.data(), p.activation, p.residual ? gr.data() : nullptr,
+                             p.quantized ? static_cast<void*>(yq.data()) : y.data(), p.quantized, kQuantizer};
+  const int64_t blocks = (padded / 16 + kFloatStripBlock - 1) / kFloatStripBlock;
+  on_every_isa((p.rows + kFloatRowBlock - 1) / kFloatRowBlock * blocks,
+               [&](auto& t, int64_t i, int64_t j) { t.linear_float(args, i, j); },
+               [&] { return p.quantized ? yq.holds(plain_quantize(expected, kQuantizer)) : y.holds(expected); },
+               text("linear float", {p.rows, p.k, p.n, p.residual, p.quantized}, seed));
+}
+
+}  // namespace
+
+TEST(linear_float_equals_plain_loops) {
+  check_linear_float({1, 1, 1, Activation::none, false, false}, 1);
+  check_linear_float({7, 33, 100, Activation::gelu, true, true}, 2);
+  check_linear_float({65, 20, 17, Activation::relu, true, false}, 3);
+  check_linear_float({13, 48, 150, Activation::none, false, true}, 4);
+}
+
+namespace {
+
+struct AttentionProblem {
+  int64_t batch, length, heads, size, parts;
+  int mask;  // 0: none; 1: padding at the end; 2: holes; 3: one element keeps nothing
+  bool packed, quantized;
+};
+
+std::vector<int64_t> make_mask(const AttentionProblem& p, Random& random) {
+  auto mask = random.mask(p.batch * p.length);
+  if (p.mask == 1)
+    for (int64_t i = 0; i < p.batch * p.length; ++i) mask[i] = i % p.length <= p.length / 2;
+  for (int64_t l = 0; p.mask == 3 && l < p.length; ++l) mask[l] = 0;
+  return mask;
+}
+
+// One output row of one head.
+void plain_attention_row(const AttentionArgs& a, int64_t b, int64_t h, int64_t i, float* y) {
+  const auto at = [&](int64_t l) { return (b * a.length + l) * a.stride + h * a.size; };
+  Floats e(a.length);
+  float m = -INFINITY;
+  for (int64_t j = 0; j < a.length; ++j) {
+    float acc = 0;
+    for (int64_t d = 0; d < a.size; ++d) acc = std::fma(a.q[at(i) + d], a.k[at(j) + d], acc);
+    e[j] = acc * a.scale;
+    if (!a.mask || a.mask[b * a.length + j]) m = max_of(m, e[j]);
+  }
+  if (m == -INFINITY) return;
+  for (int64_t j = 0; j < a.length; ++j) e[j] = !a.mask || a.mask[b * a.length + j] ? plain_exp(e[j] - m) : 0.0f;
+  const float inverse = 1.0f / sum16(e.data(), a.length);
+  for (int64_t d = 0; d < a.size; ++d) {
+    float acc = 0;
+    for (int64_t j = 0; j < a.length; ++j) acc = std::fma(e[j], a.v[at(j) + d], acc);
+    y[d] = acc * inverse;
+  }
+}
+
+Floats plain_attention(const AttentionArgs& a, int64_t batch) {
+  Floats y(batch * a.length * a.heads * a.size);
+  for (int64_t b = 0; b < batch; ++b)
+    for (int64_t i = 0; i < a.length; ++i)
+      for (int64_t h = 0; h < a.heads; ++h)
+        plain_attention_row(a, b, h, i, &y[((b * a.length + i) * a.heads + h) * a.size]);
+  return y;
+}
+
+void check_attention(const AttentionProblem& p, unsigned seed) {
+  Random random{seed};
+  const int64_t width = p.heads * p.size, rows = p.batch * p.length;
+  const End<float> q(random.floats(rows * width * (p.packed ? 3 : 1))), k(random.floats(rows * width)), v(random.floats(rows * width));
+  const End<int64_t> mask(make_mask(p, random));
+  const End<float> y(rows * width);
+  const End<uint8_t> yq(rows * width);
+  AttentionArgs args{};
+  args.q = q.data();
+  args.k = p.packed ? q.data() + width : k.data();
+  args.v = p.packed ? q.data() + 2 * width : v.data();
+  args.stride = p.packed ? 3 * width : width;
+  args.mask = p.mask ? mask.data() : nullptr;
+  args.length = p.length;
+  args.heads = p.heads;
+  args.size = p.size;
+  args.parts = p.parts;
+  args.scale = 0.4f;
+  args.quantized = p.quantized;
+  args.quantizer = kQuantizer;
+  args.y = p.quantized ? static_cast<void*>(yq.data()) : y.data();
+  const int64_t padded = (p.length + 15) / 16 * 16, channels = (p.size + 15) / 16 * 16;
+  const End<float> scratch(padded * p.size + channels * p.length + (kAttentionRows + 2) * padded);
+  args.scratch = scratch.data();
+  const Floats expected = plain_attention(args, p.batch);
+  on_every_isa(p.batch * p.heads * p.parts, [&](auto& t, int64_t i, int64_t j) { t.attention(args, i, j); },
+               [&] { return p.quantized ? yq.holds(plain_quantize(expected, kQuantizer)) : y.holds(expected); },
+               text("attention", {p.batch, p.length, p.heads, p.size, p.parts, p.mask, p.packed, p.quantized}, seed));
+}
+
+}  // namespace
+
+TEST(attention_equals_plain_loops) {
+  check_attention({1, 1, 1, 1, 1, 0, false, false}, 1);
+  check_attention({2, 16, 2, 32, 1, 0, true, false}, 2);
+  check_attention({1, 33, 3, 20, 2, 2, true, true}, 3);
+  check_attention({2, 47, 2, 16, 3, 1, false, false}, 4);
+  check_attention({3, 13, 1, 40, 1, 3, false, true}, 5);
+  check_attention({1, 100, 2, 64, 4, 2, true, false}, 6);
+}
+
+TEST(attention_equals_plain_loops_on_random_problems) {
+  for (unsigned seed = 100; seed < 130; ++seed) {
+    Random r{seed};
+    check_attention({1 + r.below(3), 1 + r.below(50), 1 + r.below(3), 1 + r.below(50), 1 + r.below(3), static_cast<int>(r.below(4)),
+                     r.below(2) == 0, r.below(2) == 0},
+                    seed);
+  }
+}
+
+// The softmax is only as good as exp: against the C library over the whole range.
+TEST(exp_and_gelu_stay_within_their_stated_errors) {
+  for (int i = 0; i <= 20000; ++i) {
+    const float v = -87.0f + static_cast<float>(i) * (175.0f / 20000.0f);
+    const double exact = std::exp(static_cast<double>(v));
+    CHECK_SAY(std::fabs(plain_exp(v) - exact) < 2e-7 * exact, "exp " + std::to_string(v));
+    const double g = -8.0 + 16.0 * i / 20000.0;
+    const float at = static_cast<float>(g);
+    const double gelu = at * 0.5 * std::erfc(-static_cast<double>(at) / std::sqrt(2.0));
+    CHECK_SAY(std::fabs(plain_gelu(at) - gelu) < 2e-6, "gelu " + std::to_string(at));
+  }
+}
+
+}  // namespace openwork
