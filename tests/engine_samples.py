@@ -68,8 +68,15 @@ class Maker:
             "weight_scale": f"{name}.weight_scale",
             "bias": self.floats(f"{name}.bias", n, scale=0.1),
         }
-        self.step("linear", inputs, [output], tensors=tensors, attributes={"activation": "none", **attributes},
-                  pattern="2:4" if sparse else None, tactics=tactics)
+        self.step(
+            "linear",
+            inputs,
+            [output],
+            tensors=tensors,
+            attributes={"activation": "none", **attributes},
+            pattern="2:4" if sparse else None,
+            tactics=tactics,
+        )
 
 
 def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.ndarray]]:
@@ -81,25 +88,45 @@ def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.n
         return m.value(dtype, "batch", "length", width)
 
     embedded, x, xq, qkv, mixed, summed, y, yq, inner, outer, z = (
-        wide(), wide(), wide("u8"), wide(width=3 * WIDTH), wide("u8"), wide(), wide(), wide("u8"),
-        wide("u8", INNER), wide(), wide()
+        wide(),
+        wide(),
+        wide("u8"),
+        wide(width=3 * WIDTH),
+        wide("u8"),
+        wide(),
+        wide(),
+        wide("u8"),
+        wide("u8", INNER),
+        wide(),
+        wide(),
     )
-    tables = {name: m.floats(name, rows, WIDTH)
-              for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))}
+    tables = {
+        name: m.floats(name, rows, WIDTH)
+        for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))
+    }
     m.step("embedding_sum", [ids, types], [embedded], tensors=tables)
 
     def norm(source: int, target: int | None, target_q: int | None) -> None:
-        tensors = {"gamma": m.floats(f"gamma{len(m.steps)}", WIDTH), "beta": m.floats(f"beta{len(m.steps)}", WIDTH)}
+        tensors = {
+            "gamma": m.floats(f"gamma{len(m.steps)}", WIDTH),
+            "beta": m.floats(f"beta{len(m.steps)}", WIDTH),
+        }
         attributes = {"epsilon": 1e-12, **(quantized() if target_q is not None else {})}
         m.step("layer_norm", [source], [target, target_q], tensors=tensors, attributes=attributes)
 
     norm(embedded, x, xq)
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, sparse=sparse, **reads())
-    m.step("attention", [qkv, mask], [mixed],
-           attributes={"heads": HEADS, "scale": 0.25, "packed": 1, **quantized(120)})
+    m.step(
+        "attention",
+        [qkv, mask],
+        [mixed],
+        attributes={"heads": HEADS, "scale": 0.25, "packed": 1, **quantized(120)},
+    )
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))
     norm(summed, y, yq)
-    m.linear([yq, None], inner, INNER, WIDTH, sparse=sparse, **reads(), **quantized(7) | {"activation": "gelu"})
+    m.linear(
+        [yq, None], inner, INNER, WIDTH, sparse=sparse, **reads(), **quantized(7) | {"activation": "gelu"}
+    )
     m.linear([inner, y], outer, WIDTH, INNER, sparse=sparse, **reads(7))
     norm(outer, z, None)
     pooled, unit = m.value("f32", "batch", WIDTH), m.value("f32", "batch", WIDTH)

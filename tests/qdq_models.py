@@ -47,7 +47,9 @@ class Net:
             self.constant(f"{name}.weight_scale", scale),
             self.constant(f"{name}.weight_zero", np.zeros(n, np.int8)),
         )
-        product = self.node("MatMul", self.quantized(self.top, 1 / 32), self.node("DequantizeLinear", *parts, axis=1))
+        product = self.node(
+            "MatMul", self.quantized(self.top, 1 / 32), self.node("DequantizeLinear", *parts, axis=1)
+        )
         bias = self.constant(f"{name}.bias", self.rng.standard_normal(n).astype(np.float32))
         self.top = self.node("Add", product, bias)
         self.nodes[-1].name = name
@@ -78,7 +80,8 @@ def keep_two_of_four(weight: np.ndarray) -> np.ndarray:
 
 
 def two_layers(seed: int = 0, sparse: bool = True, exotic: str | None = None) -> onnx.ModelProto:
-    """64 -> 96 (ReLU) -> 32, the first layer 2:4 where `sparse`; `exotic` names a unary operator in between."""
+    """64 -> 96 (ReLU) -> 32, the first layer 2:4 where `sparse`; `exotic` names a unary operator in
+    between."""
     net = Net(np.random.default_rng(seed))
     net.linear("first", 96, 64, sparse=sparse, relu=True)
     if exotic is not None:

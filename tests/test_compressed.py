@@ -79,7 +79,9 @@ def test_size_of_the_patterns() -> None:
 def test_a_broken_pattern_is_refused() -> None:
     weight = np.zeros((3, 8), np.int8)
     weight[1, 4:7] = 1
-    with pytest.raises(ValueError, match=r"breaks 2:4: row 1, input channels 4 to 7, has 3 non-zero weights\."):
+    with pytest.raises(
+        ValueError, match=r"breaks 2:4: row 1, input channels 4 to 7, has 3 non-zero weights\."
+    ):
         compress(weight, 2, 4)
 
 

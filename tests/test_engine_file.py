@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
-from engine_samples import encoder
 
+from engine_samples import encoder
 from openwork.builder import engine_file
 from openwork.builder.engine_file import read_engine, write_engine
 from openwork.fields import EngineFileError
@@ -49,7 +49,8 @@ def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
 def test_tensors_are_views_of_the_file_aligned_and_read_only(engine: Path) -> None:
     for name, tensor in read_engine(engine).tensors.items():
         assert tensor.ctypes.data % engine_file.ALIGNMENT == 0, name
-        assert not tensor.flags.owndata and not tensor.flags.writeable, name
+        assert not tensor.flags.owndata, name
+        assert not tensor.flags.writeable, name
 
 
 def test_writing_twice_gives_the_same_bytes(engine: Path, tmp_path: Path) -> None:
@@ -62,7 +63,8 @@ def refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(EngineFileError) as raised:
         read_engine(path)
-    assert str(path) in str(raised.value) and str(raised.value).endswith(".")
+    assert str(path) in str(raised.value)
+    assert str(raised.value).endswith(".")
     return str(raised.value)
 
 
@@ -124,60 +126,132 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 
 
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
-    "version": (lambda h, p: h["__metadata__"].update(openwork_format="2"), "'header.__metadata__.openwork_format': "
-                "expected one of 1, found '2'"),
+    "version": (
+        lambda h, p: h["__metadata__"].update(openwork_format="2"),
+        "'header.__metadata__.openwork_format': expected one of 1, found '2'",
+    ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
     "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),
     "program no json": (lambda h, p: h["__metadata__"].update(program=None), "a string of 1 to"),
-    "tensor type": (lambda h, p: h["word"].update(dtype="F64"), "'header.word.dtype': expected one of U8, I8, F32"),
+    "tensor type": (
+        lambda h, p: h["word"].update(dtype="F64"),
+        "'header.word.dtype': expected one of U8, I8, F32",
+    ),
     "tensor shape": (lambda h, p: h["word"].update(shape=[23, 17]), "'header.word.data_offsets': expected"),
     "tensor shape text": (lambda h, p: h["word"].update(shape="x"), "'header.word.shape': expected an array"),
-    "tensor negative": (lambda h, p: h["word"].update(shape=[-23, -16]), "'header.word.shape[0]': expected an integer"),
-    "tensor huge": (lambda h, p: h["word"].update(shape=[2**60]), "'header.word.shape[0]': expected an integer"),
-    "tensor overlap": (lambda h, p: h["type"].update(data_offsets=[0, 128]), "'header.type.data_offsets': expected"),
-    "tensor unused": (lambda h, p: p["steps"][0].update(tensors=dict(list(p["steps"][0]["tensors"].items())[:2])),
-                      "'type' exactly where the step has type ids"),
-    "tensor unknown": (lambda h, p: p["steps"][0]["tensors"].update(word="nothing"),
-                       "'program.steps[0].tensors.word': expected the name of a tensor of the file, found 'nothing'"),
-    "tensor swapped": (lambda h, p: step(p, "linear")["tensors"].update(weight_scale="word"),
-                       "expected 'weight_scale' of step 'linear.2' to be f32 [N]"),
-    "op": (lambda h, p: p["steps"][0].update(op="exec"), "'program.steps[0].op': expected one of embedding_sum"),
-    "value index": (lambda h, p: p["steps"][0].update(inputs=[999, None]), "'program.steps[0].inputs[0]': expected"),
-    "value bool": (lambda h, p: p["steps"][0].update(inputs=[True, None]), "'program.steps[0].inputs[0]': expected"),
+    "tensor negative": (
+        lambda h, p: h["word"].update(shape=[-23, -16]),
+        "'header.word.shape[0]': expected an integer",
+    ),
+    "tensor huge": (
+        lambda h, p: h["word"].update(shape=[2**60]),
+        "'header.word.shape[0]': expected an integer",
+    ),
+    "tensor overlap": (
+        lambda h, p: h["type"].update(data_offsets=[0, 128]),
+        "'header.type.data_offsets': expected",
+    ),
+    "tensor unused": (
+        lambda h, p: p["steps"][0].update(tensors=dict(list(p["steps"][0]["tensors"].items())[:2])),
+        "'type' exactly where the step has type ids",
+    ),
+    "tensor unknown": (
+        lambda h, p: p["steps"][0]["tensors"].update(word="nothing"),
+        "'program.steps[0].tensors.word': expected the name of a tensor of the file, found 'nothing'",
+    ),
+    "tensor swapped": (
+        lambda h, p: step(p, "linear")["tensors"].update(weight_scale="word"),
+        "expected 'weight_scale' of step 'linear.2' to be f32 [N]",
+    ),
+    "op": (
+        lambda h, p: p["steps"][0].update(op="exec"),
+        "'program.steps[0].op': expected one of embedding_sum",
+    ),
+    "value index": (
+        lambda h, p: p["steps"][0].update(inputs=[999, None]),
+        "'program.steps[0].inputs[0]': expected",
+    ),
+    "value bool": (
+        lambda h, p: p["steps"][0].update(inputs=[True, None]),
+        "'program.steps[0].inputs[0]': expected",
+    ),
     "value early": (lambda h, p: p["steps"][0].update(inputs=[5, 1]), "a value that an earlier step makes"),
-    "value twice": (lambda h, p: p["steps"][1].update(outputs=[3, 5]), "a value that nothing before has made"),
+    "value twice": (
+        lambda h, p: p["steps"][1].update(outputs=[3, 5]),
+        "a value that nothing before has made",
+    ),
     "value type": (lambda h, p: p["values"][4].update(dtype="u8"), "to be f32 [...,N]"),
     "value shape": (lambda h, p: p["values"][3].update(shape=["batch", "length", 8]), "in agreement with"),
     "value dims": (lambda h, p: p["values"][0].update(shape=["batch", "other"]), "in agreement with"),
     "value order": (lambda h, p: p["values"][3].update(shape=["length", "batch", 16]), "in agreement with"),
-    "value unknown dim": (lambda h, p: p["values"].append({"dtype": "f32", "shape": ["new"]}),
-                          "free dimensions that an input has"),
+    "value unknown dim": (
+        lambda h, p: p["values"].append({"dtype": "f32", "shape": ["new"]}),
+        "free dimensions that an input has",
+    ),
     "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "2 entries (ids, type_ids)"),
-    "needed input": (lambda h, p: step(p, "layer_norm").update(inputs=[None]), "a value for 'x' of layer_norm"),
-    "scale": (lambda h, p: step(p, "linear")["attributes"].update(x_scale=0.0), "attributes.x_scale': expected a number"),
-    "scale tiny": (lambda h, p: step(p, "linear")["attributes"].update(x_scale=1e-60), "expected a number from"),
-    "scale text": (lambda h, p: step(p, "linear")["attributes"].update(x_scale="1"), "expected a number from"),
-    "zero point": (lambda h, p: step(p, "linear")["attributes"].update(x_zero_point=256), "an integer from 0 to 255"),
-    "activation": (lambda h, p: step(p, "linear")["attributes"].update(activation="tan"), "one of none, relu, gelu"),
+    "needed input": (
+        lambda h, p: step(p, "layer_norm").update(inputs=[None]),
+        "a value for 'x' of layer_norm",
+    ),
+    "scale": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale=0.0),
+        "attributes.x_scale': expected a number",
+    ),
+    "scale tiny": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale=1e-60),
+        "expected a number from",
+    ),
+    "scale text": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale="1"),
+        "expected a number from",
+    ),
+    "zero point": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_zero_point=256),
+        "an integer from 0 to 255",
+    ),
+    "activation": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="tan"),
+        "one of none, relu, gelu",
+    ),
     "attribute more": (lambda h, p: step(p, "linear")["attributes"].update(z=1), "unknown member 'z'"),
     "attribute half": (lambda h, p: step(p, "attention")["attributes"].pop("y_scale"), "together or neither"),
     "heads": (lambda h, p: step(p, "attention")["attributes"].update(heads=3), "a divisor of the width 16"),
     "packed": (lambda h, p: step(p, "attention")["attributes"].update(packed=0), "4 entries (q, k, v, mask)"),
     "pattern": (lambda h, p: step(p, "linear").update(pattern="4:2"), "expected the name of an N:M pattern"),
-    "pattern blocks": (lambda h, p: step(p, "linear").update(pattern="4x1:0.8"), "compressed by an N:M pattern"),
-    "pattern other": (lambda h, p: step(p, "linear").update(pattern="4:16"), "expected values and indices of"),
+    "pattern blocks": (
+        lambda h, p: step(p, "linear").update(pattern="4x1:0.8"),
+        "compressed by an N:M pattern",
+    ),
+    "pattern other": (
+        lambda h, p: step(p, "linear").update(pattern="4:16"),
+        "expected values and indices of",
+    ),
     "pattern none": (lambda h, p: step(p, "linear").update(pattern=None), "expected the name of a tensor"),
-    "tactics": (lambda h, p: step(p, "linear").update(tactics=[]), "'max_rows' that increase and end with null"),
-    "tactics order": (lambda h, p: step(p, "linear").update(tactics=[
-        {"max_rows": 9, "tactic": "dense"}, {"max_rows": 9, "tactic": "dense"}, {"max_rows": None, "tactic": "dense"}
-    ]), "'max_rows' that increase"),
-    "tactics elsewhere": (lambda h, p: p["steps"][0].update(tactics=[{"max_rows": None, "tactic": "dense"}]),
-                          "'tactics' with the operator linear"),
-    "output unmade": (lambda h, p: p.update(outputs=[{"name": "a", "value": 0}, {"name": "a", "value": 0}]),
-                      "a different name for each entry"),
+    "tactics": (
+        lambda h, p: step(p, "linear").update(tactics=[]),
+        "'max_rows' that increase and end with null",
+    ),
+    "tactics order": (
+        lambda h, p: step(p, "linear").update(
+            tactics=[
+                {"max_rows": 9, "tactic": "dense"},
+                {"max_rows": 9, "tactic": "dense"},
+                {"max_rows": None, "tactic": "dense"},
+            ]
+        ),
+        "'max_rows' that increase",
+    ),
+    "tactics elsewhere": (
+        lambda h, p: p["steps"][0].update(tactics=[{"max_rows": None, "tactic": "dense"}]),
+        "'tactics' with the operator linear",
+    ),
+    "output unmade": (
+        lambda h, p: p.update(outputs=[{"name": "a", "value": 0}, {"name": "a", "value": 0}]),
+        "a different name for each entry",
+    ),
     "no outputs": (lambda h, p: p.update(outputs=[]), "at least one output"),
     "members": (lambda h, p: p.update(extra=1), "unknown member 'extra'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LIES)
@@ -188,7 +262,16 @@ def test_no_field_is_believed_unchecked(name: str, engine: Path, tmp_path: Path)
 
 def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:
     start = 8 + int.from_bytes(engine.read_bytes()[:8], "little")
-    for text in (b"[" * 100_000, b'{"a":1,"a":2}', b"\xff\xfe", b"1" * 9_000, b'{"a":NaN}', b"{}", b"[]", b"null"):
+    for text in (
+        b"[" * 100_000,
+        b'{"a":1,"a":2}',
+        b"\xff\xfe",
+        b"1" * 9_000,
+        b'{"a":NaN}',
+        b"{}",
+        b"[]",
+        b"null",
+    ):
         padded = text + b" " * (-(8 + len(text)) % 64)
         refused(tmp_path / "json.engine", len(padded).to_bytes(8, "little") + padded + bytes(start))
     refused(tmp_path / "length.engine", b"\xff" * 8 + b"{}")
@@ -220,6 +303,8 @@ def test_a_replaced_file_leaves_the_mapped_one_as_it_was(engine: Path, tmp_path:
     target = tmp_path / "replaced.engine"
     write_engine(target, program, {}, tensors)
     first = read_engine(target)
-    other = {name: tensor + tensor.dtype.type(1) for name, tensor in tensors.items() if tensor.dtype == np.float32}
+    other = {
+        name: tensor + tensor.dtype.type(1) for name, tensor in tensors.items() if tensor.dtype == np.float32
+    }
     write_engine(target, program, {}, {**tensors, **other})
     np.testing.assert_array_equal(first.tensors["word"], tensors["word"])

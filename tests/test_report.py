@@ -30,16 +30,37 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "build_report.md"
 
 def layer(name: str, pattern: str | None, tactic: str) -> Layer:
     buckets = (Bucket(32, {"dense": 2e-5, "window8": 1e-5}, tactic, False),)
-    return Layer(name, 8, 16, "none", "f32", pattern, 0.5, pattern is not None, "A reason.", buckets,
-                 (Pick(64, tactic), Pick(None, "dense")), "A sentence.", 128, 80)  # fmt: skip
+    return Layer(
+        name,
+        8,
+        16,
+        "none",
+        "f32",
+        pattern,
+        0.5,
+        pattern is not None,
+        "A reason.",
+        buckets,
+        (Pick(64, tactic), Pick(None, "dense")),
+        "A sentence.",
+        128,
+        80,
+    )
 
 
 def report() -> BuildReport:
     return BuildReport(
-        1, "m.onnx", Environment("0.1", "a CPU", "avx2", 2, "k1"), Settings("on", ((1, 32),), False), True, ("A note.",),
+        1,
+        "m.onnx",
+        Environment("0.1", "a CPU", "avx2", 2, "k1"),
+        Settings("on", ((1, 32),), False),
+        True,
+        ("A note.",),
         (layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
-        (Fusion("relu", "Relu 'r'"),), (Refusal("gelu", "Erf 'e'", "why"),), (FallbackPart("f", ("Sin 's'",), "no rule."),),
-    )  # fmt: skip
+        (Fusion("relu", "Relu 'r'"),),
+        (Refusal("gelu", "Erf 'e'", "why"),),
+        (FallbackPart("f", ("Sin 's'",), "no rule."),),
+    )
 
 
 def parsed(document: Any) -> BuildReport:
@@ -68,7 +89,11 @@ def test_the_lines_that_users_look_for() -> None:
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),
         (("layers", 0, "buckets", 0, "seconds", "dense"), None, "seconds.dense': expected a number"),
-        (("layers", 0, "extra"), None, "'report.layers[0]': expected an object without the unknown member 'extra'"),
+        (
+            ("layers", 0, "extra"),
+            None,
+            "'report.layers[0]': expected an object without the unknown member 'extra'",
+        ),
         (("layers",), {}, "'report.layers': expected an array"),
         (("notes", 0), 3, "'report.notes[0]': expected a string"),
         (("settings",), [], "'report.settings': expected an object"),
@@ -80,7 +105,7 @@ def test_a_wrong_field_is_named(path: tuple[str | int, ...], value: Any, message
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    with pytest.raises(EngineFileError, match="x.engine") as raised:
+    with pytest.raises(EngineFileError, match=r"x\.engine") as raised:
         parsed(document)
     assert message in str(raised.value)
 
@@ -93,7 +118,8 @@ def test_a_missing_field_is_named() -> None:
 
 
 RECORDS = {"Report": BuildReport} | {
-    kind.__name__: kind for kind in (Environment, Settings, Layer, Bucket, Pick, Fusion, Refusal, FallbackPart)
+    kind.__name__: kind
+    for kind in (Environment, Settings, Layer, Bucket, Pick, Fusion, Refusal, FallbackPart)
 }
 
 

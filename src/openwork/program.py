@@ -20,7 +20,8 @@ _MOST_ELEMENTS = 2**31 - 1
 
 
 class Value(NamedTuple):
-    """One tensor that flows through a program: its type and its shape, an int or a free dimension's name per axis."""
+    """One tensor that flows through a program: its type and its shape, an int or a free dimension's name per
+    axis."""
 
     dtype: str
     shape: Shape
@@ -44,7 +45,8 @@ class Choice(NamedTuple):
 class Step:
     """One operation: indices into the program's values, names of stored tensors, and plain attributes.
 
-    `pattern` is the pattern whose compressed form `tensors["weight"]` is stored in, or None for a dense weight.
+    `pattern` is the pattern whose compressed form `tensors["weight"]` is stored in, or None for a dense
+    weight.
     """
 
     op: str
@@ -77,8 +79,8 @@ class Program:
 
 
 TensorShape = Callable[[Field, str | None, Dim], tuple[str, Shape]]
-"""Given where its name stands, the pattern of its compressed form or None, and the last dimension of the step's first
-input: the type and logical shape of a stored tensor."""
+"""Given where its name stands, the pattern of its compressed form or None, and the last dimension of the
+step's first input: the type and logical shape of a stored tensor."""
 
 
 def read_program(document: Field, tensor_shape: TensorShape) -> Program:
@@ -149,7 +151,8 @@ def _read_named(array: Field, values: int) -> tuple[Named, ...]:
 
 def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_shape: TensorShape) -> Step:
     members = item.object(
-        frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}), frozenset({"pattern", "tactics"})
+        frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}),
+        frozenset({"pattern", "tactics"}),
     )
     op = members["op"].choice((*OPERATOR_OF_STEP, FALLBACK))
     step = Step(
@@ -180,11 +183,18 @@ def _read_tactics(array: Field) -> tuple[Choice, ...]:
         members = item.object(frozenset({"max_rows", "tactic"}))
         bound = members["max_rows"]
         choices.append(
-            Choice(None if bound.value is None else bound.integer(1, _MOST_ELEMENTS), members["tactic"].text())
+            Choice(
+                None if bound.value is None else bound.integer(1, _MOST_ELEMENTS), members["tactic"].text()
+            )
         )
     bounds = [choice.max_rows for choice in choices]
     finite = [bound for bound in bounds[:-1] if bound is not None]
-    if not bounds or bounds[-1] is not None or len(finite) != len(bounds) - 1 or finite != sorted(set(finite)):
+    if (
+        not bounds
+        or bounds[-1] is not None
+        or len(finite) != len(bounds) - 1
+        or finite != sorted(set(finite))
+    ):
         array.refuse("'max_rows' that increase and end with null")
     return tuple(choices)
 
@@ -310,7 +320,8 @@ def _check_tensors(
         dtype, shape = shape_of(members[slot.name], slot.name)
         if dtype not in slot.dtypes or not letters.match(slot.shape, shape):
             raise EngineFileError(
-                f"{tensors.file}: field '{members[slot.name].path}': expected '{slot.name}' of step '{step.name}' to "
+                f"{tensors.file}: field '{members[slot.name].path}': expected '{slot.name}' of step "
+                f"'{step.name}' to "
                 f"be {slot.dtypes[0]} [{','.join(slot.shape)}] in agreement with the step's other shapes, "
                 f"found {dtype} {list(shape)}."
             )
@@ -332,7 +343,9 @@ def _check_free_dimensions(
 ) -> None:
     """Every free dimension must be readable from an input, or from what a fallback step returns."""
     readable = {named.value for named in inputs}
-    readable |= {index for step in steps if step.op == FALLBACK for index in step.outputs if index is not None}
+    readable |= {
+        index for step in steps if step.op == FALLBACK for index in step.outputs if index is not None
+    }
     names = {dim for index in readable for dim in values[index].shape if isinstance(dim, str)}
     for value, item in zip(values, array.items(), strict=True):
         for dim in value.shape:

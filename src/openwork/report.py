@@ -18,7 +18,8 @@ REPORT_VERSION = 1
 class Bucket:
     """One number of rows at which a layer's tactics were timed.
 
-    seconds : median time of each tactic. pick : the tactic that runs there. cached : timed by an earlier build.
+    seconds : median time of each tactic. pick : the tactic that runs there. cached : timed by an earlier
+    build.
     """
 
     rows: int
@@ -39,8 +40,9 @@ class Pick:
 class Layer:
     """One linear layer.
 
-    n, k : output and input channels. pattern : the one its integer weights hold, or None. zeros : the fraction of
-    zero weights. eligible : whether it may run sparse on this machine, with `reason` in either case.
+    n, k : output and input channels. pattern : the one its integer weights hold, or None. zeros : the
+    fraction of zero weights. eligible : whether it may run sparse on this machine, with `reason` in either
+    case.
     picks : what runs, by number of rows, with `why`. bytes_dense, bytes_stored : of its weights.
     """
 
@@ -84,7 +86,8 @@ class Refusal:
 
 @dataclass(frozen=True)
 class FallbackPart:
-    """One part of the model that ONNX Runtime runs: the program's step, its nodes, and why each is not native."""
+    """One part of the model that ONNX Runtime runs: the program's step, its nodes, and why each is not
+    native."""
 
     step: str
     nodes: tuple[str, ...]
@@ -147,12 +150,15 @@ class BuildReport:
             "(Sparsity) The plan picked sparse implementation for layers: "
             + (", ".join(self.picked_sparse) or "none"),
         ]
-        lines += [f"(Fallback) {part.step}: {', '.join(part.nodes)}. {part.reason}" for part in self.fallbacks]
+        lines += [
+            f"(Fallback) {part.step}: {', '.join(part.nodes)}. {part.reason}" for part in self.fallbacks
+        ]
         return [*lines, *self.notes]
 
 
 def read_report(item: Field) -> BuildReport:
-    """Check a report's JSON and return it; raises EngineFileError where it does not match docs/build_report.md."""
+    """Check a report's JSON and return it; raises EngineFileError where it does not match
+    docs/build_report.md."""
     version = item.members().get("version")
     if version is None or version.value != REPORT_VERSION:
         item.refuse(f"a build report of version {REPORT_VERSION}")

@@ -39,7 +39,8 @@ def slot_dtype(slot: Slot, attributes: Mapping[str, object]) -> str:
 class Letters:
     """What the letters of one step's shapes stand for, found by matching its inputs and tensors.
 
-    same : whether two dimensions are equal; the builder lets it equate free dimensions, the loader only compares.
+    same : whether two dimensions are equal; the builder lets it equate free dimensions, the loader only
+    compares.
     """
 
     def __init__(self, same: Same) -> None:
@@ -56,7 +57,9 @@ class Letters:
             return False
         if open_front and not self._match_leading(shape[:split]):
             return False
-        return all(self._match_letter(letter, dim) for letter, dim in zip(letters, shape[split:], strict=True))
+        return all(
+            self._match_letter(letter, dim) for letter, dim in zip(letters, shape[split:], strict=True)
+        )
 
     def fill(self, letters: tuple[str, ...]) -> Shape:
         """The shape that `letters` stand for, once the inputs and tensors have been matched."""

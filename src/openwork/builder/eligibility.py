@@ -22,7 +22,8 @@ Fits = Callable[[Compressed], tuple[tuple[str, ...], str]]
 class Eligibility:
     """What was found in one layer's integer weights.
 
-    weight : s8 [n, k], pruned where that was forced. compressed : its compressed form where it holds an N:M pattern.
+    weight : s8 [n, k], pruned where that was forced. compressed : its compressed form where it holds an N:M
+    pattern.
     forms : the sparse tactics that may run it; none where it is not eligible. reason : a sentence.
     """
 
@@ -36,13 +37,14 @@ class Eligibility:
     @property
     def zeros(self) -> float:
         """The fraction of weights that are zero."""
-        return 1.0 - np.count_nonzero(self.weight) / self.weight.size
+        return float(1.0 - np.count_nonzero(self.weight) / self.weight.size)
 
 
 def judge(weight: NDArray[np.int8], sparsity: str, fits: Fits) -> Eligibility:
     """Find the pattern that a weight s8 [n, k] holds and what can run it.
 
-    sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by magnitude).
+    sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by
+        magnitude).
     """
     pattern = detect(weight)
     pruned = pattern is None and sparsity == "force"
@@ -60,7 +62,8 @@ def judge(weight: NDArray[np.int8], sparsity: str, fits: Fits) -> Eligibility:
 
 
 def prune(weight: NDArray[np.int8], pattern: GroupPattern) -> NDArray[np.int8]:
-    """Keep the largest magnitudes of each group, the first of equal ones; the last group counts as padded with zeros."""
+    """Keep the largest magnitudes of each group, the first of equal ones; the last group counts as padded
+    with zeros."""
     n, k = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -k % pattern.group))).reshape(n, -1, pattern.group)
     order = np.argsort(-np.abs(padded.astype(np.int16)), axis=2, kind="stable")

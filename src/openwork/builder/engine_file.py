@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from openwork.fields import EngineFileError, Field, parse_json, shown
 from openwork.files import write_atomic
-from openwork.shapes import Dim, Shape
 from openwork.program import Program, read_program
+from openwork.shapes import Dim, Shape
 from openwork.sparsity import GroupPattern, Pattern
 from openwork.sparsity.compressed import shapes
 
@@ -40,7 +40,8 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class EngineFile:
-    """A checked engine: its program, its report as a JSON field yet to be read, and its tensors, mapped read-only."""
+    """A checked engine: its program, its report as a JSON field yet to be read, and its tensors, mapped
+    read-only."""
 
     path: str
     program: Program
@@ -73,8 +74,8 @@ def write_engine(
 def read_engine(path: str | os.PathLike[str]) -> EngineFile:
     """Map an engine file and check everything in it.
 
-    Raises EngineFileError (file, field, expected, found) for a file that is damaged, cut short or malformed in any
-    field, and OSError where it cannot be opened.
+    Raises EngineFileError (file, field, expected, found) for a file that is damaged, cut short or malformed
+    in any field, and OSError where it cannot be opened.
     """
     name = os.fspath(path)
     data = _map(name)
@@ -108,7 +109,9 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
         nonlocal offset
         pieces.append(array.reshape(-1).view(np.uint8).data)
         entries[name] = {
-            "dtype": code, "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]
+            "dtype": code,
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
 
@@ -124,7 +127,8 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
 
 
 def _header(document: dict[str, Any]) -> list[bytes]:
-    """Length and JSON, padded with spaces so that the tensors start on a multiple of ALIGNMENT, with its own digest."""
+    """Length and JSON, padded with spaces so that the tensors start on a multiple of ALIGNMENT, with its own
+    digest."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-(_LENGTH_BYTES + len(text)) % ALIGNMENT)
     length = len(text).to_bytes(_LENGTH_BYTES, "little")
@@ -142,7 +146,8 @@ def _map(name: str) -> memoryview:
         raise EngineFileError(f"{name}: expected a file, found something else.")
     if status.st_size < _LENGTH_BYTES:
         raise EngineFileError(
-            f"{name}: field 'header length': expected {_LENGTH_BYTES} bytes, found a file of {status.st_size}."
+            f"{name}: field 'header length': expected {_LENGTH_BYTES} bytes, found a file of "
+            f"{status.st_size}."
         )
     with Path(name).open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -154,7 +159,8 @@ def _read_header(name: str, data: memoryview) -> tuple[Field, int]:
     start = _LENGTH_BYTES + length
     if not 2 <= length <= min(len(data) - _LENGTH_BYTES, _LONGEST_HEADER) or start % ALIGNMENT:
         raise EngineFileError(
-            f"{name}: field 'header length': expected a length that ends on a multiple of {ALIGNMENT} within the "
+            f"{name}: field 'header length': expected a length that ends on a multiple of {ALIGNMENT} "
+            f"within the "
             f"{len(data)} bytes of the file, found {length}."
         )
     try:
@@ -187,7 +193,8 @@ def _embedded(item: Field) -> Field:
 def _read_tensors(
     header: Field, members: dict[str, Field], data: memoryview, start: int
 ) -> dict[str, NDArray[Any]]:
-    """Every tensor as a read-only view of the mapped file; the entries must cover it without a hole, in order."""
+    """Every tensor as a read-only view of the mapped file; the entries must cover it without a hole, in
+    order."""
     tensors = {}
     offset = 0
     for name, entry in members.items():
@@ -239,7 +246,12 @@ class _Lookup:
         """The logical shape [n, k] of a weight stored as values and indices."""
         values, indices = self._find(item, f"{name}.values"), self._find(item, f"{name}.indices")
         group = _group_pattern(item, pattern)
-        if not isinstance(width, int) or values.ndim != 2 or values.dtype != np.int8 or indices.dtype != np.uint8:
+        if (
+            not isinstance(width, int)
+            or values.ndim != 2
+            or values.dtype != np.int8
+            or indices.dtype != np.uint8
+        ):
             _refuse(item, "s8 values [n, kept] and u8 indices [n, bytes] for an input of a fixed width", name)
         try:
             expected = shapes(values.shape[0], width, group.kept, group.group)

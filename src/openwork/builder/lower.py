@@ -69,7 +69,8 @@ def lower(model: ir.Model) -> Lowered:
 
 
 class Dims:
-    """Free dimensions that steps have shown to be equal: a union-find whose roots are integers or first-named."""
+    """Free dimensions that steps have shown to be equal: a union-find whose roots are integers or
+    first-named."""
 
     def __init__(self) -> None:
         self._parent: dict[str, Dim] = {}
@@ -110,7 +111,8 @@ class _Lowering:
         shape = dims(value)
         if dtype is None or shape is None:
             raise BuildError(
-                f"The value '{value.name}' needs a known rank and one of the types {', '.join(_DTYPES.values())}, but it "
+                f"The value '{value.name}' needs a known rank and one of the types "
+                f"{', '.join(_DTYPES.values())}, but it "
                 f"is {value.dtype} with shape {'unknown' if shape is None else list(shape)}."
             )
         known = tuple(f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
@@ -132,14 +134,20 @@ class _Lowering:
         row = operator_of(op, plain)
         letters = Letters(self.dims.same)
         slots = dict(zip((slot.name for slot in row.inputs), node.inputs, strict=False))
-        inputs = tuple(self._activation(node, slot, slots.get(slot.name), letters) for slot in row.activations)
+        inputs = tuple(
+            self._activation(node, slot, slots.get(slot.name), letters) for slot in row.activations
+        )
         tensors = self._tensors(node, row, slots, letters)
         made = tuple(
-            None if value is None else self.add(value, Value(slot_dtype(slot, plain), letters.fill(slot.shape)))
+            None
+            if value is None
+            else self.add(value, Value(slot_dtype(slot, plain), letters.fill(slot.shape)))
             for slot, value in zip(row.outputs, [*outputs, *[None] * len(row.outputs)], strict=False)
         )
         tactics = DENSE if op == "linear" else ()
-        self.steps.append(Step(op, self._unique(node.name or op), inputs, made, tensors, plain, None, tactics))
+        self.steps.append(
+            Step(op, self._unique(node.name or op), inputs, made, tensors, plain, None, tactics)
+        )
 
     def fallback(self, stage: Stage, name: str) -> None:
         """A stage's nodes as one step that ONNX Runtime runs."""
@@ -200,13 +208,15 @@ class _Lowering:
     def _known(self, value: ir.Value, reader: str) -> int:
         if value not in self.index:
             raise BuildError(
-                f"{reader} reads '{value.name}', which is neither an input of the model nor made by a node before it."
+                f"{reader} reads '{value.name}', which is neither an input of the model nor made by a "
+                f"node before it."
             )
         return self.index[value]
 
     def _misfit(self, node: ir.Node, slot: Any, dtype: str, shape: Shape) -> None:
         raise BuildError(
-            f"{describe(node)} takes as '{slot.name}' {' or '.join(slot.dtypes)} [{','.join(slot.shape)}] in agreement "
+            f"{describe(node)} takes as '{slot.name}' {' or '.join(slot.dtypes)} [{','.join(slot.shape)}] "
+            f"in agreement "
             f"with its other shapes, but it is {dtype} {list(shape)}."
         )
 

@@ -38,7 +38,11 @@ def read_values(node: ir.Node) -> Iterator[ir.Value]:
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         for inner in _subgraphs(attribute):
-            own = {value for n in inner for value in n.outputs} | set(inner.inputs) | set(inner.initializers.values())
+            own = (
+                {value for n in inner for value in n.outputs}
+                | set(inner.inputs)
+                | set(inner.initializers.values())
+            )
             for n in inner:
                 yield from (value for value in read_values(n) if value not in own)
 
@@ -50,11 +54,14 @@ def _subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
 
 
 def boundary(stage: Stage, graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Value]]:
-    """The values that a stage takes from outside, initializers aside, and those that something outside reads."""
+    """The values that a stage takes from outside, initializers aside, and those that something outside
+    reads."""
     inside = set(stage.nodes)
     made = dict.fromkeys(value for node in stage.nodes for value in node.outputs)
     read = dict.fromkeys(value for node in stage.nodes for value in read_values(node))
-    wanted = {value for node in graph if node not in inside for value in read_values(node)} | set(graph.outputs)
+    wanted = {value for node in graph if node not in inside for value in read_values(node)} | set(
+        graph.outputs
+    )
     inputs = [value for value in read if value not in made and constant(value) is None]
     return inputs, [value for value in made if value in wanted]
 

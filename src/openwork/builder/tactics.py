@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from openwork.report import Bucket, Environment
 from openwork.runtime.bind import DENSE, Weight, native, pack, refusal, sparse_forms
 from openwork.sparsity.compressed import Compressed
 
+NEGLIGIBLE = 0.03
+"""A difference that repeated timings of one tactic show as well."""
+
 _PILOT_REPEATS = 3
 _SECONDS_PER_PROBLEM = 0.25
 _FEWEST_REPEATS, _MOST_REPEATS = 11, 401
@@ -23,7 +26,8 @@ _FEWEST_REPEATS, _MOST_REPEATS = 11, 401
 
 @dataclass(frozen=True)
 class Problem:
-    """What decides a layer's speed, its number of rows aside: shape, pattern, activation, and u8 or f32 output."""
+    """What decides a layer's speed, its number of rows aside: shape, pattern, activation, and u8 or f32
+    output."""
 
     n: int
     k: int
@@ -34,14 +38,23 @@ class Problem:
     def key(self, rows: int, environment: Environment) -> str:
         """The timing cache's key: machine, kernels, threads and problem."""
         output = "u8" if self.quantized else "f32"
-        machine = f"{environment.cpu}; {environment.isa}; {environment.threads} threads; kernels {environment.kernels}"
-        return f"{machine}; {self.n}x{self.k} {self.pattern or DENSE} {self.activation} {output}; {rows} rows"
+        parts = (
+            environment.cpu,
+            environment.isa,
+            f"{environment.threads} threads",
+            f"kernels {environment.kernels}",
+            f"{self.n}x{self.k} {self.pattern or DENSE} {self.activation} {output}",
+            f"{rows} rows",
+        )
+        return "; ".join(parts)
 
 
 def environment(isa: str, threads: int) -> Environment:
     """What timings here are taken on."""
     machine = this_machine()
-    return Environment(machine.versions["openwork"], machine.cpu, isa, threads, str(native().kernel_version()))
+    return Environment(
+        machine.versions["openwork"], machine.cpu, isa, threads, str(native().kernel_version())
+    )
 
 
 def fits(isa: str) -> Callable[[Compressed], tuple[tuple[str, ...], str]]:
@@ -50,7 +63,9 @@ def fits(isa: str) -> Callable[[Compressed], tuple[tuple[str, ...], str]]:
     def forms_for(weight: Compressed) -> tuple[tuple[str, ...], str]:
         refusals = {form: refusal(weight, form, isa) for form in sparse_forms(isa)}
         listed = " ".join(f"{form}: {reason}" for form, reason in refusals.items() if reason)
-        return tuple(form for form, reason in refusals.items() if reason is None), listed or f"{isa} has none."
+        return tuple(
+            form for form, reason in refusals.items() if reason is None
+        ), listed or f"{isa} has none."
 
     return forms_for
 
@@ -63,7 +78,8 @@ class Timer:
     cache: TimingCache
 
     def bucket(self, problem: Problem, weight: Weight, forms: tuple[str, ...], rows: int) -> Bucket:
-        """Time dense and each of `forms` for one number of rows, or take the times from the cache, and pick."""
+        """Time dense and each of `forms` for one number of rows, or take the times from the cache, and
+        pick."""
         tactics = (DENSE, *forms)
         key = problem.key(rows, self.environment)
         known = self.cache.get(key, tactics)
@@ -93,6 +109,24 @@ def fastest(seconds: Mapping[str, float]) -> str:
     return best if seconds[best] <= seconds[DENSE] else DENSE
 
 
+def settle(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    """The buckets with as few different sparse picks as their times allow.
+
+    Each further pick costs a packed copy of the weights, so the sparse tactic that is best over all buckets
+    replaces another one wherever it takes at most NEGLIGIBLE more time and no more than dense.
+    """
+    sparse = sorted({bucket.pick for bucket in buckets} - {DENSE})
+    if len(sparse) < 2:
+        return tuple(buckets)
+    best = min(sparse, key=lambda tactic: sum(b.seconds[tactic] / b.seconds[b.pick] for b in buckets))
+    return tuple(replace(bucket, pick=best) if _as_good(bucket, best) else bucket for bucket in buckets)
+
+
+def _as_good(bucket: Bucket, tactic: str) -> bool:
+    least = min(bucket.seconds[DENSE], (1 + NEGLIGIBLE) * bucket.seconds[bucket.pick])
+    return bucket.pick != DENSE and bucket.seconds[tactic] <= least
+
+
 def choices(buckets: Sequence[Bucket]) -> tuple[Choice, ...]:
     """What runs each number of rows: the pick of the bucket that is nearest in ratio.
 
@@ -110,16 +144,16 @@ def choices(buckets: Sequence[Bucket]) -> tuple[Choice, ...]:
 
 def explain(buckets: Sequence[Bucket]) -> str:
     """One sentence that says what was picked and by how much."""
-    parts = []
-    for bucket in buckets:
-        others = {tactic: seconds for tactic, seconds in bucket.seconds.items() if tactic != bucket.pick}
-        if not others:
-            return "Dense is the only tactic for this layer."
-        if bucket.pick == DENSE:
-            best = min(others, key=others.__getitem__)
-            ratio = others[best] / bucket.seconds[DENSE]
-            parts.append(f"at {bucket.rows} rows dense, since {best} takes {ratio:.2f} times as long")
-        else:
-            ratio = bucket.seconds[DENSE] / bucket.seconds[bucket.pick]
-            parts.append(f"at {bucket.rows} rows {bucket.pick}, {ratio:.2f} times as fast as dense")
-    return ("; ".join(parts) + ".").capitalize()
+    if all(len(bucket.seconds) == 1 for bucket in buckets):
+        return "Dense is the only tactic for this layer."
+    sentence = "; ".join(_explain(bucket) for bucket in buckets)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _explain(bucket: Bucket) -> str:
+    where = f"at {bucket.rows} row{'s' if bucket.rows > 1 else ''} {bucket.pick}"
+    if bucket.pick != DENSE:
+        ratio = bucket.seconds[DENSE] / bucket.seconds[bucket.pick]
+        return f"{where}, {ratio:.2f} times as fast as dense"
+    best = min((tactic for tactic in bucket.seconds if tactic != DENSE), key=bucket.seconds.__getitem__)
+    return f"{where}, since {best} takes {bucket.seconds[best] / bucket.seconds[DENSE]:.2f} times as long"

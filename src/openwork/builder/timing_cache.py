@@ -27,14 +27,16 @@ def default_path() -> Path:
 
 @dataclass
 class TimingCache:
-    """Median seconds of each tactic (form), by a key that names CPU, instruction set, threads, kernels and problem."""
+    """Median seconds of each tactic (form), by a key that names CPU, instruction set, threads, kernels and
+    problem."""
 
     path: Path
     timings: Timings
 
     @classmethod
     def open(cls, path: Path) -> TimingCache:
-        """Read the cache; one that is missing is empty, one that is damaged is ignored with a logged reason."""
+        """Read the cache; one that is missing is empty, one that is damaged is ignored with a logged
+        reason."""
         return cls(path, _read(path))
 
     def get(self, key: str, tactics: tuple[str, ...]) -> dict[str, float] | None:
@@ -47,7 +49,8 @@ class TimingCache:
         self.timings.setdefault(key, {}).update(seconds)
 
     def save(self) -> None:
-        """Write the cache, keeping what another build has added meanwhile; a failure is logged, not raised."""
+        """Write the cache, keeping what another build has added meanwhile; a failure is logged, not
+        raised."""
         merged = {**_read(self.path), **self.timings}
         text = json.dumps({"version": CACHE_VERSION, "timings": merged}, indent=1, sort_keys=True)
         try:

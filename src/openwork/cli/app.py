@@ -24,13 +24,17 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads; default the physical cores.")]
 Shapes = Annotated[
     str | None,
-    typer.Option(help="One size per free dimension of the inputs: 1x32,1x128 are batch 1 at length 32 and 128."),
+    typer.Option(
+        help="One size per free dimension of the inputs: 1x32,1x128 are batch 1 at length 32 and 128."
+    ),
 ]
 
 
 @app.callback()
 def options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what is being done, and why.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is being done, and why.")
+    ] = False,
 ) -> None:
     """Options before the command."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")

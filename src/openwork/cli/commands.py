@@ -10,15 +10,14 @@ from typing import Any
 from rich.console import Console
 
 from openwork.bench import Options, measure, summary
-from openwork.builder.builder import DEFAULT_SHAPES
 from openwork.builder.builder import build as build_engine
 from openwork.builder.inspection import inspect_engine
+from openwork.builder.sizes import default_shapes
 from openwork.cli import tables
 from openwork.files import write_atomic
 from openwork.machine import this_machine
 from openwork.progress import progress_bar
 from openwork.runtime.engine import load
-from openwork.runtime.sample import free_dimensions
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -70,7 +69,7 @@ def build(request: Build, output: Path | None) -> None:
 def bench(request: Bench, output: Path | None) -> None:
     """Time each shape and show a summary."""
     engine = load(request.engine, threads=request.threads)
-    shapes = request.shapes or _default_shapes(len(free_dimensions(engine.inputs)))
+    shapes = request.shapes or default_shapes(len(engine.free_dimensions))
     feeds = {"x".join(map(str, shape)): engine.sample(shape) for shape in shapes}
     machine = this_machine()
     with progress_bar("Timing", 1.0, Console(stderr=True).is_terminal) as advance:
@@ -86,7 +85,9 @@ def bench(request: Bench, output: Path | None) -> None:
         "shapes": {name: timing.record() for name, timing in timings.items()},
     }
     for name, shape in zip(feeds, shapes, strict=True):
-        console.print(f"\n{name}", *summary(timings[name], shape[0] if shape else 1), sep="\n", highlight=False)
+        console.print(
+            f"\n{name}", *summary(timings[name], shape[0] if shape else 1), sep="\n", highlight=False
+        )
         if request.profile:
             steps = engine.profile(feeds[name])
             record["shapes"][name]["profile"] = [asdict(step) for step in steps]
@@ -103,10 +104,6 @@ def inspect(engine: Path, output: Path | None) -> None:
     for line in found.report.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     _write(output, found.to_json())
-
-
-def _default_shapes(dimensions: int) -> Shapes:
-    return tuple(dict.fromkeys((*shape, *[1] * dimensions)[:dimensions] for shape in DEFAULT_SHAPES))
 
 
 def _write(path: Path | None, document: dict[str, Any]) -> None:

@@ -11,11 +11,14 @@ from rich.console import Console
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what bad input raises in the block into its sentence on the standard error stream and exit code 2."""
+    """Turn what bad input raises in the block into its sentence on the standard error stream and exit code
+    2."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        Console(stderr=True).print(f"Error: {_sentence(error)}", markup=False, highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"Error: {_sentence(error)}", markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit(2) from None
 
 

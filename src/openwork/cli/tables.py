@@ -56,5 +56,7 @@ def profile(steps: Sequence[StepTime]) -> Table:
     for name in ("Step", "us per run", "Share"):
         table.add_column(name, justify="left" if name == "Step" else "right")
     for step in steps:
-        table.add_row(step.name, f"{1e6 * step.seconds / max(step.calls, 1):.1f}", f"{step.seconds / total:.1%}")
+        table.add_row(
+            step.name, f"{1e6 * step.seconds / max(step.calls, 1):.1f}", f"{step.seconds / total:.1%}"
+        )
     return table

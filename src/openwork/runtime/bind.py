@@ -31,7 +31,8 @@ def native() -> Any:
         from openwork import _native
     except ImportError as error:
         raise ImportError(
-            f"The native part of openwork could not be loaded ({error}); install the package with 'pip install .'."
+            f"The native part of openwork could not be loaded ({error}); install the package with 'pip "
+            f"install .'."
         ) from error
     return _native
 
@@ -46,7 +47,8 @@ def chosen_isa(isa: str | None) -> str:
     usable = native().isas()
     if isa not in usable:
         raise ValueError(
-            f"The instruction set '{isa}' is unknown or this machine lacks it; usable here: {', '.join(usable)}."
+            f"The instruction set '{isa}' is unknown or this machine lacks it; usable here: "
+            f"{', '.join(usable)}."
         )
     return isa
 
@@ -77,7 +79,9 @@ def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
         return tensors[name]
     pattern = Pattern.parse(step.pattern)
     if not isinstance(pattern, GroupPattern):
-        raise ValueError(f"The step '{step.name}' stores its weight in {pattern}, which has no compressed form.")
+        raise ValueError(
+            f"The step '{step.name}' stores its weight in {pattern}, which has no compressed form."
+        )
     return Compressed(tensors[f"{name}.values"], tensors[f"{name}.indices"], pattern.kept, pattern.group, k)
 
 
@@ -126,7 +130,8 @@ class _Binding:
     def _declare(self, value: Value) -> int:
         if value.dtype not in NATIVE_DTYPES:
             raise ValueError(
-                f"A native step handles values of the types {', '.join(NATIVE_DTYPES)}, but one is {value.dtype}."
+                f"A native step handles values of the types {', '.join(NATIVE_DTYPES)}, but one is "
+                f"{value.dtype}."
             )
         return int(self.native.value(value.dtype, [self._dim(dim) for dim in value.shape]))
 
@@ -149,7 +154,9 @@ class _Binding:
     def _layer_norm(self, step: Step) -> None:
         (x,), (y, yq) = self._handles_of(step)
         gamma, beta = self._tensor(step, "gamma"), self._tensor(step, "beta")
-        self.native.layer_norm(step.name, x, y, yq, gamma, beta, step.attributes["epsilon"], *_quantization(step))
+        self.native.layer_norm(
+            step.name, x, y, yq, gamma, beta, step.attributes["epsilon"], *_quantization(step)
+        )
 
     def _linear(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
@@ -214,18 +221,21 @@ class _Binding:
 
 
 def _quantization(step: Step) -> tuple[float, int]:
-    """Scale and zero point of a u8 output; a scale of 0 says that the output stays f32."""
-    return step.attributes.get("y_scale") or 0.0, step.attributes.get("y_zero_point", 0)
+    """Scale and zero point of a u8 output; unused where the output is f32."""
+    return step.attributes.get("y_scale", 1.0), step.attributes.get("y_zero_point", 0)
 
 
 def _scales(step: Step, scale: NDArray[np.float32]) -> NDArray[np.float32]:
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise ValueError(f"The step '{step.name}' has a weight scale that is negative, infinite or no number.")
+        raise ValueError(
+            f"The step '{step.name}' has a weight scale that is negative, infinite or no number."
+        )
     return scale.astype(np.float32, copy=False)
 
 
 def available(tactic: str, weight: Weight, isa: str) -> str:
-    """The form that runs a tactic here: its own, or where this machine lacks it another sparse one, or dense."""
+    """The form that runs a tactic here: its own, or where this machine lacks it another sparse one, or
+    dense."""
     forms = native().forms(isa)
     if tactic in forms:
         return tactic
@@ -238,7 +248,8 @@ def available(tactic: str, weight: Weight, isa: str) -> str:
 
 
 def refusal(weight: Compressed, form: str, isa: str) -> str | None:
-    """Why a form cannot hold weights of this pattern, or None if it can; only the first row is packed to see."""
+    """Why a form cannot hold weights of this pattern, or None if it can; only the first row is packed to
+    see."""
     first = replace(weight, values=weight.values[:1], indices=weight.indices[:1])
     try:
         pack(first, form, isa)

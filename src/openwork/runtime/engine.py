@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.builder.engine_file import EngineFile, read_engine
+from openwork.builder.sizes import free_names
 from openwork.fields import EngineFileError
 from openwork.program import Program
 from openwork.report import BuildReport, read_report
@@ -39,8 +40,9 @@ def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | No
 
     threads : of each context; default the physical cores that this process may use.
     isa : an instruction set; default what OPENWORK_ISA says, or the best of this machine.
-    Raises EngineFileError for a file that is damaged or malformed, OSError where it cannot be opened, ValueError for an
-    instruction set that this machine lacks, ImportError where the engine needs ONNX Runtime and it is missing.
+    Raises EngineFileError for a file that is damaged or malformed, OSError where it cannot be opened,
+    ValueError for an instruction set that this machine lacks, ImportError where the engine needs ONNX
+    Runtime and it is missing.
     """
     if threads is not None and threads < 1:
         raise ValueError(f"The number of threads is at least 1, but it is {threads}.")
@@ -50,7 +52,9 @@ def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | No
     try:
         bound = tuple(_bind(part, file, chosen) for part in split(file.program))
     except ValueError as error:
-        raise EngineFileError(f"{file.path}: field 'program': expected steps that can run here, found: {error}") from error
+        raise EngineFileError(
+            f"{file.path}: field 'program': expected steps that can run here, found: {error}"
+        ) from error
     limits = id_limits(file.program, file.tensors)
     return Engine(file.program, report, chosen, threads or physical_cores(), bound, limits)
 
@@ -76,6 +80,11 @@ class Engine:
         self._program, self._parts, self._limits = program, parts, limits
         self._own = self.context()
 
+    @property
+    def free_dimensions(self) -> tuple[str, ...]:
+        """The names of the inputs' free dimensions, in order of appearance."""
+        return free_names(self._program)
+
     def context(self, threads: int | None = None) -> Context:
         """A further context, with its own threads and scratch memory; it shares the weights."""
         return Context(self, threads or self.threads)
@@ -85,7 +94,8 @@ class Engine:
         return self._own.run(feed)
 
     def sample(self, sizes: Sequence[int], seed: int = 0) -> Arrays:
-        """Random inputs that the engine accepts, for timing it; see `openwork.runtime.sample.sample_inputs`."""
+        """Random inputs that the engine accepts, for timing it; see
+        `openwork.runtime.sample.sample_inputs`."""
         return sample_inputs(self._program, self._limits, sizes, seed)
 
     def profile(self, feed: Mapping[str, Array], repeats: int = 20) -> list[StepTime]:
@@ -96,7 +106,8 @@ class Engine:
 
 
 class Context:
-    """One thread pool and one scratch arena; runs of one context wait for each other, contexts run side by side."""
+    """One thread pool and one scratch arena; runs of one context wait for each other, contexts run side by
+    side."""
 
     def __init__(self, engine: Engine, threads: int) -> None:
         self._engine = engine
@@ -116,7 +127,9 @@ class Context:
             made = runner.run([values[index] for index in runner.inputs])
             values.update(zip(runner.outputs, made, strict=True))
         fed = {port.value for port in program.inputs}
-        return {p.name: values[p.value].copy() if p.value in fed else values[p.value] for p in program.outputs}
+        return {
+            p.name: values[p.value].copy() if p.value in fed else values[p.value] for p in program.outputs
+        }
 
     def profile(self, feed: Mapping[str, Array], repeats: int) -> list[StepTime]:
         """Run once untimed, then `repeats` times, and say what each native step took."""
@@ -167,12 +180,16 @@ class _BoundPart:
 
     def runner(self, threads: int) -> _NativeRunner | _FallbackRunner:
         if self.bound is not None:
-            return _NativeRunner(native().Context(self.bound.program, threads), self.bound.inputs, self.bound.outputs)
+            return _NativeRunner(
+                native().Context(self.bound.program, threads), self.bound.inputs, self.bound.outputs
+            )
         if self.model is None:
             raise ValueError("A part of a program is native or has a model.")
         step = self.part.program.steps[0]
         expected = outputs_of(self.part.program)
-        return _FallbackRunner(FallbackSession(step, self.model, threads), self.part.inputs, self.part.outputs, expected)
+        return _FallbackRunner(
+            FallbackSession(step, self.model, threads), self.part.inputs, self.part.outputs, expected
+        )
 
 
 def _bind(part: Part, file: EngineFile, isa: str) -> _BoundPart:

@@ -21,14 +21,17 @@ class FallbackSession:
             import onnxruntime
         except ImportError as error:
             raise ImportError(
-                f"The step '{step.name}' of this engine runs in ONNX Runtime, which could not be loaded ({error}); "
+                f"The step '{step.name}' of this engine runs in ONNX Runtime, which could not be loaded "
+                f"({error}); "
                 "install the package onnxruntime, or build with strict to be told what needs it."
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(model.tobytes(), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                model.tobytes(), options, providers=["CPUExecutionProvider"]
+            )
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
             raise ValueError(f"ONNX Runtime refuses the model of the step '{step.name}': {error}") from error
@@ -37,7 +40,8 @@ class FallbackSession:
         if (len(self._names), len(self._session.get_outputs())) != (len(step.inputs), len(step.outputs)):
             raise ValueError(
                 f"The model of the step '{step.name}' has {len(self._names)} inputs and "
-                f"{len(self._session.get_outputs())} outputs, but the step {len(step.inputs)} and {len(step.outputs)}."
+                f"{len(self._session.get_outputs())} outputs, but the step {len(step.inputs)} and "
+                f"{len(step.outputs)}."
             )
 
     def run(self, inputs: list[Array]) -> list[Array]:

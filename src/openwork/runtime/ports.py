@@ -28,7 +28,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output of an engine: its name, NumPy type, and shape (an int or a free dimension's name per axis)."""
+    """An input or output of an engine: its name, NumPy type, and shape (an int or a free dimension's name
+    per axis)."""
 
     name: str
     dtype: np.dtype[Any]
@@ -57,8 +58,8 @@ def outputs_of(program: Program) -> tuple[TensorInfo, ...]:
 def check_feed(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> list[Array]:
     """The fed arrays in the inputs' order, in C order and native byte order, copied only where they are not.
 
-    Raises ValueError for a missing or unknown name, a wrong shape, an empty dimension, or dimensions of one name that
-    differ, and TypeError for a wrong type; each names the input, what is expected and what came.
+    Raises ValueError for a missing or unknown name, a wrong shape, an empty dimension, or dimensions of one
+    name that differ, and TypeError for a wrong type; each names the input, what is expected and what came.
     """
     _check_names(inputs, feed)
     sizes: dict[str, tuple[int, str]] = {}
@@ -67,7 +68,9 @@ def check_feed(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> lis
 
 def _check_names(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> None:
     if not isinstance(feed, Mapping):
-        raise TypeError(f"An engine takes a mapping of names to arrays, but it was given {type(feed).__name__}.")
+        raise TypeError(
+            f"An engine takes a mapping of names to arrays, but it was given {type(feed).__name__}."
+        )
     expected = ", ".join(map(str, inputs))
     for info in inputs:
         if info.name not in feed:
@@ -82,7 +85,8 @@ def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) 
         raise TypeError(f"The input {info} takes a NumPy array, but {type(array).__name__} came.")
     if array.dtype.newbyteorder("=") != info.dtype:
         raise TypeError(
-            f"The input {info} takes {info.dtype}, but {array.dtype} came; convert it with .astype(numpy.{info.dtype})."
+            f"The input {info} takes {info.dtype}, but {array.dtype} came; convert it with "
+            f".astype(numpy.{info.dtype})."
         )
     _check_shape(info, array, sizes)
     return np.ascontiguousarray(array, dtype=info.dtype)
@@ -101,17 +105,20 @@ def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str
             first, owner = sizes.setdefault(dim, (size, info.name))
             if size != first:
                 raise ValueError(
-                    f"The input {info} takes {first} in dimension {axis}, since '{dim}' is {first} in '{owner}', {came}."
+                    f"The input {info} takes {first} in dimension {axis}, since '{dim}' is {first} in "
+                    f"'{owner}', {came}."
                 )
 
 
 def check_made(step: str, info: TensorInfo, array: Array) -> None:
-    """Refuse, with a ValueError, what a fallback step has made if the program says that it makes something else."""
+    """Refuse, with a ValueError, what a fallback step has made if the program says that it makes something
+    else."""
     fits = len(array.shape) == len(info.shape) and all(
         isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape, strict=True)
     )
     if array.dtype != info.dtype or not fits:
         raise ValueError(
-            f"The step '{step}' makes {info.dtype} [{', '.join(map(str, info.shape))}] by the engine's program, but ONNX "
+            f"The step '{step}' makes {info.dtype} [{', '.join(map(str, info.shape))}] by the engine's "
+            f"program, but ONNX "
             f"Runtime made {array.dtype} {list(array.shape)}."
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.builder.engine_file import Tensors
+from openwork.builder.sizes import bind_shape, free_names
 from openwork.program import Program
 from openwork.runtime.ports import TensorInfo, inputs_of
 
@@ -24,29 +25,18 @@ def id_limits(program: Program, tensors: Tensors) -> dict[str, int]:
     return {port.name: limits[port.value] for port in program.inputs if port.value in limits}
 
 
-def free_dimensions(inputs: Sequence[TensorInfo]) -> tuple[str, ...]:
-    """The names of the inputs' free dimensions, in order of appearance."""
-    return tuple(dict.fromkeys(dim for info in inputs for dim in info.shape if isinstance(dim, str)))
-
-
 def sample_inputs(
     program: Program, limits: dict[str, int], sizes: Sequence[int], seed: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """Random inputs of one shape: ids within their tables, other integers 1 (masks keep everything), normal floats.
+    """Random inputs of one shape: ids within their tables, other integers 1 (masks keep everything), normal
+    floats.
 
     sizes : one per free dimension of the inputs, in order of appearance.
     Raises ValueError for another number of sizes or one below 1.
     """
-    inputs = inputs_of(program)
-    names = free_dimensions(inputs)
-    if len(sizes) != len(names) or any(size < 1 for size in sizes):
-        raise ValueError(
-            f"A shape gives one size of at least 1 to each free dimension of the engine's inputs "
-            f"({', '.join(names) or 'there are none'}), but one is {'x'.join(map(str, sizes)) or 'empty'}."
-        )
-    bound = dict(zip(names, sizes, strict=True))
+    bound = bind_shape(free_names(program), sizes)
     rng = np.random.default_rng(seed)
-    return {info.name: _sample(info, bound, limits.get(info.name), rng) for info in inputs}
+    return {info.name: _sample(info, bound, limits.get(info.name), rng) for info in inputs_of(program)}
 
 
 def _sample(

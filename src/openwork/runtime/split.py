@@ -54,5 +54,8 @@ def _part(program: Program, steps: tuple[Step, ...], later: tuple[Step, ...], na
 
 
 def _program(program: Program, steps: tuple[Step, ...], inputs: list[int], outputs: list[int]) -> Program:
-    named = tuple(Named(str(index), index) for index in inputs), tuple(Named(str(index), index) for index in outputs)
+    named = (
+        tuple(Named(str(index), index) for index in inputs),
+        tuple(Named(str(index), index) for index in outputs),
+    )
     return Program(*named, program.values, steps)

@@ -41,7 +41,9 @@ def shapes(n: int, k: int, kept: int, group: int) -> tuple[tuple[int, int], tupl
     Raises ValueError where the numbers name no pattern.
     """
     if not 1 <= kept < group <= LARGEST_GROUP:
-        raise ValueError(f"A pattern keeps N of M with 1 <= N < M <= {LARGEST_GROUP}, but this is {kept}:{group}.")
+        raise ValueError(
+            f"A pattern keeps N of M with 1 <= N < M <= {LARGEST_GROUP}, but this is {kept}:{group}."
+        )
     if n < 1 or k < 1:
         raise ValueError(f"A compressed weight has at least one row and one column, but this is [{n}, {k}].")
     columns = -(-k // group) * kept
@@ -60,38 +62,46 @@ def compress(weight: Weights, kept: int, group: int) -> Compressed:
     raises ValueError where the weight has another type or shape or breaks the pattern.
     """
     if weight.ndim != 2 or weight.dtype != np.int8:
-        raise ValueError(f"A weight is compressed from int8 [n, k], but it is {weight.dtype} {list(weight.shape)}.")
+        raise ValueError(
+            f"A weight is compressed from int8 [n, k], but it is {weight.dtype} {list(weight.shape)}."
+        )
     n, k = weight.shape
     (_, columns), _ = shapes(n, k, kept, group)
     padded = np.zeros((n, -(-k // group) * group), np.int8)
     padded[:, :k] = weight
     groups = padded.reshape(n, -1, group)
     _refuse_overfull(groups, kept, group)
-    # A stable sort puts the non-zero positions first, each part in increasing order: the first `kept` are the non-zero
-    # ones filled up with the lowest free positions.
+    # A stable sort puts the non-zero positions first, each part in increasing order: the first `kept` are
+    # the non-zero ones filled up with the lowest free positions.
     chosen = np.sort(np.argsort(groups == 0, axis=2, kind="stable")[:, :, :kept], axis=2)
     values = np.take_along_axis(groups, chosen, axis=2).reshape(n, columns)
     return Compressed(values, _pack(chosen.reshape(n, columns), field_bits(group)), kept, group, k)
 
 
 def decompress(compressed: Compressed) -> Weights:
-    """The dense weight s8 [n, k]; raises ValueError, naming what is wrong, unless the form is the canonical one."""
+    """The dense weight s8 [n, k]; raises ValueError, naming what is wrong, unless the form is the canonical
+    one."""
     chosen = _checked_positions(compressed)
     n = compressed.values.shape[0]
     groups = np.zeros((n, chosen.shape[1], compressed.group), np.int8)
     np.put_along_axis(groups, chosen, compressed.values.reshape(chosen.shape), axis=2)
     dense = groups.reshape(n, -1)
     if dense[:, compressed.k :].any():
-        raise ValueError(f"A compressed weight has a non-zero value beyond its {compressed.k} input channels.")
+        raise ValueError(
+            f"A compressed weight has a non-zero value beyond its {compressed.k} input channels."
+        )
     return np.ascontiguousarray(dense[:, : compressed.k])
 
 
 def check(compressed: Compressed) -> None:
-    """Refuse, with a ValueError, whatever `compress` would not have written: each byte has one right value."""
+    """Refuse, with a ValueError, whatever `compress` would not have written: each byte has one right
+    value."""
     again = compress(decompress(compressed), compressed.kept, compressed.group)
     if not np.array_equal(again.indices, compressed.indices):
         row = int(np.flatnonzero((again.indices != compressed.indices).any(axis=1))[0])
-        raise ValueError(f"Row {row} of a compressed weight fills a group up at other than its lowest free positions.")
+        raise ValueError(
+            f"Row {row} of a compressed weight fills a group up at other than its lowest free positions."
+        )
 
 
 def _refuse_overfull(groups: NDArray[np.int8], kept: int, group: int) -> None:
@@ -113,7 +123,8 @@ def _checked_positions(compressed: Compressed) -> NDArray[np.int64]:
     expected = shapes(values.shape[0], compressed.k, kept, group)
     if (values.shape, indices.shape) != expected:
         raise ValueError(
-            f"A {kept}:{group} weight with {compressed.k} input channels has values {list(expected[0])} and indices "
+            f"A {kept}:{group} weight with {compressed.k} input channels has values {list(expected[0])} "
+            f"and indices "
             f"{list(expected[1])}, but they are {list(values.shape)} and {list(indices.shape)}."
         )
     chosen = _unpack(indices, values.shape[1], bits).reshape(values.shape[0], -1, kept)
@@ -121,7 +132,9 @@ def _checked_positions(compressed: Compressed) -> NDArray[np.int64]:
         raise ValueError(f"A {kept}:{group} weight has a position {int(chosen.max())} outside its group.")
     if (np.diff(chosen, axis=2) <= 0).any():
         row = int(np.argwhere(np.diff(chosen, axis=2) <= 0)[0][0])
-        raise ValueError(f"Row {row} of a {kept}:{group} weight has positions that do not increase within a group.")
+        raise ValueError(
+            f"Row {row} of a {kept}:{group} weight has positions that do not increase within a group."
+        )
     return chosen
 
 

@@ -1,0 +1,129 @@
+"""Deciding each linear layer of a program: its pattern, its tactics, and how its weights are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.builder.eligibility import Eligibility, judge
+from openwork.builder.sizes import rows_of
+from openwork.builder.tactics import Problem, Timer, choices, explain, fits, settle
+from openwork.program import Program, Step
+from openwork.progress import Advance
+from openwork.report import Bucket, Layer, Pick
+from openwork.runtime.bind import DENSE
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Decided:
+    """A program with its tactics, the tensors as they are stored, and what the report says about each layer."""
+
+    program: Program
+    tensors: Tensors
+    layers: list[Layer] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user must know beyond the layers."""
+        notes = []
+        if self.pruned:
+            notes.append(
+                f"This build pruned {len(self.pruned)} layers to 2:4 by magnitude, without any training: the "
+                "engine shows the speed, and the model's accuracy is not kept."
+            )
+        floats = sum(step.op == "linear_float" for step in self.program.steps)
+        if floats:
+            notes.append(f"{floats} linear layers are not quantized and run in FP32, dense.")
+        return tuple(notes)
+
+
+def decide(
+    program: Program,
+    tensors: Tensors,
+    sparsity: str,
+    sizes: Sequence[dict[str, int]],
+    timer: Timer,
+    advance: Advance,
+) -> Decided:
+    """Judge, time and store every linear step; other steps and tensors pass through.
+
+    program, tensors : of `openwork.builder.lower`, all weights dense.
+    sizes : the free dimensions' sizes to time at.
+    """
+    decided = Decided(program, dict(tensors))
+    steps = []
+    for number, step in enumerate(program.steps):
+        advance(number / len(program.steps), step.name)
+        steps.append(_linear(decided, step, sparsity, sizes, timer) if step.op == "linear" else step)
+    decided.program = replace(program, steps=tuple(steps))
+    return decided
+
+
+def _linear(
+    decided: Decided, step: Step, sparsity: str, sizes: Sequence[dict[str, int]], timer: Timer
+) -> Step:
+    weight = decided.tensors[step.tensors["weight"]]
+    found = judge(weight, sparsity, fits(timer.environment.isa))
+    problem = _problem(step, found)
+    stored = found.weight if found.compressed is None else found.compressed
+    rows = rows_of(step, decided.program, sizes)
+    buckets = settle([timer.bucket(problem, stored, found.forms, count) for count in rows])
+    chosen, size = _store(decided.tensors, replace(step, tactics=choices(buckets)), found)
+    if found.pruned:
+        decided.pruned.append(step.name)
+    decided.layers.append(_describe(chosen, problem, found, buckets, size))
+    return chosen
+
+
+def _problem(step: Step, found: Eligibility) -> Problem:
+    n, k = found.weight.shape
+    pattern = str(found.pattern) if found.compressed is not None else None
+    return Problem(n, k, pattern, step.attributes["activation"], "y_scale" in step.attributes)
+
+
+def _store(tensors: Tensors, step: Step, found: Eligibility) -> tuple[Step, int]:
+    """Keep the weight compressed where a sparse tactic needs it or where that is smaller; gives its bytes."""
+    name, compressed = step.tensors["weight"], found.compressed
+    sparse = any(choice.tactic != DENSE for choice in step.tactics)
+    if compressed is None or not (sparse or compressed.nbytes < found.weight.nbytes):
+        tensors[name] = np.ascontiguousarray(found.weight)
+        return step, found.weight.nbytes
+    tensors |= {f"{name}.values": compressed.values, f"{name}.indices": compressed.indices}
+    return replace(step, pattern=str(found.pattern)), compressed.nbytes
+
+
+def _describe(
+    step: Step, problem: Problem, found: Eligibility, buckets: tuple[Bucket, ...], size: int
+) -> Layer:
+    return Layer(
+        step.name,
+        problem.n,
+        problem.k,
+        problem.activation,
+        "u8" if problem.quantized else "f32",
+        None if found.pattern is None else str(found.pattern),
+        found.zeros,
+        bool(found.forms),
+        found.reason,
+        buckets,
+        tuple(Pick(*choice) for choice in step.tactics),
+        explain(buckets),
+        found.weight.nbytes,
+        size,
+    )
+
+
+def used_tensors(decided: Decided) -> Tensors:
+    """The tensors that the program's steps name: dense weights that are stored compressed are gone."""
+    names: dict[str, None] = {}
+    for step in decided.program.steps:
+        for slot, name in step.tensors.items():
+            compressed = slot == "weight" and step.pattern is not None
+            names |= dict.fromkeys((f"{name}.values", f"{name}.indices") if compressed else (name,))
+    return {name: decided.tensors[name] for name in names}
