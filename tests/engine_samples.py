@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
+from openwork.graph.model import add_initializer, make
+from openwork.operators import DOMAIN, VERSION
 from openwork.program import Choice, Named, Program, Step, Value
-from openwork.sparsity.compressed import compress
+from openwork.shapes import OPERATOR_OF_STEP, operator_of
+from openwork.sparsity import Pattern
+from openwork.sparsity.compressed import Compressed, compress, decompress
 
 VOCABULARY, POSITIONS, WIDTH, INNER, HEADS = 23, 16, 16, 32, 2
 BOTH: tuple[Choice, ...] = (Choice(None, "dense"),)
@@ -145,3 +150,45 @@ def encoder_inputs(batch: int, length: int, seed: int = 1) -> dict[str, np.ndarr
         "token_type_ids": rng.integers(0, 2, (batch, length)),
         "attention_mask": mask,
     }
+
+
+def as_model(program: Program, tensors: dict[str, np.ndarray]) -> ir.Model:
+    """The program as a graph of openwork operators, for the NumPy reference; sparse weights made dense."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18, DOMAIN: VERSION}, name="sample")
+    dtypes = {"u8": ir.DataType.UINT8, "f32": ir.DataType.FLOAT, "i64": ir.DataType.INT64}
+    values: dict[int | None, ir.Value | None] = {None: None}
+    for port in program.inputs:
+        described = program.values[port.value]
+        kind = ir.TensorType(dtypes[described.dtype])
+        values[port.value] = ir.Value(name=port.name, shape=ir.Shape(described.shape), type=kind)
+        graph.inputs.append(values[port.value])
+    for step in program.steps:
+        row = operator_of(step.op, step.attributes)
+        activations = dict(zip([slot.name for slot in row.activations], step.inputs, strict=True))
+        inputs = []
+        for slot in row.inputs:
+            if slot.tensor:
+                name = step.tensors.get(slot.name)
+                inputs.append(
+                    name and add_initializer(graph, name, dense_tensor(name, step, program, tensors))
+                )
+            else:
+                inputs.append(values[activations[slot.name]])
+        node = make(OPERATOR_OF_STEP[step.op], inputs, step.attributes, step.name)
+        graph.append(node)
+        values.update(zip(step.outputs, node.outputs, strict=True))
+        values[None] = None
+    for port in program.outputs:
+        values[port.value].name = port.name
+        graph.outputs.append(values[port.value])
+    return ir.Model(graph, ir_version=10)
+
+
+def dense_tensor(name: str, step: Step, program: Program, tensors: dict[str, np.ndarray]) -> np.ndarray:
+    """A stored tensor, decompressed where it is a sparse weight."""
+    if name in tensors:
+        return tensors[name]
+    pattern = Pattern.parse(step.pattern)
+    width = program.values[step.inputs[0]].shape[-1]
+    parts = tensors[f"{name}.values"], tensors[f"{name}.indices"]
+    return decompress(Compressed(*parts, pattern.kept, pattern.group, width))

@@ -184,7 +184,9 @@ def test_the_cache_spares_the_timing(tmp_path: Path) -> None:
     assert not any(bucket.cached for layer in other.layers for bucket in layer.buckets)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 2, "timings": {}}', '{"version": 1, "timings": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 2, "timings": {}}', '{"version": 1, "timings": {"a": 1}}']
+)
 def test_a_damaged_cache_is_ignored_with_a_reason(
     tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,7 +194,9 @@ def test_a_damaged_cache_is_ignored_with_a_reason(
     path.write_text(content)
     cache = TimingCache.open(path)
     assert cache.timings == {}
-    assert any("The timing cache is ignored" in message and str(path) in message for message in caplog.messages)
+    assert any(
+        "The timing cache is ignored" in message and str(path) in message for message in caplog.messages
+    )
     cache.put("key", {"dense": 1e-6})
     cache.save()
     assert json.loads(path.read_text()) == {"version": 1, "timings": {"key": {"dense": 1e-6}}}
@@ -261,7 +265,9 @@ def test_pruning_keeps_the_largest_of_each_group() -> None:
     largest = np.sort(np.abs(weight[:, :20].astype(int)).reshape(7, 5, 4), axis=2)[:, :, 2:].sum(axis=2)
     np.testing.assert_array_equal(kept, largest)
     np.testing.assert_array_equal(pruned[:, 20:], weight[:, 20:])
-    np.testing.assert_array_equal(prune(keep_two_of_four(weight[:, :20]), FORCED), keep_two_of_four(weight[:, :20]))
+    np.testing.assert_array_equal(
+        prune(keep_two_of_four(weight[:, :20]), FORCED), keep_two_of_four(weight[:, :20])
+    )
 
 
 def test_a_pattern_that_no_kernel_holds_is_refused_with_the_reason() -> None:

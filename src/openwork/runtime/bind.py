@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openwork.program import NATIVE_DTYPES, Program, Step, Value
 from openwork.shapes import Dim
 from openwork.sparsity import GroupPattern, Pattern
-from openwork.sparsity.compressed import Compressed, decompress
+from openwork.sparsity.compressed import Compressed, decompress, positions
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +171,9 @@ class _Binding:
         """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
         width = self.program.values[step.inputs[0] or 0].shape[-1]
         weight = stored_weight(step, self.tensors, int(width))
+        if isinstance(weight, Compressed):
+            # The kernels check that a position is inside its group, not that no two are equal.
+            positions(weight)
         packed: dict[str, Any] = {}
         weights, rows = [], []
         for choice in step.tactics:

@@ -81,7 +81,7 @@ def compress(weight: Weights, kept: int, group: int) -> Compressed:
 def decompress(compressed: Compressed) -> Weights:
     """The dense weight s8 [n, k]; raises ValueError, naming what is wrong, unless the form is the canonical
     one."""
-    chosen = _checked_positions(compressed)
+    chosen = positions(compressed)
     n = compressed.values.shape[0]
     groups = np.zeros((n, chosen.shape[1], compressed.group), np.int8)
     np.put_along_axis(groups, chosen, compressed.values.reshape(chosen.shape), axis=2)
@@ -104,18 +104,12 @@ def check(compressed: Compressed) -> None:
         )
 
 
-def _refuse_overfull(groups: NDArray[np.int8], kept: int, group: int) -> None:
-    counts = np.count_nonzero(groups, axis=2)
-    if (counts > kept).any():
-        row, block = (int(i) for i in np.argwhere(counts > kept)[0])
-        raise ValueError(
-            f"The weight breaks {kept}:{group}: row {row}, input channels {block * group} to "
-            f"{block * group + group - 1}, has {counts[row, block]} non-zero weights."
-        )
+def positions(compressed: Compressed) -> NDArray[np.int64]:
+    """The positions [n, groups, kept] of the kept values within their groups.
 
-
-def _checked_positions(compressed: Compressed) -> NDArray[np.int64]:
-    """Positions [n, groups, kept], checked to lie inside their group and to increase."""
+    Raises ValueError unless the arrays have the right shapes and every position lies inside its group, above the
+    one before it.
+    """
     values, indices = compressed.values, compressed.indices
     if values.ndim != 2 or values.dtype != np.int8 or indices.ndim != 2 or indices.dtype != np.uint8:
         raise ValueError("A compressed weight has int8 values [n, kept] and uint8 indices [n, bytes].")
@@ -136,6 +130,16 @@ def _checked_positions(compressed: Compressed) -> NDArray[np.int64]:
             f"Row {row} of a {kept}:{group} weight has positions that do not increase within a group."
         )
     return chosen
+
+
+def _refuse_overfull(groups: NDArray[np.int8], kept: int, group: int) -> None:
+    counts = np.count_nonzero(groups, axis=2)
+    if (counts > kept).any():
+        row, block = (int(i) for i in np.argwhere(counts > kept)[0])
+        raise ValueError(
+            f"The weight breaks {kept}:{group}: row {row}, input channels {block * group} to "
+            f"{block * group + group - 1}, has {counts[row, block]} non-zero weights."
+        )
 
 
 def _pack(positions: NDArray[np.int64], bits: int) -> Bytes:
