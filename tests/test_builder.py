@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from qdq_models import Net, keep_two_of_four, two_layers
 
 import openwork
 from openwork.builder import tactics
@@ -24,6 +23,7 @@ from openwork.builder.timing_cache import TimingCache
 from openwork.graph import ModelError
 from openwork.program import Choice
 from openwork.report import Bucket, BuildReport, read_report
+from qdq_models import Net, keep_two_of_four, two_layers
 
 SHAPES = [[3], [20]]
 
@@ -137,7 +137,7 @@ def test_a_refused_build_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(BuildError):
         built(two_layers(exotic="Sin"), tmp_path, strict=True)
     (tmp_path / "not.onnx").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not.onnx"):
+    with pytest.raises(ModelError, match=r"not\.onnx"):
         build(tmp_path / "not.onnx", tmp_path / "m.engine", progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["not.onnx"]
 

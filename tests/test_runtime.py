@@ -1,4 +1,4 @@
-"""Running engines: the reference's bits on every instruction set, and every wrong input refused in a sentence."""
+"""Running engines: the reference's bits on every instruction set, and wrong input refused in a sentence."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_samples import as_model, encoder, encoder_inputs
 
 import openwork
+from engine_samples import as_model, encoder, encoder_inputs
 from openwork import _native
 from openwork.builder.engine_file import write_engine
 from openwork.builder.lower import lower

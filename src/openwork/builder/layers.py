@@ -22,7 +22,7 @@ Tensors = dict[str, NDArray[Any]]
 
 @dataclass
 class Decided:
-    """A program with its tactics, the tensors as they are stored, and what the report says about each layer."""
+    """A program with its tactics, the tensors as stored, and what the report says about each layer."""
 
     program: Program
     tensors: Tensors
