@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import onnx
@@ -88,7 +89,8 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
 
 def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        return ir.from_proto(proto) if isinstance(source, onnx.ModelProto) else ir.load(source)
+        # The graph shares its tensors with the message it was made from: a caller's own must not change with it.
+        return ir.from_proto(copy.deepcopy(proto)) if isinstance(source, onnx.ModelProto) else ir.load(source)
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
         cause = error.__cause__ or error
         raise ModelError(f"{where} cannot be read as a graph: {cause}") from error

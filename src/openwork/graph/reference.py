@@ -125,14 +125,16 @@ def attention(q: Float, k: Float, v: Float, mask: Array | None, a: Attributes) -
     heads = a["heads"]
     queries, keys, values = (_heads(x, heads) for x in (q, k, v))
     s = scores(queries, keys, a["scale"])
-    kept = np.ones(q.shape[:2], np.bool_) if mask is None else np.not_equal(mask, 0)
+    kept: NDArray[np.bool_] = np.ones(q.shape[:2], np.bool_)
+    if mask is not None:
+        kept = mask.astype(np.bool_)
     e, z = softmax_parts(s, np.broadcast_to(kept[:, None, None, :], s.shape))
     total = np.zeros(queries.shape, np.float32)
     for j in range(keys.shape[2]):
         total = fma(e[..., j, None], values[:, :, None, j, :], total)
     with quiet():
         y = total * (np.float32(1) / z)[..., None]
-    y = np.where(kept.any(-1)[:, None, None, None], y, np.float32(0)).astype(np.float32)
+    y = np.where(np.asarray(kept.any(-1))[:, None, None, None], y, np.float32(0)).astype(np.float32)
     return _store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
 
 

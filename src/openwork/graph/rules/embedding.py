@@ -89,17 +89,19 @@ def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
         results = [(length, np.asarray(y)) for _, length, _, y in evaluations(found, None)]
     except ModelError:
         return None, None
-    if all(
-        y.shape[-2:] == (n, table.shape[1]) and np.array_equal(y, np.broadcast_to(table[:n], y.shape))
-        for n, y in results
-    ):
+    if any(y.ndim < 2 for _, y in results):
+        return None, None
+    if all(len(table) >= n == y.shape[-2] and _spreads(table[:n], y) for n, y in results):
         return table, None
-    row = results[0][1].reshape(-1, results[0][1].shape[-1])[0]
-    return (
-        (None, row)
-        if all(np.array_equal(y, np.broadcast_to(row, y.shape)) for _, y in results)
-        else (None, None)
-    )
+    row = results[0][1].reshape(-1, results[0][1].shape[-1])[:1]
+    return (None, row[0]) if all(_spreads(row, y) for _, y in results) else (None, None)
+
+
+def _spreads(rows: Array, y: Array) -> bool:
+    """Whether y [.., n, channels] repeats the rows [n or 1, channels]."""
+    if y.shape[-1] != rows.shape[1] or rows.shape[0] not in (1, y.shape[-2]):
+        return False
+    return bool(np.array_equal(y, np.broadcast_to(rows, y.shape)))
 
 
 def _sort(value: ir.Value, terms: _Terms) -> None:
