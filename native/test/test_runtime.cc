@@ -1,0 +1,187 @@
+// The thread pool, the placement of values, the cut of the work, and programs from end to end.
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "runtime/context.h"
+#include "runtime/linear.h"
+#include "test/guarded.h"
+#include "test/harness.h"
+
+namespace openwork {
+namespace {
+
+std::shared_ptr<const PackedWeights> random_weights(int64_t n, int64_t k, const KernelTable& table, std::mt19937& rng) {
+  std::vector<int8_t> weight(n * k);
+  for (auto& w : weight) w = static_cast<int8_t>(static_cast<int>(rng() % 255) - 127);
+  return PackedWeights::dense(weight.data(), n, k, table);
+}
+
+FloatTensor tensor(const std::vector<float>& v, std::vector<int64_t> shape) { return {v.data(), std::move(shape), nullptr}; }
+
+}  // namespace
+
+TEST(thread_pool_runs_every_unit_once) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (int64_t units = 0; units < 60; ++units) {
+      std::vector<std::atomic<int>> calls(units);
+      std::atomic<bool> thread_known{true};
+      pool.run(units, [&](int64_t unit, int thread) {
+        calls[unit].fetch_add(1);
+        if (thread < 0 || thread >= threads) thread_known = false;
+      });
+      for (auto& c : calls) CHECK_SAY(c == 1, std::to_string(threads) + " threads, " + std::to_string(units) + " units");
+      CHECK(thread_known);
+    }
+  }
+}
+
+TEST(thread_pool_wakes_from_sleep_and_survives_quick_runs) {
+  ThreadPool pool(3);
+  std::atomic<int64_t> sum{0};
+  for (int i = 0; i < 2000; ++i) {
+    if (i % 200 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    pool.run(1 + i % 7, [&](int64_t unit, int) { sum += unit + 1; });
+  }
+  int64_t expected = 0;
+  for (int i = 0; i < 2000; ++i)
+    for (int unit = 0; unit <= i % 7; ++unit) expected += unit + 1;
+  CHECK(sum == expected);
+}
+
+TEST(thread_pools_come_and_go) {
+  for (int i = 0; i < 50; ++i) {
+    ThreadPool pool(4);
+    if (i % 2) pool.run(5, [](int64_t, int) {});
+  }
+}
+
+TEST(linear_partition_covers_the_output_once) {
+  for (const int threads : {1, 2, 7})
+    for (const int64_t rows : {1, 31, 128, 2048})
+      for (const int64_t k : {1, 384, 1536, 60000})
+        for (const int64_t groups : {1, 12, 48}) {
+          const LinearPartition p = partition_linear(rows, k, groups, threads);
+          int64_t covered = 0;
+          for (int64_t unit = 0; unit < p.units(); ++unit) {
+            const Block b = p.block(unit);
+            CHECK(b.row_begin < b.row_end && b.group_begin < b.group_end && b.row_end <= rows && b.group_end <= groups);
+            covered += (b.row_end - b.row_begin) * (b.group_end - b.group_begin);
+          }
+          CHECK_SAY(covered == rows * groups, std::to_string(rows) + " x " + std::to_string(groups));
+        }
+}
+
+namespace {
+
+// A chain of adds and layers with branches, so that values live side by side.
+struct RandomProgram {
+  std::shared_ptr<Program> program = std::make_shared<Program>(*available_tables().front());
+  std::vector<int> floats;
+
+  explicit RandomProgram(std::mt19937& rng) {
+    const int x = program->value(DType::f32, {-1, 32});
+    floats.push_back(x);
+    for (int i = 0; i < 12; ++i) {
+      const int a = floats[rng() % floats.size()], b = floats[rng() % floats.size()];
+      const int y = program->value(DType::f32, {-1, 32});
+      if (rng() % 3)
+        program->add("add", a, b, y);
+      else
+        program->relu("relu", a, y);
+      floats.push_back(y);
+    }
+    program->finish({x}, {floats.back(), floats[floats.size() / 2]});
+  }
+};
+
+}  // namespace
+
+TEST(values_of_the_same_time_lie_apart) {
+  std::mt19937 rng(5);
+  for (int repeat = 0; repeat < 50; ++repeat) {
+    const RandomProgram random(rng);
+    const Program& program = *random.program;
+    const auto plan = make_plan(program, {7}, 2);
+    const int64_t bytes = padded_bytes(7 * 32 * 4);
+    std::vector<int> last(program.values().size(), -1), first(program.values().size(), -1);
+    for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
+      for (const int v : program.steps()[i].writes) first[v] = last[v] = i;
+      for (const int v : program.steps()[i].reads) last[v] = i;
+    }
+    for (size_t a = 0; a < first.size(); ++a)
+      for (size_t b = 0; b < a; ++b) {
+        const bool together = first[a] <= last[b] && first[b] <= last[a];
+        const int64_t i = plan->offset[a], j = plan->offset[b];
+        if (together && i != kOutside && j != kOutside) CHECK(i + bytes <= j || j + bytes <= i);
+        CHECK(i == kOutside || (i % kAlignment == 0 && i + bytes <= plan->scratch_offset));
+      }
+  }
+}
+
+TEST(plans_are_kept_and_the_oldest_goes) {
+  std::mt19937 rng(6);
+  const RandomProgram random(rng);
+  PlanCache cache(*random.program, 1, 2);
+  const auto one = cache.get({1}), two = cache.get({2});
+  CHECK(cache.get({1}) == one);
+  cache.get({3});
+  CHECK(cache.get({1}) == one);
+  CHECK(cache.get({2}) != two);
+}
+
+namespace {
+
+// A quantized layer from float input, with caller's memory that ends at a page which may not be touched.
+std::vector<uint8_t> run_layer(int threads, int64_t rows) {
+  std::mt19937 rng(8);
+  const KernelTable& table = *available_tables().front();
+  auto program = std::make_shared<Program>(table);
+  const int x = program->value(DType::u8, {-1, 37}), r = program->value(DType::f32, {-1, 50});
+  const int y = program->value(DType::u8, {-1, 50});
+  const std::vector<float> scale(50, 1e-3f), bias(50, 0.25f);
+  const auto weights = random_weights(50, 37, table, rng);
+  program->linear("l", {x, r, y, {weights, weights}, {8, -1}, tensor(scale, {50}), tensor(bias, {50}), 12, Activation::gelu, {0.1f, 100}});
+  program->finish({x, r}, {y});
+  std::vector<uint8_t> bytes(rows * 37);
+  for (auto& b : bytes) b = static_cast<uint8_t>(rng());
+  std::vector<float> residual(rows * 50);
+  for (auto& f : residual) f = static_cast<float>(rng() % 100) * 0.1f;
+  const Guarded gx(bytes.data(), bytes.size(), 0), gr(residual.data(), residual.size() * 4, 0);
+  Context context(program, threads, 4);
+  const auto out = context.run({{DType::u8, {rows, 37}, gx.data()}, {DType::f32, {rows, 50}, gr.data()}});
+  const auto* data = out[0].buffer.as<uint8_t>();
+  return {data, data + rows * 50};
+}
+
+}  // namespace
+
+TEST(inputs_are_not_read_behind_their_end_and_threads_change_no_bit) {
+  for (const int64_t rows : {1, 5, 8, 9, 150}) {
+    const auto one = run_layer(1, rows);
+    CHECK(one == run_layer(2, rows));
+    CHECK(one == run_layer(5, rows));
+  }
+}
+
+TEST(a_value_too_large_to_address_is_refused) {
+  auto program = std::make_shared<Program>(*available_tables().back());
+  const int x = program->value(DType::f32, {-1}), y = program->value(DType::f32, {-1});
+  program->relu("r", x, y);
+  program->finish({x}, {y});
+  std::string message;
+  try {
+    make_plan(*program, {int64_t{1} << 41}, 1);
+  } catch (const std::invalid_argument& e) {
+    message = e.what();
+  }
+  CHECK_SAY(message == "Expected at most 2^40 elements in a value, found value 0 of shape [2199023255552].", message);
+}
+
+}  // namespace openwork
