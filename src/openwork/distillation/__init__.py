@@ -1,12 +1,10 @@
 """Distillation: teach a pruned sentence embedder to give what the dense one gives, on text without labels.
 
-The loss compares hidden states, embeddings and the similarities within a batch; the teacher only runs forward. A run
-has a budget in minutes or in steps, and its checkpoint lets it go on where it stopped.
-"""
+The loss compares hidden states, embeddings and the similarities within a batch; the teacher only runs
+forward. A run has a budget in minutes or in steps, and its checkpoint lets it go on where it stopped."""
 
 from openwork.distillation.batches import TokenBatches, padded_batch
 from openwork.distillation.loss import DistillationLoss, Outputs
-from openwork.distillation.precision import bfloat16_is_faster
 from openwork.distillation.settings import Budget, DistillationSettings
 from openwork.distillation.training import DistillationReport, distil
 
@@ -17,7 +15,6 @@ __all__ = [
     "DistillationSettings",
     "Outputs",
     "TokenBatches",
-    "bfloat16_is_faster",
     "distil",
     "padded_batch",
 ]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Batches that are sorted by length together: enough to leave little padding, few enough to keep every batch mixed.
+# Batches that are sorted by length together: enough to leave little padding, few enough to keep every batch
+# mixed.
 _POOL = 32
 
 
@@ -24,10 +25,9 @@ def padded_batch(texts: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tens
 class TokenBatches:
     """Batch number `i` of an endless stream over `texts`, a function of the seed and of `i` alone.
 
-    Each epoch visits the texts in a new order; runs of 32 batches are sorted by length, so that a batch holds little
-    padding, and then taken in random order.
-    texts: token ids without padding, each at least one. batch_size: texts in a batch.
-    """
+    Each epoch visits the texts in a new order; runs of 32 batches are sorted by length, so that a batch holds
+    little padding, and then taken in random order. texts: token ids without padding, each at least one.
+    batch_size: texts in a batch."""
 
     def __init__(self, texts: Sequence[Sequence[int]], batch_size: int, seed: int = 0) -> None:
         if not texts:

@@ -17,14 +17,13 @@ _FORMAT = 1
 class Checkpoint:
     """Writes and reads what a run needs to go on.
 
-    path: the file. fingerprint: a text that names what the run must share with the one that wrote the file (texts,
-    recipe, pattern); reading refuses another.
-    """
+    path: the file. fingerprint: a text that names what the run must share with the one that wrote the file
+    (texts, recipe, pattern); reading refuses another."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self._fingerprint = Path(path), fingerprint
 
-    def write(self, student: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, float]) -> None:
+    def write(self, student: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
         """Store the student, the optimizer, torch's random state and `progress`."""
         state = {
             "format": _FORMAT,
@@ -38,7 +37,7 @@ class Checkpoint:
         torch.save(state, buffer)
         write_atomic(self.path, [buffer.getbuffer()])
 
-    def read(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float] | None:
+    def read(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Restore what `write` stored and return its `progress`; None if there is no file yet.
 
         Raises ValueError if the file is damaged or belongs to another run.
@@ -61,11 +60,12 @@ class Checkpoint:
             ) from error
         if not isinstance(state, dict) or state.get("format") != _FORMAT:
             raise ValueError(
-                f"The checkpoint {self.path} is not one of format {_FORMAT}; delete it to start anew."
+                f"The checkpoint {self.path} is not of format {_FORMAT}; delete it to start anew."
             )
         if state["fingerprint"] != self._fingerprint:
             raise ValueError(
                 f"The checkpoint {self.path} was written by a run with other texts or settings "
-                f"({state['fingerprint']}) than this one ({self._fingerprint}); delete it or give another path."
+                f"({state['fingerprint']}) than this one ({self._fingerprint}); "
+                "delete it or give another path."
             )
         return state

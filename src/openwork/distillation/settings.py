@@ -19,8 +19,8 @@ class Budget:
         given = [value for value in (self.minutes, self.steps) if value is not None]
         if not given or not all(math.isfinite(value) and value >= 0 for value in given):
             raise ValueError(
-                f"A budget gives minutes, steps or both, each at least 0, but minutes is {self.minutes} and steps is "
-                f"{self.steps}."
+                f"A budget gives minutes, steps or both, each at least 0, but minutes is {self.minutes} "
+                f"and steps is {self.steps}."
             )
 
     def spent(self, steps: int, seconds: float) -> float:
@@ -37,11 +37,10 @@ class Budget:
 class DistillationSettings:
     """The recipe of a distillation.
 
-    learning_rate: the highest, reached after `warmup_steps` and falling to 0 along a cosine as the budget is spent.
-    frozen: shell-style patterns of parameter names that are not trained. clip: largest norm of the gradient.
-    bfloat16: run products in bfloat16; None measures whether that is faster here. checkpoint_seconds: time between
-    two writes of the checkpoint.
-    """
+    learning_rate: the highest, reached after `warmup_steps` and falling to 0 along a cosine as the budget is
+    spent. frozen: shell-style patterns of parameter names that are not trained. clip: largest norm of the
+    gradient. bfloat16: run products in bfloat16; None measures whether that is faster here.
+    checkpoint_seconds: time between two writes of the checkpoint."""
 
     batch_size: int = 32
     learning_rate: float = 3e-4
@@ -59,6 +58,7 @@ class DistillationSettings:
                 raise ValueError(f"{name} must be positive and finite, but it is {getattr(self, name)}.")
 
     def rate(self, step: int, spent: float) -> float:
-        """The learning rate of step number `step` (from 0) when the fraction `spent` of the budget is used up."""
+        """The learning rate of step number `step` (from 0) when the fraction `spent` of the budget is used
+        up."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, spent)))

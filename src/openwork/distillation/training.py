@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from openwork.distillation.batches import TokenBatches
 from openwork.distillation.checkpoint import Checkpoint
 from openwork.distillation.loss import Outputs
-from openwork.distillation.precision import bfloat16_is_faster
 from openwork.distillation.settings import Budget, DistillationSettings
 from openwork.models import SentenceEmbedder
+from openwork.precision import bfloat16_is_faster
 from openwork.progress import Advance, progress_bar
 from openwork.sparsity.pruner import Pruner
 
@@ -27,7 +27,8 @@ _SMOOTHING = 0.95
 
 @dataclass
 class DistillationReport:
-    """How far a run is. loss: smoothed over about 20 steps. seconds: of training, over all parts of a resumed run."""
+    """How far a run is. loss: smoothed over about 20 steps. seconds: of training, over all parts of a resumed
+    run."""
 
     steps: int = 0
     seconds: float = 0.0
@@ -56,12 +57,11 @@ def distil(
 ) -> DistillationReport:
     """Train `student` in place to give what `teacher` gives on `texts`.
 
-    texts: token ids of unlabelled texts, without padding. pruner: holds the student's masks through every step and
-    checks them at both ends. checkpoint: written every `settings.checkpoint_seconds` and at the end; if the file is
-    there already, the run goes on from it. progress: show a bar on the standard error stream.
+    texts: token ids of unlabelled texts, without padding. pruner: holds the student's masks through every
+    step and checks them at both ends. checkpoint: written every `settings.checkpoint_seconds` and at the end;
+    if the file is there already, the run goes on from it. progress: show a bar on the standard error stream.
     Raises ValueError for texts that are missing or empty, a checkpoint of another run, or broken masks, and
-    FloatingPointError if the loss is no longer finite.
-    """
+    FloatingPointError if the loss is no longer finite."""
     settings = settings or DistillationSettings()
     batches = TokenBatches(texts, settings.batch_size, settings.seed)
     store = Checkpoint(checkpoint, _fingerprint(batches, settings, pruner)) if checkpoint else None
@@ -105,8 +105,8 @@ class _Trainer:
         value = float(loss.detach())
         if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"The distillation loss is {value} at step {number}; lower the learning rate (now {rate:g}) and go on "
-                "from the last checkpoint."
+                f"The distillation loss is {value} at step {number}; lower the learning rate (now {rate:g}) "
+                "and go on from the last checkpoint."
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

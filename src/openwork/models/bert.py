@@ -1,8 +1,8 @@
 """A BERT encoder and the sentence embedder built on it, in plain torch.
 
-Module and parameter names follow the published checkpoints of BERT (`encoder.layer.0.attention.self.query` ...), so a
-checkpoint's tensors load without renaming. Source: Devlin et al. 2019, "BERT"; Reimers & Gurevych 2019, "Sentence-BERT".
-"""
+Module and parameter names follow the published checkpoints of BERT (`encoder.layer.0.attention.self.query`
+...), so a checkpoint's tensors load without renaming. Source: Devlin et al. 2019, "BERT"; Reimers & Gurevych
+2019, "Sentence-BERT"."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class BertConfig:
                 )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}."
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
+                f"{self.num_attention_heads}."
             )
 
     @property
@@ -51,8 +52,8 @@ class BertConfig:
     def read(cls, path: Path) -> BertConfig:
         """Read a checkpoint's `config.json`.
 
-        Raises ValueError for another model type, activation or position embedding than this module implements.
-        """
+        Raises ValueError for another model type, activation or position embedding than this module
+        implements."""
         record = json.loads(path.read_text(encoding="utf-8"))
         expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for key, value in expected.items():
@@ -76,15 +77,15 @@ class BertEmbeddings(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         positions = self.position_embeddings.weight[: input_ids.shape[1]]
         segment = self.token_type_embeddings.weight[0]
-        return self.LayerNorm(self.word_embeddings(input_ids) + positions + segment)
+        summed: Tensor = self.LayerNorm(self.word_embeddings(input_ids) + positions + segment)
+        return summed
 
 
 class BertSelfAttention(nn.Module):
     """softmax(Q K^T / sqrt(d) + bias) V, per head.
 
-    `attention` selects how: "explicit" writes the products and the softmax out, as an exported graph should show them;
-    "fused" calls torch's scaled_dot_product_attention.
-    """
+    `attention` selects how: "explicit" writes the products and the softmax out, as an exported graph should
+    show them; "fused" calls torch's scaled_dot_product_attention."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -95,7 +96,8 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, self.head_size)).transpose(1, 2)
+        heads: Tensor = states.unflatten(-1, (self.heads, self.head_size))  # type: ignore[no-untyped-call]
+        return heads.transpose(1, 2)
 
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
         query, key, value = (self._split(layer(states)) for layer in (self.query, self.key, self.value))
@@ -116,7 +118,8 @@ class BertResidual(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states: Tensor, residual: Tensor) -> Tensor:
-        return self.LayerNorm(self.dense(states) + residual)
+        normed: Tensor = self.LayerNorm(self.dense(states) + residual)
+        return normed
 
 
 class BertAttention(nn.Module):
@@ -128,7 +131,8 @@ class BertAttention(nn.Module):
         self.output = BertResidual(config.hidden_size, config)
 
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
-        return self.output(self.self(states, bias), states)
+        attended: Tensor = self.output(self.self(states, bias), states)
+        return attended
 
 
 class BertIntermediate(nn.Module):
@@ -153,7 +157,8 @@ class BertLayer(nn.Module):
 
     def forward(self, states: Tensor, bias: Tensor) -> Tensor:
         attended = self.attention(states, bias)
-        return self.output(self.intermediate(attended), attended)
+        states = self.output(self.intermediate(attended), attended)
+        return states
 
 
 class BertStack(nn.Module):
@@ -182,11 +187,13 @@ class BertEncoder(nn.Module):
         """Choose "explicit" (for export) or "fused" (for training) attention in every layer."""
         if attention not in ("explicit", "fused"):
             raise ValueError(f'attention must be "explicit" or "fused", but it is {attention!r}.')
-        for layer in self.encoder.layer:
-            layer.attention.self.attention = attention
+        for module in self.modules():
+            if isinstance(module, BertSelfAttention):
+                module.attention = attention
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
-        """The embeddings' output and each layer's, first to last: num_hidden_layers + 1 tensors f32[B, L, H]."""
+        """The embeddings' output and each layer's, first to last: num_hidden_layers + 1 tensors f32[B, L,
+        H]."""
         self._check(input_ids, attention_mask)
         states = [self.embeddings(input_ids)]
         bias = attention_bias(attention_mask, states[0].dtype)
@@ -195,11 +202,12 @@ class BertEncoder(nn.Module):
         return states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The last hidden states f32[B, L, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a token)."""
+        """The last hidden states f32[B, L, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a
+        token)."""
         return self.hidden_states(input_ids, attention_mask)[-1]
 
     def _check(self, input_ids: Tensor, attention_mask: Tensor) -> None:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
             raise ValueError(
@@ -208,8 +216,9 @@ class BertEncoder(nn.Module):
             )
         if input_ids.shape[1] > self.config.max_position_embeddings:
             raise ValueError(
-                f"A text of {input_ids.shape[1]} tokens is longer than the {self.config.max_position_embeddings} "
-                "positions of this encoder; truncate it when tokenizing."
+                f"A text of {input_ids.shape[1]} tokens is longer than the "
+                f"{self.config.max_position_embeddings} positions of this encoder; truncate it when "
+                "tokenizing."
             )
 
 
@@ -227,7 +236,8 @@ class SentenceEmbedder(nn.Module):
         self.encoder = encoder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embeddings f32[B, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a token, 0 = padding)."""
+        """Embeddings f32[B, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a token, 0 =
+        padding)."""
         return self.pool(self.encoder(input_ids, attention_mask), attention_mask)
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:

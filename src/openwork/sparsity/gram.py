@@ -13,9 +13,8 @@ from torch import Tensor, nn
 class GramCollector:
     """Sums X^T X over the inputs X of some linear layers; layers that read the same tensor share one sum.
 
-    `groups` maps the first reader of an input to all its readers, in the order in which they ran; `grams` holds, for
-    each first reader, the mean over the rows that counted, f32 [in, in].
-    """
+    `groups` maps the first reader of an input to all its readers, in the order in which they ran; `grams`
+    holds, for each first reader, the mean over the rows that counted, f32 [in, in]."""
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
         self._layers = dict(layers)
@@ -46,18 +45,20 @@ class GramCollector:
             yield
 
     def begin(self, keep: Tensor | None) -> None:
-        """Call before each forward pass. keep: which rows count, of the shape of the inputs without channels."""
+        """Call before each forward pass. keep: which rows count, of the shape of the inputs without
+        channels."""
         self._keep = keep
         self._seen.clear()
 
     def _hook(self, name: str) -> Any:
         def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             source = inputs[0]
-            # The tensor is held together with its id, so that the id cannot be given to another one in this pass.
+            # The tensor is held together with its id, so that the id cannot be given to another one in this
+            # pass.
             leader = self._seen.setdefault(id(source), (source, name))[1]
             if self._leaders.setdefault(name, leader) != leader:
                 raise ValueError(
-                    f"Layer {name} read the input of {leader} in this pass and of {self._leaders[name]} before; "
+                    f"Layer {name} read the input of {leader} in this pass, of {self._leaders[name]} before; "
                     "calibration needs a model whose layers are wired alike for every batch."
                 )
             if leader == name:
@@ -67,7 +68,10 @@ class GramCollector:
 
     @torch.no_grad()
     def _add(self, name: str, source: Tensor) -> None:
-        rows = source.detach()[self._keep.bool()] if self._keeps(source) else source.detach().flatten(0, -2)
+        keep, rows = self._keep, source.detach()
+        if keep is not None and keep.shape == rows.shape[:-1]:
+            rows = rows[keep.bool()]
+        rows = rows.flatten(0, -2)
         if name not in self._sums:
             width = source.shape[-1]
             self._sums[name], self._rows[name] = torch.zeros(width, width, device=source.device), 0
@@ -75,6 +79,3 @@ class GramCollector:
             rows = rows.float()
             self._sums[name].addmm_(rows.T, rows)
         self._rows[name] += len(rows)
-
-    def _keeps(self, source: Tensor) -> bool:
-        return self._keep is not None and self._keep.shape == source.shape[:-1]

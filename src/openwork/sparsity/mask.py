@@ -15,9 +15,8 @@ _COMPARED_GROUP = 8
 def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
     """The mask of `pattern` that keeps the most energy, sum of w^2, of `weight`.
 
-    weight: floating point [out, in]. Returns bool [out, in]; in every group exactly N positions are kept, on a tie
-    the first ones. Raises ValueError for another shape, an empty weight, NaN or infinity.
-    """
+    weight: floating point [out, in]. Returns bool [out, in]; in every group exactly N positions are kept, on
+    a tie the first ones. Raises ValueError for another shape, an empty weight, NaN or infinity."""
     check_weight(weight)
     return best_mask(weight.detach().float().square(), pattern)
 
@@ -42,8 +41,8 @@ def check_weight(weight: Tensor, name: str = "A weight") -> None:
     if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
         row, column = (~torch.isfinite(weight)).nonzero()[0].tolist()
         raise ValueError(
-            f"{name} holds {weight[row, column].item()} at row {row}, column {column}; weights must be finite "
-            "before they are pruned."
+            f"{name} holds {weight[row, column].item()} at row {row}, column {column}; weights must be "
+            "finite before they are pruned."
         )
 
 
@@ -51,9 +50,9 @@ def _best_groups(scores: Tensor, pattern: GroupPattern) -> Tensor:
     rows, columns = scores.shape
     shared = pattern.shared
     if shared > 1:
-        scores = functional.pad(scores, (0, 0, 0, -rows % shared)).unflatten(0, (-1, shared)).sum(dim=1)
+        scores = functional.pad(scores, (0, 0, 0, -rows % shared)).reshape(-1, shared, columns).sum(dim=1)
     scores = functional.pad(scores, (0, -columns % pattern.group), value=-1.0)
-    kept = _keep_best(scores.unflatten(1, (-1, pattern.group)), pattern.kept).flatten(1)[:, :columns]
+    kept = _keep_best(scores.reshape(len(scores), -1, pattern.group), pattern.kept).flatten(1)[:, :columns]
     return kept.repeat_interleave(shared, dim=0)[:rows] if shared > 1 else kept
 
 
@@ -76,7 +75,8 @@ def _keep_best(scores: Tensor, keep: int) -> Tensor:
 def _best_blocks(scores: Tensor, pattern: BlockPattern) -> Tensor:
     rows, columns = scores.shape
     padded = functional.pad(scores, (0, -columns % pattern.columns, 0, -rows % pattern.rows))
-    blocks = padded.unflatten(0, (-1, pattern.rows)).unflatten(2, (-1, pattern.columns)).sum(dim=(1, 3))
+    high, wide = padded.shape[0] // pattern.rows, padded.shape[1] // pattern.columns
+    blocks = padded.reshape(high, pattern.rows, wide, pattern.columns).sum(dim=(1, 3))
     kept = torch.ones(blocks.numel(), dtype=torch.bool, device=scores.device)
     kept[blocks.flatten().argsort(stable=True)[: pattern.zero_blocks(blocks.numel())]] = False
     kept = kept.view(blocks.shape).repeat_interleave(pattern.rows, 0).repeat_interleave(pattern.columns, 1)

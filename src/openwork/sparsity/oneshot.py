@@ -1,18 +1,21 @@
-"""One-shot pruning of a whole model: block after block, each calibrated on what the pruned blocks before it give.
+"""One-shot pruning of a whole model: block after block, each calibrated on what the pruned blocks before it
+give.
 
-Source of the order: Frantar & Alistarh 2023, "SparseGPT". Only one block's second moments are in memory at a time.
-"""
+Source of the order: Frantar & Alistarh 2023, "SparseGPT". Only one block's second moments are in memory at a
+time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from openwork.precision import bfloat16_is_faster
 from openwork.progress import Advance
 from openwork.sparsity.gram import GramCollector
 from openwork.sparsity.pattern import Pattern
@@ -25,13 +28,15 @@ Batch = tuple[Any, ...]
 class Calibration:
     """Inputs that stand for what the model will see.
 
-    batches: each the positional arguments of one forward pass. keep: gives, for a batch, which rows count (for token
-    models the attention mask, [batch, length]); None counts all. damping: see `reconstruct`.
+    batches: each the positional arguments of one forward pass. keep: gives, for a batch, which rows count (for
+    token models the attention mask, [batch, length]); None counts all. damping: see `reconstruct`. bfloat16: run
+    the forward passes in bfloat16, second moments stay in float32; None measures whether that is faster here.
     """
 
     batches: Sequence[Batch]
     keep: Callable[[Batch], Tensor] | None = None
     damping: float = 0.01
+    bfloat16: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.batches:
@@ -66,16 +71,16 @@ def reconstruct_model(
 ) -> dict[str, Reconstructed]:
     """Prune `layers` of `model` in place, by `reconstruct`, and return each layer's result.
 
-    `advance` is told after each block how many layers are done. Layers outside the model's chain of blocks are pruned
-    after it, all calibrated by the same passes.
-    """
+    `advance` is told after each block how many layers are done. Layers outside the model's chain of blocks
+    are pruned after it, all calibrated by the same passes."""
     results: dict[str, Reconstructed] = {}
 
     def prune(collector: GramCollector) -> None:
         results.update(_prune_groups(layers, collector, pattern, calibration.damping))
         advance(len(results), next(reversed(results), ""))
 
-    with _evaluating(model):
+    bfloat16 = bfloat16_is_faster() if calibration.bfloat16 is None else calibration.bfloat16
+    with _evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         blocks = find_blocks(model, layers, calibration.batches[0])
         if blocks:
             _prune_chain(model, blocks, layers, calibration, prune)
@@ -153,9 +158,9 @@ def _first_call(model: nn.Module, block: nn.Module, batch: Batch, calibration: C
 def find_blocks(model: nn.Module, layers: Mapping[str, nn.Linear], batch: Batch) -> list[nn.Module]:
     """The chain of blocks that holds most of `layers`, first to last; empty if there is none.
 
-    A chain is a ModuleList or Sequential with two or more children that hold such layers, where in one pass of
-    `batch` each child runs once, takes the tensor that the one before it returned, and shares its other arguments.
-    """
+    A chain is a ModuleList or Sequential with two or more children that hold such layers, where in one pass
+    of `batch` each child runs once, takes the tensor that the one before it returned, and shares its other
+    arguments."""
     wanted = {id(layer) for layer in layers.values()}
 
     def held(module: nn.Module) -> int:
@@ -187,7 +192,7 @@ def _is_chain(model: nn.Module, blocks: Sequence[nn.Module], batch: Batch) -> bo
         call[1] for call in calls
     ):
         return False
-    return all(_follows(before, after) for before, after in zip(calls, calls[1:], strict=False))
+    return all(_follows(before, after) for before, after in pairwise(calls))
 
 
 def _follows(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:

@@ -2,14 +2,13 @@
 
 A pattern is a pure value with a text form. The grammar, over a weight [out, in]:
 
-    pattern  = N ":" M [ "@" V ]      N kept of every M consecutive input channels, one mask shared by V adjacent outputs
-             | R "x" C ":" Z          blocks of R outputs x C inputs live or die together; at least the fraction Z is zero
+    pattern  = N ":" M [ "@" V ] N kept of every M consecutive input channels, one mask for V adjacent outputs
+             | R "x" C ":" Z     blocks of R outputs x C inputs live or die together, at least Z of them zero
     N, M, V, R, C = positive integers, N < M;  Z = a decimal fraction, 0 < Z < 1
 
-N:M counts the weights that are *kept*, as NVIDIA does. A last group or block that is cut short by the weight's edge counts
-as padded with zeros. Sources: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks" (2:4); Intel Neural
-Compressor (block patterns).
-"""
+N:M counts the weights that are *kept*, as NVIDIA does. A last group or block that is cut short by the
+weight's edge counts as padded with zeros. Sources: Mishra et al. 2021, "Accelerating Sparse Deep Neural
+Networks" (2:4); Intel Neural Compressor (block patterns)."""
 
 from __future__ import annotations
 
@@ -25,16 +24,19 @@ if TYPE_CHECKING:
 _GROUPS = re.compile(r"(\d{1,9}):(\d{1,9})(?:@(\d{1,9}))?", re.ASCII)
 _BLOCKS = re.compile(r"(\d{1,9})x(\d{1,9}):(\d{0,9}\.?\d{0,9})", re.ASCII)
 
-_GRAMMAR = 'write it as "N:M" (like "2:4"), "N:M@V" (like "2:4@2") or "RxC:Z" (like "4x1:0.8", or "1x1:0.9" for unstructured)'
+_GRAMMAR = (
+    'write it as "N:M" (like "2:4"), "N:M@V" (like "2:4@2") or "RxC:Z" (like "4x1:0.8", or "1x1:0.9" for '
+    "unstructured)"
+)
 
 
 @dataclass(frozen=True)
 class Violation:
     """One place where a weight breaks its pattern.
 
-    row, group: first output channel and number of the group along the input channels, both from 0; None where the
-    pattern speaks of the layer as a whole. kept, allowed: non-zero positions (N:M) or blocks (RxC) found and permitted.
-    """
+    row, group: first output channel and number of the group along the input channels, both from 0; None where
+    the pattern speaks of the layer as a whole. kept, allowed: non-zero positions (N:M) or blocks (RxC) found
+    and permitted."""
 
     pattern: str
     row: int | None
@@ -45,11 +47,13 @@ class Violation:
     def __str__(self) -> str:
         if self.row is None:
             return f"{self.kept} blocks are non-zero where {self.pattern} allows {self.allowed}"
-        return f"row {self.row}, group {self.group}: {self.kept} non-zero weights where {self.pattern} allows {self.allowed}"
+        place = f"row {self.row}, group {self.group}"
+        return f"{place}: {self.kept} non-zero weights where {self.pattern} allows {self.allowed}"
 
 
 class Pattern(ABC):
-    """Which weights may be non-zero; `Pattern.parse(text)` makes one and `str(pattern)` gives the text back."""
+    """Which weights may be non-zero; `Pattern.parse(text)` makes one and `str(pattern)` gives the text
+    back."""
 
     @staticmethod
     def parse(text: str) -> Pattern:
@@ -86,7 +90,8 @@ class Pattern(ABC):
 
 @dataclass(frozen=True)
 class GroupPattern(Pattern):
-    """N:M@V: `kept` of every `group` consecutive input channels, one mask for `shared` adjacent output channels."""
+    """N:M@V: `kept` of every `group` consecutive input channels, one mask for `shared` adjacent output
+    channels."""
 
     kept: int
     group: int
@@ -119,8 +124,8 @@ class GroupPattern(Pattern):
         import numpy as np
 
         used = _padded(_matrix(weight) != 0, self.shared, self.group)
-        used = used.reshape(used.shape[0] // self.shared, self.shared, -1, self.group).any(axis=1)
-        counts = used.sum(axis=2)
+        grouped = used.reshape(used.shape[0] // self.shared, self.shared, -1, self.group)
+        counts = grouped.any(axis=1).sum(axis=2)
         return [
             Violation(str(self), int(row) * self.shared, int(group), int(counts[row, group]), self.kept)
             for row, group in np.argwhere(counts > self.kept)[:limit]
@@ -129,7 +134,8 @@ class GroupPattern(Pattern):
 
 @dataclass(frozen=True)
 class BlockPattern(Pattern):
-    """RxC:Z: blocks of `rows` x `columns` weights live or die together and at least the fraction `fraction` is zero."""
+    """RxC:Z: blocks of `rows` x `columns` weights live or die together and at least the fraction `fraction`
+    is zero."""
 
     rows: int
     columns: int
@@ -167,14 +173,15 @@ _CANDIDATES = tuple(
     for shared in (4, 2, 1)
 )
 CANDIDATES = tuple(sorted(_CANDIDATES, key=lambda pattern: (pattern.density, -pattern.shared, pattern.group)))
-"""The patterns that `detect` tries, in its order: fewest weights first, then the widest sharing, then the shortest group."""
+"""The patterns that `detect` tries, in its order: fewest weights first, then the widest sharing, then the
+shortest group."""
 
 
 def detect(weight: np.ndarray) -> Pattern | None:
     """The sparsest pattern of `CANDIDATES` that weight [out, in] satisfies, or None.
 
-    A candidate whose group or sharing is wider than the weight is not tried: every weight would satisfy it by its padding.
-    """
+    A candidate whose group or sharing is wider than the weight is not tried: every weight would satisfy it by
+    its padding."""
     rows, columns = _matrix(weight).shape
     fitting = (p for p in CANDIDATES if p.group <= columns and p.shared <= rows)
     return next((pattern for pattern in fitting if pattern.holds(weight)), None)

@@ -23,14 +23,13 @@ MASK = "weight_mask"
 class Pruner:
     """Prunes the eligible linear layers of a model to one pattern.
 
-    Each eligible layer gets a boolean buffer `weight_mask` (true = kept, at first all true) that travels in the model's
-    `state_dict`. To go on with a pruned model, make the pruner on the same architecture and load the state: weights and
-    masks come back, and `verify` tells whether they fit each other and the pattern.
+    Each eligible layer gets a boolean buffer `weight_mask` (true = kept, at first all true) that travels in
+    the model's `state_dict`. To go on with a pruned model, make the pruner on the same architecture and load
+    the state: weights and masks come back, and `verify` tells whether they fit each other and the pattern.
 
-    model: changed in place. pattern: a `Pattern` or its text. include, exclude: shell-style patterns of module names.
-    table: one row per layer with its eligibility and, where it is not eligible, the reason.
-    Raises ValueError for an odd pattern or if no layer is eligible.
-    """
+    model: changed in place. pattern: a `Pattern` or its text. include, exclude: shell-style patterns of
+    module names. table: one row per layer with its eligibility and, where it is not eligible, the reason.
+    Raises ValueError for an odd pattern or if no layer is eligible."""
 
     def __init__(
         self,
@@ -67,12 +66,11 @@ class Pruner:
     ) -> dict[str, float]:
         """Choose the masks, zero what they drop, and return each layer's error.
 
-        method: "magnitude" keeps the largest weights. "sparsegpt" keeps and adapts those that best rebuild each
-        layer's output on `calibration`. progress: show a bar on the standard error stream.
-        The error is the lost fraction of the layer's output energy on the calibration inputs, or of the weight's
-        energy for "magnitude". Where anything fails, the model is left as it was.
-        Raises ValueError for weights that are NaN or infinite, a missing calibration, or an unknown method.
-        """
+        method: "magnitude" keeps the largest weights. "sparsegpt" keeps and adapts those that best rebuild
+        each layer's output on `calibration`. progress: show a bar on the standard error stream. The error is
+        the lost fraction of the layer's output energy on the calibration inputs, or of the weight's energy
+        for "magnitude". Where anything fails, the model is left as it was. Raises ValueError for weights that
+        are NaN or infinite, a missing calibration, or an unknown method."""
         for name, layer in self.layers.items():
             check_weight(layer.weight, f"The weight of {name}")
         if method not in ("magnitude", "sparsegpt"):
@@ -101,12 +99,13 @@ class Pruner:
     def attach(self, optimizer: torch.optim.Optimizer) -> RemovableHandle:
         """Hold the masks after each step of `optimizer`; `.remove()` on what is returned lets go.
 
-        Raises ValueError if the optimizer trains none of the pruned weights, which is most often another model's.
-        """
+        Raises ValueError if the optimizer trains none of the pruned weights, which is most often another
+        model's."""
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if not any(id(layer.weight) in trained for layer in self.layers.values()):
             raise ValueError(
-                "The optimizer trains none of the pruned weights; build it from the parameters of the pruner's model."
+                "The optimizer trains none of the pruned weights; build it from the parameters "
+                "of the pruner's model."
             )
         hold: Callable[..., None] = lambda *_: self.apply()  # noqa: E731
         return optimizer.register_step_post_hook(hold)
@@ -123,15 +122,16 @@ class Pruner:
                 found.append(f"The mask of {name} breaks its pattern: {violation}.")
             for row, column in ((weight != 0) & ~mask).nonzero()[:3].tolist():
                 found.append(
-                    f"The weight of {name} is {weight[row, column].item():g} at row {row}, column {column}, where its "
-                    f"mask drops it{self._group_of(column)}."
+                    f"The weight of {name} is {weight[row, column].item():g} at row {row}, column {column}, "
+                    f"where its mask drops it{self._group_of(column)}."
                 )
             if not torch.isfinite(weight).all():
                 found.append(f"The weight of {name} holds NaN or infinity.")
         return found
 
     def verify(self) -> None:
-        """Raise ValueError, naming layer, row and group, unless every mask and every weight keeps its rule."""
+        """Raise ValueError, naming layer, row and group, unless every mask and every weight keeps its
+        rule."""
         found = self.faults()
         if found:
             more = f" And {len(found) - 5} more." if len(found) > 5 else ""

@@ -1,11 +1,11 @@
 """One-shot pruning of one layer by second-order reconstruction.
 
-The weights that stay are changed so that the layer's output on calibration inputs stays as near as possible to what it
-was: minimise tr((W' - W) H (W' - W)^T), H = X^T X, over W' that keeps to the pattern. The columns are swept from left to
-right as in SparseGPT (Frantar & Alistarh 2023, section 3.3, lazy batch updates section 3.3.2), with one difference:
-a group's weights are not judged one by one but eliminated one after the other, each with its exact effect on the others
-of its group (optimal brain surgeon, Hassibi & Stork 1993), and all of a group's removals are compensated jointly.
-"""
+The weights that stay are changed so that the layer's output on calibration inputs stays as near as possible
+to what it was: minimise tr((W' - W) H (W' - W)^T), H = X^T X, over W' that keeps to the pattern. The columns
+are swept from left to right as in SparseGPT (Frantar & Alistarh 2023, section 3.3, lazy batch updates section
+3.3.2), with one difference: a group's weights are not judged one by one but eliminated one after the other,
+each with its exact effect on the others of its group (optimal brain surgeon, Hassibi & Stork 1993), and all
+of a group's removals are compensated jointly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
 
 # Columns whose updates of everything to their right are collected into one product.
 _PANEL = 128
-# Elements of the inverse Hessians that one elimination works on: 1 MiB of float32, which stays in the L2 cache.
+# Elements of the inverse Hessians that one elimination works on: 1 MiB of float32, which stays in the L2
+# cache.
 _CHUNK = 1 << 18
 
 
@@ -28,9 +29,9 @@ _CHUNK = 1 << 18
 class Reconstructed:
     """A pruned weight.
 
-    weight: f32 [out, in], zero where not kept. mask: bool [out, in]. error: what the layer's output on the calibration
-    inputs lost, as a fraction of its energy: tr(D H D^T) / tr(W H W^T), D the change of the weight.
-    """
+    weight: f32 [out, in], zero where not kept. mask: bool [out, in]. error: what the layer's output on the
+    calibration inputs lost, as a fraction of its energy: tr(D H D^T) / tr(W H W^T), D the change of the
+    weight."""
 
     weight: Tensor
     mask: Tensor
@@ -40,10 +41,10 @@ class Reconstructed:
 def reconstruct(weight: Tensor, gram: Tensor, pattern: Pattern, damping: float = 0.01) -> Reconstructed:
     """Prune `weight` to `pattern` and adapt what stays to the inputs that `gram` sums up.
 
-    weight: floating point [out, in]. gram: [in, in], X^T X (any positive multiple) of the layer's inputs X [rows, in].
-    damping: added to the diagonal of gram, as a fraction of its mean; larger trusts the calibration less.
-    Raises ValueError for shapes that do not fit, NaN or infinity, an all-zero gram, damping that is not positive.
-    """
+    weight: floating point [out, in]. gram: [in, in], X^T X (any positive multiple) of the layer's inputs X
+    [rows, in]. damping: added to the diagonal of gram, as a fraction of its mean; larger trusts the
+    calibration less. Raises ValueError for shapes that do not fit, NaN or infinity, an all-zero gram, damping
+    that is not positive."""
     check_weight(weight)
     original = weight.detach().float()
     inverse_root = _inverse_root(_damped(gram, original.shape[1], damping)).float()
@@ -68,8 +69,8 @@ def output_error(weight: Tensor, pruned: Tensor, gram: Tensor) -> float:
 def _damped(gram: Tensor, columns: int, damping: float) -> Tensor:
     if gram.shape != (columns, columns):
         raise ValueError(
-            f"The gram matrix of a layer with {columns} input channels must have the shape [{columns}, {columns}], "
-            f"but it has {list(gram.shape)}."
+            f"The gram matrix of a layer with {columns} input channels must have the shape "
+            f"[{columns}, {columns}], but it has {list(gram.shape)}."
         )
     if not damping > 0:
         raise ValueError(f"damping must be positive, but it is {damping}.")
@@ -85,13 +86,13 @@ def _damped(gram: Tensor, columns: int, damping: float) -> Tensor:
 def _inverse_root(hessian: Tensor) -> Tensor:
     """The upper triangular U with U^T U = hessian^-1.
 
-    For every i, U[i:, i:]^T U[i:, i:] is the inverse of hessian[i:, i:], which is what a sweep from the left needs.
-    U is the inverse of the upper R with R R^T = hessian, and R is the Cholesky factor of the reversed matrix, reversed.
-    """
+    For every i, U[i:, i:]^T U[i:, i:] is the inverse of hessian[i:, i:], which is what a sweep from the left
+    needs. U is the inverse of the upper R with R R^T = hessian, and R is the Cholesky factor of the reversed
+    matrix, reversed."""
     upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    return torch.linalg.solve_triangular(
-        upper, torch.eye(len(upper), dtype=upper.dtype, device=upper.device), upper=True
-    )
+    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    inverse: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+    return inverse
 
 
 def _sweep_groups(weight: Tensor, inverse_root: Tensor, pattern: GroupPattern) -> tuple[Tensor, Tensor]:
@@ -115,18 +116,18 @@ def _sweep_groups(weight: Tensor, inverse_root: Tensor, pattern: GroupPattern) -
 def _eliminate(weight: Tensor, inverse: Tensor, pattern: GroupPattern) -> tuple[Tensor, Tensor]:
     """Remove the weights of one group [out, M] that cost least, one by one, and adapt those that stay."""
     rows, width = weight.shape
-    grouped = functional.pad(weight, (0, 0, 0, -rows % pattern.shared)).unflatten(0, (-1, pattern.shared))
-    parts = [
-        _eliminate_chunk(chunk.clone(), inverse, width - pattern.kept)
-        for chunk in grouped.split(max(1, _CHUNK // (width * width)))
-    ]
+    grouped = functional.pad(weight, (0, 0, 0, -rows % pattern.shared)).reshape(-1, pattern.shared, width)
+    size = max(1, _CHUNK // (width * width))
+    chunks = [grouped[i : i + size].clone() for i in range(0, len(grouped), size)]
+    parts = [_eliminate_chunk(chunk, inverse, width - pattern.kept) for chunk in chunks]
     adapted = torch.cat([part for part, _ in parts]).flatten(0, 1)[:rows]
     kept = torch.cat([part for _, part in parts]).repeat_interleave(pattern.shared, dim=0)[:rows]
     return adapted, kept
 
 
 def _eliminate_chunk(weight: Tensor, inverse: Tensor, removals: int) -> tuple[Tensor, Tensor]:
-    """weight [g, V, m]; inverse [m, m]. The weight with `removals` columns at zero for each g, and the kept [g, m]."""
+    """weight [g, V, m]; inverse [m, m]. The weight with `removals` columns at zero for each g, and the kept
+    [g, m]."""
     removed = torch.zeros(weight.shape[0], weight.shape[2], dtype=torch.bool, device=weight.device)
     inverses = inverse.expand(weight.shape[0], -1, -1)
     rows = torch.arange(weight.shape[0], device=weight.device)
