@@ -28,9 +28,9 @@ Batch = tuple[Any, ...]
 class Calibration:
     """Inputs that stand for what the model will see.
 
-    batches: each the positional arguments of one forward pass. keep: gives, for a batch, which rows count (for
-    token models the attention mask, [batch, length]); None counts all. damping: see `reconstruct`. bfloat16: run
-    the forward passes in bfloat16, second moments stay in float32; None measures whether that is faster here.
+    batches: each the positional arguments of one forward pass. keep: gives, for a batch, which rows count
+    (for token models the attention mask, [batch, length]); None counts all. damping: see `reconstruct`.
+    bfloat16: run the forward passes in bfloat16; None measures whether that is faster. Moments stay float32.
     """
 
     batches: Sequence[Batch]
