@@ -85,7 +85,9 @@ def test_the_tanh_approximation_stays() -> None:
     b = Builder(np.random.default_rng(0))
     found = one(b, b.add("Gelu", b.input("x", ["rows", 3]), approximate="tanh"), 4, 3)
     assert found.operators == ["onnx.Gelu"]
-    assert found.reasons == ["it is the tanh approximation of GELU, which is another function than the exact one"]
+    assert found.reasons == [
+        "it is the tanh approximation of GELU, which is another function than the exact one"
+    ]
 
 
 def test_erf_of_another_scale_is_no_gelu() -> None:
@@ -97,7 +99,9 @@ def test_erf_of_another_scale_is_no_gelu() -> None:
     assert_close(found, 1e-5)
 
 
-@pytest.mark.parametrize(("bounds", "operators"), [((0.0,), ["Relu"]), ((0.0, 6.0), ["onnx.Clip"]), ((0.1,), ["onnx.Clip"])])
+@pytest.mark.parametrize(
+    ("bounds", "operators"), [((0.0,), ["Relu"]), ((0.0, 6.0), ["onnx.Clip"]), ((0.1,), ["onnx.Clip"])]
+)
 def test_clip_is_relu_only_from_zero_up(bounds: tuple[float, ...], operators: list[str]) -> None:
     b = Builder(np.random.default_rng(0))
     found = one(b, b.add("Clip", b.input("x", ["rows", 3]), *(b.number(v) for v in bounds)), 4, 3)
@@ -111,7 +115,10 @@ def test_adds_of_other_shapes_stay() -> None:
     feeds = {"x": np.ones((4, 3), np.float32), "r": np.ones((1, 3), np.float32)}
     found = reduced(b.model(y=b.add("Add", x, r), z=b.add("Add", x, b.normal(3))), feeds)
     assert found.operators == ["onnx.Add", "onnx.Add"]
-    assert sorted(found.reasons) == ["its operands do not have the same known shape", "one of its operands is a constant"]
+    assert sorted(found.reasons) == [
+        "its operands do not have the same known shape",
+        "one of its operands is a constant",
+    ]
 
 
 def test_nodes_that_change_nothing_go() -> None:
@@ -142,7 +149,9 @@ def l2(b: Builder, x: str, form: str, axis: int = -1) -> str:
         norm = b.add("ReduceL2", x, axes)
     else:
         square = b.add("Mul", x, x) if form == "sqrt of mul" else b.add("Pow", x, b.number(2.0))
-        total = b.add("ReduceSumSquare", x, axes) if form == "sum square" else b.add("ReduceSum", square, axes)
+        total = (
+            b.add("ReduceSumSquare", x, axes) if form == "sum square" else b.add("ReduceSum", square, axes)
+        )
         norm = b.add("Sqrt", total)
     if form == "added":
         norm = b.add("Add", norm, b.number(1e-3))
@@ -154,7 +163,9 @@ def l2(b: Builder, x: str, form: str, axis: int = -1) -> str:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("form", ["operator", "reduce", "expand", "max", "bare", "sqrt of mul", "sqrt of pow", "sum square"])
+@pytest.mark.parametrize(
+    "form", ["operator", "reduce", "expand", "max", "bare", "sqrt of mul", "sqrt of pow", "sum square"]
+)
 def test_l2_normalize(seed: int, form: str) -> None:
     b = Builder(np.random.default_rng(seed))
     k = int(b.rng.integers(1, 50))
@@ -189,7 +200,9 @@ def pooled(b: Builder, form: str) -> str:
     reduce = "ReduceMean" if form == "means" else "ReduceSum"
     product = b.add("Mul", weights, x) if form == "weights first" else b.add("Mul", x, weights)
     total = b.add(reduce, product, axes, keepdims=0)
-    count = b.add(reduce, b.add("Sub", weights, b.number(0.5)) if form == "other count" else weights, axes, keepdims=0)
+    count = b.add(
+        reduce, b.add("Sub", weights, b.number(0.5)) if form == "other count" else weights, axes, keepdims=0
+    )
     if form != "no clip":
         count = b.add("Clip", count, b.number(1e-9))
     return b.add("Div", total, count)
@@ -277,7 +290,9 @@ def test_positions_that_do_not_begin_at_zero_are_refused() -> None:
     b = Builder(np.random.default_rng(0))
     found = reduced(b.model(y=embeddings(b, "shifted")), embedding_feeds(b, "shifted"))
     assert "EmbeddingSum" not in found.operators
-    assert any("neither rows of a table by an input nor the positions' rows" in reason for reason in found.reasons)
+    assert any(
+        "neither rows of a table by an input nor the positions' rows" in reason for reason in found.reasons
+    )
     assert_close(found, 1e-6)
 
 

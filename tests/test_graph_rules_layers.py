@@ -15,7 +15,9 @@ SCALE, POINT = 0.05, 117
 
 def sizes(rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Batch, length, and the input and output channels of a layer."""
-    return tuple(int(v) for v in (rng.integers(1, 4), rng.integers(1, 6), rng.integers(1, 40), rng.integers(1, 40)))  # type: ignore[return-value]
+    return tuple(
+        int(v) for v in (rng.integers(1, 4), rng.integers(1, 6), rng.integers(1, 40), rng.integers(1, 40))
+    )  # type: ignore[return-value]
 
 
 def dequantized_weight(b: Builder, k: int, n: int, form: str, dtype: type = np.int8, low: int = -127) -> str:
@@ -28,7 +30,9 @@ def dequantized_weight(b: Builder, k: int, n: int, form: str, dtype: type = np.i
     scale = b.number(0.01) if per_tensor else b.constant(scales)
     point = b.constant(np.array(offset, dtype) if per_tensor else np.full(n, offset, dtype))
     if form in ("transposed after", "rows"):
-        made = b.add("DequantizeLinear", b.constant(values.T.astype(dtype), "layer.weight"), scale, point, axis=0)
+        made = b.add(
+            "DequantizeLinear", b.constant(values.T.astype(dtype), "layer.weight"), scale, point, axis=0
+        )
         return made if form == "rows" else b.add("Transpose", made, perm=[1, 0])
     source = b.constant(values.astype(dtype), "layer.weight")
     return b.add("DequantizeLinear", source, scale, point, axis=-1 if form == "last axis" else 1)
@@ -46,7 +50,11 @@ def quantized_layer(seed: int, form: str, **options: Any) -> tuple[Reduced, int]
     read = b.round_trip(x, SCALE, point, dtype)
     weight = dequantized_weight(b, k, n, form, options.get("w_dtype", np.int8), options.get("low", -127))
     bias = b.normal(n, name="layer.bias")
-    y = b.add("Gemm", read, weight, bias, transB=1) if rows else b.add("Add", bias, b.add("MatMul", read, weight))
+    y = (
+        b.add("Gemm", read, weight, bias, transB=1)
+        if rows
+        else b.add("Add", bias, b.add("MatMul", read, weight))
+    )
     feeds = {"x": b.rng.standard_normal(shape).astype(np.float32)}
     return reduced(b.model(y=y), feeds), k
 
@@ -117,7 +125,11 @@ def test_qlinear_matmul_is_a_linear_with_a_quantized_output() -> None:
     b = Builder(np.random.default_rng(5))
     x, y_scale = b.input("x", ["rows", 16]), 0.03
     q, out = b.quantizer(SCALE, POINT), b.quantizer(y_scale, 90)
-    weight = b.constant(b.rng.integers(-127, 128, (16, 6)).astype(np.int8)), b.number(0.002), b.constant(np.int8(0))
+    weight = (
+        b.constant(b.rng.integers(-127, 128, (16, 6)).astype(np.int8)),
+        b.number(0.002),
+        b.constant(np.int8(0)),
+    )
     product = b.add("QLinearMatMul", b.add("QuantizeLinear", x, *q), *q, *weight, *out)
     found = reduced(b.model(y=product), {"x": b.rng.standard_normal((40, 16)).astype(np.float32)})
     assert found.operators == ["Quantize", "Linear"]
@@ -244,8 +256,12 @@ def test_quantizers_without_a_native_form_stay_with_their_reasons() -> None:
 def test_equal_quantizers_of_one_value_are_shared() -> None:
     b = Builder(np.random.default_rng(3))
     x = b.input("x", ["rows", 8])
-    products = [b.add("MatMul", b.round_trip(x, SCALE, POINT), dequantized_weight_named(b, name)) for name in "ab"]
-    found = reduced(b.model(y=products[0], z=products[1]), {"x": b.rng.standard_normal((2, 8)).astype(np.float32)})
+    products = [
+        b.add("MatMul", b.round_trip(x, SCALE, POINT), dequantized_weight_named(b, name)) for name in "ab"
+    ]
+    found = reduced(
+        b.model(y=products[0], z=products[1]), {"x": b.rng.standard_normal((2, 8)).astype(np.float32)}
+    )
     assert found.operators == ["Quantize", "Linear", "Linear"]
     assert_close(found, 1e-5)
 

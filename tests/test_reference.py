@@ -116,7 +116,9 @@ def test_exp_is_within_its_bound() -> None:
     x = np.linspace(-87, 88, 200_001).astype(F32)
     exact = np.exp(x.astype(np.float64))
     assert (np.abs(binary32.exp(x) - exact) / exact).max() < 2e-7
-    assert binary32.exp(np.array([-1000, 1000], F32)).tolist() == binary32.exp(np.array([-87, 88], F32)).tolist()
+    assert (
+        binary32.exp(np.array([-1000, 1000], F32)).tolist() == binary32.exp(np.array([-87, 88], F32)).tolist()
+    )
 
 
 def test_gelu_is_within_its_bound() -> None:
@@ -210,7 +212,9 @@ def test_embedding_sum_adds_in_order_and_refuses_unknown_ids() -> None:
     ids, types = np.array([[1, 9, 0]]), np.array([[0, 1, 1]])
     y = reference.embedding_sum(ids, types, word, position, kind, {})
     assert np.array_equal(y, (word[ids] + kind[types]) + position[:3])
-    assert np.array_equal(reference.embedding_sum(ids, None, word, position, None, {}), word[ids] + position[:3])
+    assert np.array_equal(
+        reference.embedding_sum(ids, None, word, position, None, {}), word[ids] + position[:3]
+    )
     with pytest.raises(ModelError, match=r"ids must lie in \[0, 9\].* reach from 0 to 10"):
         reference.embedding_sum(np.array([[0, 10]]), None, word, position, None, {})
     with pytest.raises(ModelError, match="has 7 tokens, but the model has only 6 positions"):
