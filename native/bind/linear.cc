@@ -60,7 +60,8 @@ nb::object linear(const Array<uint8_t, 2>& x, const Weights& weights, const Floa
   e.x_zero_point = x_zero_point;
   e.activation = activation_named(activation);
   e.quantized = y_scale.has_value();
-  if (y_scale) e.quantizer = {1.0f / *y_scale, y_zero_point};
+  if (y_scale) e.inverse_scale.assign(static_cast<size_t>(s.n), 1.0f / *y_scale);
+  e.y_zero_point = y_zero_point;
   AlignedBuffer y(s.rows * s.n * (e.quantized ? 1 : 4));
   {
     const nb::gil_scoped_release no_gil;
@@ -86,9 +87,9 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weight
 
 void bind_linear(nb::module_& m) {
   nb::class_<PackedWeights>(m, "PackedWeights", "INT8 weights in the form that a kernel reads, for one instruction set.")
-      .def_static("dense", &pack_dense, nb::arg("weight"), nb::arg("isa"),
+      .def_static("dense", &pack_dense, nb::arg("weight").noconvert(), nb::arg("isa"),
                   "Packs s8 `weight` [N, K], values in [-127, 127]. Raises ValueError for anything else.")
-      .def_static("sparse", &pack_sparse, nb::arg("values"), nb::arg("indices"), nb::arg("kept"), nb::arg("group"), nb::arg("k"),
+      .def_static("sparse", &pack_sparse, nb::arg("values").noconvert(), nb::arg("indices").noconvert(), nb::arg("kept"), nb::arg("group"), nb::arg("k"),
                   nb::arg("form"), nb::arg("isa"),
                   "Packs the canonical compressed form of docs/program.md: s8 `values` [N, ceil(k / group) * kept] and the\n"
                   "bit fields `indices` u8 [N, bytes]. Raises ValueError where `form` does not take the pattern.")
@@ -98,8 +99,8 @@ void bind_linear(nb::module_& m) {
       .def_prop_ro("k", &PackedWeights::k, "Input channels.")
       .def_prop_ro("isa", [](const PackedWeights& w) { return w.table().isa; }, "The instruction set.");
 
-  m.def("linear", &linear, nb::arg("x"), nb::arg("weights"), nb::arg("scale"), nb::arg("bias") = nb::none(),
-        nb::arg("x_zero_point") = 0, nb::arg("activation") = "none", nb::arg("residual") = nb::none(),
+  m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("bias").noconvert() = nb::none(),
+        nb::arg("x_zero_point") = 0, nb::arg("activation") = "none", nb::arg("residual").noconvert() = nb::none(),
         nb::arg("y_scale") = nb::none(), nb::arg("y_zero_point") = 0, nb::arg("threads") = 1,
         "One INT8 product with its epilogue (docs/arithmetic.md, \"Linear, INT8\"): u8 `x` [R, K] to [R, N] of f32, or of u8\n"
         "where `y_scale` is given. `scale` f32 [N] is x_scale * weight_scale. Raises ValueError for shapes that do not fit.");

@@ -14,15 +14,15 @@ void add_embedding_sum(Program& p, const std::string& name, int ids, int type_id
 }
 
 void add_layer_norm(Program& p, const std::string& name, int x, int y, int yq, const Floats1& gamma, const Floats1& beta,
-                    float epsilon, float y_scale, int y_zero_point) {
-  p.layer_norm(name, {x, y, yq, tensor(gamma), tensor(beta), epsilon, {y_scale, y_zero_point}});
+                    float epsilon, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier) {
+  p.layer_norm(name, {x, y, yq, tensor(gamma), tensor(beta), epsilon, {{y_scale, y_zero_point}, tensor(y_multiplier)}});
 }
 
 void add_linear(Program& p, const std::string& name, int x, int residual, int y, const std::vector<Weights>& weights,
                 const std::vector<int64_t>& max_rows, const Floats1& scale, const std::optional<Floats1>& bias, int x_zero_point,
-                const std::string& activation, float y_scale, int y_zero_point) {
+                const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier) {
   p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point, activation_named(activation),
-                  {y_scale, y_zero_point}});
+                  {{y_scale, y_zero_point}, tensor(y_multiplier)}});
 }
 
 void add_linear_float(Program& p, const std::string& name, int x, int residual, int y, const Floats2& weight,
@@ -70,17 +70,18 @@ std::vector<std::tuple<std::string, double, int64_t>> profile(Context& context) 
 }
 
 void bind_steps(nb::class_<Program>& c) {
-  c.def("embedding_sum", &add_embedding_sum, nb::arg("name"), nb::arg("ids"), nb::arg("type_ids"), nb::arg("out"), nb::arg("word"),
-        nb::arg("position"), nb::arg("type").none(), "(word[id] + type[t]) + position[l]; `type_ids` -1 goes with `type` None.");
-  c.def("layer_norm", &add_layer_norm, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("yq"), nb::arg("gamma"),
-        nb::arg("beta"), nb::arg("epsilon"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
-        "Layer norm to f32 `y`, u8 `yq`, or both; -1 is absent.");
+  c.def("embedding_sum", &add_embedding_sum, nb::arg("name"), nb::arg("ids"), nb::arg("type_ids"), nb::arg("out"), nb::arg("word").noconvert(),
+        nb::arg("position").noconvert(), nb::arg("type").none().noconvert(), "(word[id] + type[t]) + position[l]; `type_ids` -1 goes with `type` None.");
+  c.def("layer_norm", &add_layer_norm, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("yq"), nb::arg("gamma").noconvert(),
+        nb::arg("beta").noconvert(), nb::arg("epsilon"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(),
+        "Layer norm to f32 `y`, u8 `yq`, or both; -1 is absent. `y_multiplier` [N] scales each channel of `yq` before it is\n"
+        "quantized.");
   c.def("linear", &add_linear, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"),
-        nb::arg("max_rows"), nb::arg("scale"), nb::arg("bias").none(), nb::arg("x_zero_point"), nb::arg("activation"),
-        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
-        "INT8 product. weights[i] serves up to max_rows[i] rows; the last entry of max_rows is -1: any number.");
-  c.def("linear_float", &add_linear_float, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weight"),
-        nb::arg("bias").none(), nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
+        nb::arg("max_rows"), nb::arg("scale").noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("activation"),
+        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(),
+        "INT8 product. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows; the last entry of max_rows is -1: any number.");
+  c.def("linear_float", &add_linear_float, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weight").noconvert(),
+        nb::arg("bias").none().noconvert(), nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
         "FP32 product with `weight` [N, K].");
   c.def("attention", &add_attention, nb::arg("name"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask"), nb::arg("y"),
         nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,

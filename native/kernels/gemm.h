@@ -36,8 +36,9 @@ struct Epilogue {
   const float* scale = nullptr;
   const float* bias = nullptr;
   Activation activation = Activation::none;
-  bool quantized = false;  // y is u8 through `quantizer`, else float
-  Quantizer quantizer;
+  bool quantized = false;                // y is u8 through the two below, else float
+  const float* inverse_scale = nullptr;  // y_multiplier / y_scale
+  int32_t y_zero_point = 0;
 };
 
 struct GemmArgs {

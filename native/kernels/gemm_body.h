@@ -132,7 +132,8 @@ struct Finish {
   }
 
   template <bool whole>
-  [[gnu::always_inline]] static void store(const GemmArgs& a, typename V::F32 v, int64_t row, int64_t channel, int lanes) {
+  [[gnu::always_inline]] static void store(const GemmArgs& a, typename V::F32 v, typename V::F32 inverse, int64_t row, int64_t channel) {
+    const int lanes = static_cast<int>(a.n - channel);
     if constexpr (residual) {
       const float* r = a.residual + row * a.residual_stride + channel;
       v = V::add(v, whole ? V::load(r) : V::load_part(r, lanes));
@@ -140,7 +141,7 @@ struct Finish {
     const int64_t at = row * a.y_stride + channel;
     if constexpr (quantized) {
       auto* y = static_cast<uint8_t*>(a.y) + at;
-      const auto q = quantize<V>(v, a.epilogue.quantizer);
+      const auto q = quantize<V>(v, inverse, a.epilogue.y_zero_point);
       whole ? V::store_u8(y, q) : V::store_u8_part(y, q, lanes);
     } else {
       auto* y = static_cast<float*>(a.y) + at;
@@ -151,9 +152,10 @@ struct Finish {
   template <bool whole>
   [[gnu::always_inline]] static void strip(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t channel) {
     const auto scale = V::load(a.epilogue.scale + channel), bias = V::load(a.epilogue.bias + channel);
+    const auto inverse = quantized ? V::load(a.epilogue.inverse_scale + channel) : V::zero();
     for (int r = 0; r < rows; ++r, sums += V::kStrips * kStripLanes) {
       const auto v = activate(V::fma(V::to_f32(V::load_i32(sums)), scale, bias));
-      store<whole>(a, v, row + r, channel, static_cast<int>(a.n - channel));
+      store<whole>(a, v, inverse, row + r, channel);
     }
   }
 

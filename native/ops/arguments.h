@@ -30,7 +30,8 @@ struct LayerNormArgs {
   float epsilon = 0.0f;
   float* y = nullptr;     // either of the two may be null
   uint8_t* yq = nullptr;
-  Quantizer quantizer;
+  const float* inverse_scale = nullptr;  // [width], for yq: y_multiplier / y_scale
+  int32_t y_zero_point = 0;
 };
 
 // Unit: a block of kFloatRowBlock rows times kFloatStripBlock strips of 16 output channels; the strips vary fastest.

@@ -10,26 +10,38 @@ template <class V>
 struct LayerNormRow {
   using F32 = typename V::F32;
 
-  [[gnu::always_inline]] static float mean(const float* x, int64_t width) {
-    F32 sum = V::zero();
-    for (int64_t i = 0; i < width; i += kStripLanes) sum = V::add(sum, load_lanes<V>(x + i, width - i));
-    return V::reduce_add(sum) / static_cast<float>(width);
+  // Rows at once: one row's chain of additions would leave the ports idle.
+  static constexpr int kRows = 4;
+
+  template <int rows>
+  [[gnu::always_inline]] static void mean(const float* x, int64_t width, float (&result)[rows]) {
+    F32 sum[rows];
+    for (auto& s : sum) s = V::zero();
+    for (int64_t i = 0; i < width; i += kStripLanes)
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) sum[r] = V::add(sum[r], load_lanes<V>(x + r * width + i, width - i));
+    for (int r = 0; r < rows; ++r) result[r] = V::reduce_add(sum[r]) / static_cast<float>(width);
   }
 
-  [[gnu::always_inline]] static float variance(const float* x, float mean, int64_t width) {
-    const F32 m = V::set1(mean);
-    F32 sum = V::zero();
+  template <int rows>
+  [[gnu::always_inline]] static void variance(const float* x, const float (&mean)[rows], int64_t width, float (&result)[rows]) {
+    F32 m[rows], sum[rows];
+    for (int r = 0; r < rows; ++r) {
+      m[r] = V::set1(mean[r]);
+      sum[r] = V::zero();
+    }
     int64_t i = 0;
-    for (; i + kStripLanes <= width; i += kStripLanes) {
-      const F32 d = V::sub(V::load(x + i), m);
-      sum = V::fma(d, d, sum);
-    }
-    if (i < width) {
+    for (; i + kStripLanes <= width; i += kStripLanes)
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; ++r) {
+        const F32 d = V::sub(V::load(x + r * width + i), m[r]);
+        sum[r] = V::fma(d, d, sum[r]);
+      }
+    for (int r = 0; r < rows; ++r) {
       const int left = static_cast<int>(width - i);
-      const F32 d = V::fill_from(V::sub(V::load_part(x + i, left), m), left, 0.0f);
-      sum = V::fma(d, d, sum);
+      const F32 d = V::fill_from(V::sub(V::load_part(x + r * width + i, left), m[r]), left, 0.0f);
+      result[r] = V::reduce_add(V::fma(d, d, sum[r])) / static_cast<float>(width);
     }
-    return V::reduce_add(sum) / static_cast<float>(width);
   }
 
   [[gnu::always_inline]] static void write(const LayerNormArgs& a, int64_t row, float mean, float rstd) {
@@ -40,7 +52,7 @@ struct LayerNormRow {
       const F32 d = V::sub(load_lanes<V>(a.x + at + i, left), m);
       const F32 v = V::fma(V::mul(d, r), load_lanes<V>(a.gamma + i, left), load_lanes<V>(a.beta + i, left));
       if (a.y) store_lanes<V>(a.y + at + i, v, left);
-      if (a.yq) store_lanes<V>(a.yq + at + i, quantize<V>(v, a.quantizer), left);
+      if (a.yq) store_lanes<V>(a.yq + at + i, openwork::quantize<V>(v, load_lanes<V>(a.inverse_scale + i, left), a.y_zero_point), left);
     }
   }
 };
@@ -48,12 +60,13 @@ struct LayerNormRow {
 template <class V>
 void layer_norm(const LayerNormArgs& a, int64_t begin, int64_t end) {
   using Row = LayerNormRow<V>;
-  for (int64_t row = begin; row < end; ++row) {
+  cover<Row::kRows>(begin, end, [&]<int rows>(int64_t row) {
     const float* x = a.x + row * a.width;
-    const float mean = Row::mean(x, a.width);
-    const float variance = Row::variance(x, mean, a.width);
-    Row::write(a, row, mean, 1.0f / __builtin_sqrtf(variance + a.epsilon));
-  }
+    float mean[rows], variance[rows];
+    Row::mean(x, a.width, mean);
+    Row::variance(x, mean, a.width, variance);
+    for (int r = 0; r < rows; ++r) Row::write(a, row + r, mean[r], 1.0f / __builtin_sqrtf(variance[r] + a.epsilon));
+  });
 }
 
 }  // namespace openwork::ops

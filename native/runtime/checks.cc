@@ -75,4 +75,21 @@ Quantizer StepChecks::quantizer(const Value& y, const OutputQuantization& quanti
   return {1.0f / quantization.scale, quantization.zero_point};
 }
 
+std::vector<float> StepChecks::inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const {
+  const FloatTensor& multiplier = quantization.multiplier;
+  if (y.dtype != DType::u8) {
+    expect(!multiplier, "expected no y_multiplier, because the output is not quantized.");
+    return {};
+  }
+  const float inverse = quantizer(y, quantization.tensor).inverse_scale;
+  if (!multiplier) return std::vector<float>(static_cast<size_t>(n), inverse);
+  tensor(multiplier, "y_multiplier", {n});
+  std::vector<float> inverses = finite(multiplier, "y_multiplier");
+  for (float& m : inverses) {
+    positive(m, "y_multiplier");
+    m *= inverse;
+  }
+  return inverses;
+}
+
 }  // namespace openwork

@@ -32,6 +32,8 @@ class StepChecks {
   void zero_point(int number, const char* role) const;
   // Of a u8 output; a default one for f32.
   Quantizer quantizer(const Value& y, const OutputQuantization& quantization) const;
+  // The inverse scale of each of the n channels of a u8 output; empty for f32.
+  std::vector<float> inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const;
 
  private:
   const Program& program_;

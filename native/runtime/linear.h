@@ -15,7 +15,8 @@ struct LinearEpilogue {
   int x_zero_point = 0;
   Activation activation = Activation::none;
   bool quantized = false;
-  Quantizer quantizer;
+  std::vector<float> inverse_scale;  // [n], where quantized: y_multiplier / y_scale
+  int y_zero_point = 0;
 };
 
 class LinearLayer {
@@ -32,7 +33,7 @@ class LinearLayer {
  private:
   std::shared_ptr<const PackedWeights> weights_;
   std::vector<int32_t> offset_;
-  std::vector<float> scale_, bias_;
+  std::vector<float> scale_, bias_, inverse_scale_;
   Epilogue epilogue_;
 };
 

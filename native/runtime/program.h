@@ -33,6 +33,12 @@ struct OutputQuantization {
   int zero_point = 0;
 };
 
+// The same with an optional multiplier of each channel, [n]: what is quantized is y * multiplier.
+struct ChannelQuantization {
+  OutputQuantization tensor;
+  FloatTensor multiplier = {};
+};
+
 inline constexpr int kAbsent = -1;
 
 struct EmbeddingSumSpec {
@@ -43,7 +49,7 @@ struct LayerNormSpec {
   int x, y, yq;
   FloatTensor gamma, beta;
   float epsilon;
-  OutputQuantization quantization;
+  ChannelQuantization quantization;
 };
 struct LinearSpec {
   int x, residual, y;
@@ -52,7 +58,7 @@ struct LinearSpec {
   FloatTensor scale, bias;
   int x_zero_point;
   Activation activation;
-  OutputQuantization quantization;
+  ChannelQuantization quantization;
 };
 struct LinearFloatSpec {
   int x, residual, y;

@@ -48,7 +48,8 @@ LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& s, const
   e.x_zero_point = s.x_zero_point;
   e.activation = s.activation;
   e.quantized = y.dtype == DType::u8;
-  e.quantizer = check.quantizer(y, s.quantization);
+  e.inverse_scale = check.inverse_scales(y, s.quantization, n);
+  e.y_zero_point = s.quantization.tensor.zero_point;
   return e;
 }
 

@@ -42,10 +42,13 @@ void Program::layer_norm(const std::string& name, const LayerNormSpec& s) {
   check.expect(s.y != kAbsent || s.yq != kAbsent, "expected an output y, yq or both, found neither.");
   if (s.y != kAbsent) check.same_shape(check.value(s.y, "y", DType::f32), "y", x.dims);
   LayerNormArgs fixed{};
+  const auto inverse_scale = std::make_shared<std::vector<float>>();
   if (s.yq != kAbsent) {
     const Value& yq = check.value(s.yq, "yq", DType::u8);
     check.same_shape(yq, "yq", x.dims);
-    fixed.quantizer = check.quantizer(yq, s.quantization);
+    *inverse_scale = check.inverse_scales(yq, s.quantization, width);
+    fixed.inverse_scale = inverse_scale->data();
+    fixed.y_zero_point = s.quantization.tensor.zero_point;
   }
   check.tensor(s.gamma, "gamma", {width});
   check.tensor(s.beta, "beta", {width});
@@ -57,7 +60,7 @@ void Program::layer_norm(const std::string& name, const LayerNormSpec& s) {
   fixed.gamma = gamma->data();
   fixed.beta = beta->data();
 
-  add_step({name, {s.x}, {s.y, s.yq}, [this, fixed, gamma, beta, x = s.x, y = s.y, yq = s.yq](const Sizes& sizes) {
+  add_step({name, {s.x}, {s.y, s.yq}, [this, fixed, gamma, beta, inverse_scale, x = s.x, y = s.y, yq = s.yq](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     return make_work(rows, even_chunk(rows, sizes.threads), table_.layer_norm, fixed,
                      [x, y, yq](LayerNormArgs& a, const Buffers& b, int) {

@@ -43,7 +43,8 @@ class LinearTimer {
     epilogue.x_zero_point = 128;
     epilogue.activation = timing.activation;
     epilogue.quantized = timing.quantized;
-    epilogue.quantizer = {50.0f, 128};
+    epilogue.inverse_scale.assign(n_, 50.0f);
+    epilogue.y_zero_point = 128;
     for (const auto& w : weights) layers_.emplace_back(w, epilogue);
   }
 

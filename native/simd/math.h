@@ -55,7 +55,7 @@ template <class V>
   return V::add_exponent(horner<V, kExpDegree>(kExp, r), V::to_i32(n));
 }
 
-// The quantizer of one tensor: inverse scale, and the ends of the range before the zero point is added.
+// The quantizer of one tensor.
 struct Quantizer {
   float inverse_scale = 1.0f;
   int32_t zero_point = 0;
@@ -65,9 +65,14 @@ struct Quantizer {
 // conversion, where NaN passes (`min` returns its second operand), and what the conversion cannot hold becomes the least
 // integer, which the lower end takes up.
 template <class V>
+[[gnu::always_inline]] inline typename V::I32 quantize(typename V::F32 v, typename V::F32 inverse_scale, int32_t zero_point) {
+  const auto t = V::min(V::set1(static_cast<float>(255 - zero_point)), V::mul(v, inverse_scale));
+  return V::max(V::add(V::round_i32(t), V::set1_i32(zero_point)), V::zero_i32());
+}
+
+template <class V>
 [[gnu::always_inline]] inline typename V::I32 quantize(typename V::F32 v, const Quantizer& q) {
-  const auto t = V::min(V::set1(static_cast<float>(255 - q.zero_point)), V::mul(v, V::set1(q.inverse_scale)));
-  return V::max(V::add(V::round_i32(t), V::set1_i32(q.zero_point)), V::zero_i32());
+  return quantize<V>(v, V::set1(q.inverse_scale), q.zero_point);
 }
 
 }  // namespace openwork

@@ -86,7 +86,8 @@ Data make_data(const Problem& p) {
   return d;
 }
 
-constexpr float kInverseScale = 37.5f;
+// Of an output channel: each has its own, as a y_multiplier gives them.
+float inverse_scale(int64_t channel) { return 37.5f + static_cast<float>(channel % 7); }
 constexpr int kOutputZeroPoint = 119;
 
 float plain_activation(Activation a, float v) {
@@ -99,8 +100,8 @@ float plain_activation(Activation a, float v) {
   return v * std::fma(t, p, 0.5f);
 }
 
-uint8_t plain_quantize(float v) {
-  float t = std::nearbyint(v * kInverseScale);
+uint8_t plain_quantize(float v, int64_t channel) {
+  float t = std::nearbyint(v * inverse_scale(channel));
   t = t > -kOutputZeroPoint ? t : -kOutputZeroPoint;
   t = t < 255 - kOutputZeroPoint ? t : 255 - kOutputZeroPoint;
   return static_cast<uint8_t>(static_cast<int>(t) + kOutputZeroPoint);
@@ -116,7 +117,7 @@ std::vector<float> plain_linear(const Problem& p, const Data& d) {
       const auto at = static_cast<size_t>(c);
       float v = plain_activation(p.activation, std::fma(static_cast<float>(sum), d.scale[at], d.bias[at]));
       if (p.residual) v += d.residual[static_cast<size_t>(r * p.n + c)];
-      y.push_back(p.quantized ? plain_quantize(v) : v);
+      y.push_back(p.quantized ? plain_quantize(v, c) : v);
     }
   }
   return y;
@@ -124,15 +125,16 @@ std::vector<float> plain_linear(const Problem& p, const Data& d) {
 
 struct Padded {
   std::vector<int32_t> offset;
-  std::vector<float> scale, bias;
+  std::vector<float> scale, bias, inverse_scale;
 };
 
 Padded pad(const Problem& p, const Data& d, const PackedWeights& w) {
-  Padded out{std::vector<int32_t>(static_cast<size_t>(w.channels())), d.scale, d.bias};
+  Padded out{std::vector<int32_t>(static_cast<size_t>(w.channels())), d.scale, d.bias, {}};
   for (size_t c = 0; c < out.offset.size(); ++c)
     out.offset[c] = (w.table().activation_offset - p.zero_point) * w.column_sums()[c];
   out.scale.resize(out.offset.size(), 1.0f);
   out.bias.resize(out.offset.size(), 0.0f);
+  for (size_t c = 0; c < out.offset.size(); ++c) out.inverse_scale.push_back(inverse_scale(static_cast<int64_t>(c)));
   return out;
 }
 
@@ -149,7 +151,7 @@ std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeigh
   a.weights = w.view();
   a.n = p.n;
   a.epilogue = {padded.offset.data(), padded.scale.data(), padded.bias.data(), p.activation, p.quantized,
-                {kInverseScale, kOutputZeroPoint}};
+                padded.inverse_scale.data(), kOutputZeroPoint};
   if (p.residual) a.residual = reinterpret_cast<const float*>(residual.data());
   a.residual_stride = a.y_stride = p.n;
   a.y = y.data();
