@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from .files import write_json
+from .store import write_json
 
 PACKAGES = (
     "torch",
@@ -146,9 +146,9 @@ def pairs_in(module: str, source: bytes) -> Iterator[Pair]:
 
 
 def _docstrings(name: str, node: ast.AST) -> Iterator[tuple[str, str]]:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        if text := ast.get_docstring(node):
-            yield name, text
+    owners = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if isinstance(node, owners) and (text := ast.get_docstring(node)):
+        yield name, text
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _docstrings(f"{name}.{child.name}", child)

@@ -1,0 +1,80 @@
+"""The picture: latency at each shape, and what it costs in quality."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from .lineup import FP32, INT8_PEERS, OURS
+from .measuring import Race, label
+from .results import Results
+
+PEER, REFERENCE, OWN, INK = "#9aa5b1", "#cfd6dd", ("#f2b36f", "#e07b39", "#b3471b"), "#2b2f36"
+SIZE_INCHES = (13.0, 8.0)
+
+
+def draw(results: Results, target: Path) -> None:
+    """Write the chart as PNG to `target`."""
+    with pyplot.rc_context(
+        {"font.size": 10, "text.color": INK, "axes.labelcolor": INK, "font.family": "DejaVu Sans"}
+    ):
+        figure, axes = pyplot.subplots(2, 2, figsize=SIZE_INCHES, layout="constrained")
+        for axis, race in zip(axes.flat, results.races, strict=False):
+            _bars(axis, race, results)
+        _scatter(axes.flat[-1], results)
+        figure.suptitle(
+            "all-MiniLM-L6-v2 on the CPU: latency and search quality", fontsize=15, fontweight="bold"
+        )
+        figure.supxlabel(results.machine.line(results.settings.threads), fontsize=7.5, color="#6b7480")
+        figure.savefig(target.with_suffix(".tmp.png"), dpi=140)
+        pyplot.close(figure)
+    target.with_suffix(".tmp.png").replace(target)
+
+
+def colour(name: str) -> str:
+    """Greys for what others make, warm colours for openwork."""
+    own = dict(zip(OURS.values(), OWN, strict=True))
+    return own.get(name, REFERENCE if name == FP32 else PEER)
+
+
+def _bars(axis: Axes, race: Race, results: Results) -> None:
+    names = results.names[::-1]
+    medians = [race.timings[name].median for name in names]
+    bars = axis.barh(names, medians, color=[colour(name) for name in names])
+    best = race.fastest(INT8_PEERS)
+    notes = [
+        f" {median:.2f} ms" + (f"  ({race.speedup(best, name):.2f}x)" if name in OURS.values() else "")
+        for name, median in zip(names, medians, strict=True)
+    ]
+    axis.bar_label(bars, notes, fontsize=8.5)
+    axis.axvline(race.timings[best].median, color=INK, linewidth=0.8, linestyle=":")
+    axis.set_xlim(0, 1.3 * max(medians))
+    axis.set_title(f"batch x length {label(race.shape)}: median latency", loc="left", fontsize=11)
+    _plain(axis)
+    axis.tick_params(axis="y", length=0)
+
+
+def _scatter(axis: Axes, results: Results) -> None:
+    race = results.races[-1]
+    for name in results.names:
+        sentences = 1e3 * race.shape[0] / race.timings[name].median
+        quality = results.quality[name].retrieval.ndcg_at_10
+        axis.scatter(sentences, quality, s=90, color=colour(name), edgecolor=INK, linewidth=0.6, zorder=3)
+        axis.annotate(name, (sentences, quality), xytext=(6, 5), textcoords="offset points", fontsize=8)
+    dense = results.quality[FP32].retrieval.ndcg_at_10
+    axis.axhline(0.97 * dense, color=INK, linewidth=0.8, linestyle=":")
+    axis.annotate(" 97% of FP32", (0, 0.97 * dense), xytext=(2, 3), textcoords="offset points", fontsize=8)
+    axis.set_xlim(0, 1.35 * max(1e3 * race.shape[0] / timing.median for timing in race.timings.values()))
+    axis.set_title(f"quality against throughput at {label(race.shape)}", loc="left", fontsize=11)
+    axis.set_xlabel("sentences per second")
+    axis.set_ylabel("NDCG@10")
+    axis.grid(color="#e6e9ed", zorder=0)
+    _plain(axis)
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,82 @@
+"""The demo's stages, one after another."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from openwork.machine import this_machine
+
+from . import chart, corpus, table, texts
+from .console import Narrator
+from .engines import DENSE, Workshop, report_of
+from .lineup import FP32, OURS, Lineup
+from .measuring import Quality, Race, embeddings, quality, race, test_texts
+from .results import Results
+from .runners import Runner
+from .settings import PATTERNS, SHAPES, Settings
+from .store import Store, write_json
+
+LIBRARIES = ("openwork", "numpy", "onnxruntime", "openvino", "nncf", "torch")
+
+
+def run(settings: Settings, console: Console) -> Results:
+    """Make everything that is missing in the work folder, measure it all, and write table, JSON and chart."""
+    narrator = Narrator(console)
+    machine = this_machine(LIBRARIES)
+    console.print(machine.line(settings.threads), style="dim", highlight=False, soft_wrap=True)
+    with narrator.stage("Corpus: docstrings of the standard library and the installed packages"):
+        found = corpus.load(settings.work / "corpus.json")
+        narrator.say(f"{len(found.train):,} pairs to train and calibrate, {len(found.test):,} held out")
+    with narrator.stage("Dense model: load, quantize, export"):
+        shop = Workshop(settings, Store(settings.work), found)
+        shop.dense_float()
+        shop.quantized(DENSE)
+    _make_sparse(shop, narrator)
+    with narrator.stage("Engines: time dense against sparse for each layer, and pick"):
+        engines = shop.engines()
+    with narrator.stage("Peers: quantize with their own tools"):
+        lineup = Lineup(shop)
+    with narrator.stage("Quality on the held-out pairs"):
+        scores = _qualities(shop, lineup.for_quality())
+    with narrator.stage(f"Latency, interleaved, {settings.threads} threads"):
+        races = [_race(shop, lineup, shape) for shape in SHAPES]
+    reports = {pattern: report_of(path) for pattern, path in engines.items()}
+    results = Results(machine, settings, scores, races, reports, narrator.seconds)
+    _show(results, settings.work, console)
+    return results
+
+
+def _make_sparse(shop: Workshop, narrator: Narrator) -> None:
+    for pattern in PATTERNS:
+        minutes = shop.settings.minutes(pattern)
+        with narrator.stage(
+            f"{pattern}: prune (SparseGPT), distil for {minutes:.1f} minutes, quantize, export"
+        ):
+            shop.quantized(pattern)
+            while shop.notes:
+                narrator.say(shop.notes.pop(0))
+
+
+def _qualities(shop: Workshop, runners: list[Runner]) -> dict[str, Quality]:
+    data = list(texts.batches(shop.tokenizer, test_texts(shop.corpus.test)))
+    made = {runner.name: embeddings(runner, data, shop.store) for runner in runners}
+    return {name: quality(values, made[FP32]) for name, values in made.items()}
+
+
+def _race(shop: Workshop, lineup: Lineup, shape: tuple[int, int]) -> Race:
+    return race(shape, lineup.for_shape(shape), shop.inputs(shape), shop.settings.seconds)
+
+
+def _show(results: Results, work: Path, console: Console) -> None:
+    write_json(work / "results.json", results.record())
+    chart.draw(results, work / "results.png")
+    console.print()
+    console.print(table.layers(results.reports[PATTERNS[0]], OURS[PATTERNS[0]]))
+    for line in table.reasons(results.reports[PATTERNS[0]]):
+        console.print(line, highlight=False)
+    console.print()
+    console.print(table.comparison(results))
+    for line in results.sentences():
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"\nWrote {work / 'results.json'} and {work / 'results.png'}. Now search:", highlight=False)
+    console.print("  make demo ARGS='--query \"sort a list in place\"'", highlight=False)

@@ -1,0 +1,71 @@
+"""Who takes part: dense FP32, the INT8 peers at their best settings, and openwork's engines."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from . import peers
+from .engines import DENSE, Workshop
+from .measuring import Shape
+from .runners import Runner, with_onnxruntime, with_openwork
+from .settings import PATTERNS
+
+FP32 = "ONNX Runtime FP32"
+INT8_PEERS = (
+    "ONNX Runtime INT8 dynamic",
+    "ONNX Runtime INT8 Q/DQ",
+    "OpenVINO INT8 Q/DQ",
+    "OpenVINO INT8 NNCF",
+)
+OURS = {DENSE: "openwork INT8 dense", **{pattern: f"openwork INT8 {pattern}" for pattern in PATTERNS}}
+
+
+class Lineup:
+    """Runners by name; those that take any shape are made once."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop, self.threads = shop, shop.settings.threads
+        models, dense = shop.peer_models(), shop.quantized(DENSE)
+        self.openvino_models = {"OpenVINO INT8 Q/DQ": dense, "OpenVINO INT8 NNCF": models["nncf"]}
+        self.any_shape = {FP32: with_onnxruntime(FP32, shop.dense_float(), self.threads)}
+        self._add(with_onnxruntime("ONNX Runtime INT8 dynamic", models["dynamic"], self.threads))
+        self._add(self._onnxruntime_static(dense, models["static"]))
+        self.openvino = {
+            name: self._openvino(name, path, None) for name, path in self.openvino_models.items()
+        }
+        for pattern, path in shop.engines().items():
+            self._add(with_openwork(OURS[pattern], path, self.threads))
+
+    def _add(self, runner: Runner) -> None:
+        self.any_shape[runner.name] = runner
+
+    def _onnxruntime_static(self, ours: Path, theirs: Path) -> Runner:
+        """openwork's Q/DQ model or that of ONNX Runtime's own quantizer, whichever is faster at 16x128."""
+        name = "ONNX Runtime INT8 Q/DQ"
+        made = {"its own quantizer's model": theirs, "openwork's export": ours}
+        candidates = [
+            replace(runner, settings=f"{source}, {runner.settings}")
+            for source, path in made.items()
+            for runner in [with_onnxruntime(name, path, self.threads)]
+        ]
+        return peers.fastest(candidates, self.shop.inputs((16, 128)))
+
+    def _openvino(self, name: str, path: Path, shape: Shape | None) -> list[Runner]:
+        return peers.openvino_candidates(name, [path], self.threads, shape)
+
+    def for_quality(self) -> list[Runner]:
+        """Everyone, with OpenVINO at any shape and the precision that is faster at 16x128."""
+        inputs = self.shop.inputs((16, 128))
+        return self._with({name: peers.fastest(found, inputs) for name, found in self.openvino.items()})
+
+    def for_shape(self, shape: Shape) -> list[Runner]:
+        """Everyone, with OpenVINO at the precision and the kind of shape that is fastest for `shape`."""
+        inputs = self.shop.inputs(shape)
+        best = {
+            name: peers.fastest([*self.openvino[name], *self._openvino(name, path, shape)], inputs)
+            for name, path in self.openvino_models.items()
+        }
+        return self._with(best)
+
+    def _with(self, openvino: dict[str, Runner]) -> list[Runner]:
+        everyone = {**self.any_shape, **openvino}
+        return [everyone[name] for name in (FP32, *INT8_PEERS, *OURS.values())]

@@ -1,0 +1,34 @@
+"""What the demo is asked for, and the numbers that it does not ask about."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SHAPES = ((1, 32), (1, 128), (16, 128))
+"""Batch x length at which latency is measured."""
+PATTERNS = ("2:4", "4:16")
+MAXIMUM_LENGTH = 128
+"""Tokens; longer texts are cut."""
+CALIBRATION_TEXTS = 256
+PRUNING_TEXTS = 512
+SHARE = {"2:4": 0.7, "4:16": 0.3}
+"""How the patterns share the distillation's budget; 2:4 is the engine that answers `--query`."""
+FULL_MINUTES = {"2:4": 60.0, "4:16": 90.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of the demo.
+
+    work: the folder for everything it makes. distill_minutes: training time of all patterns together; 0
+    skips it. full: train as long as the recipe wants instead. seconds: timed calls per runner and shape.
+    """
+
+    work: Path
+    threads: int
+    distill_minutes: float
+    full: bool = False
+    seconds: float = 3.0
+
+    def minutes(self, pattern: str) -> float:
+        """The training time of one pattern."""
+        return FULL_MINUTES[pattern] if self.full else SHARE[pattern] * self.distill_minutes
