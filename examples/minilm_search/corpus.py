@@ -76,6 +76,7 @@ def load(cache: Path) -> Corpus:
     if cache.exists() and (stored := json.loads(cache.read_text(encoding="utf-8")))["packages"] == key:
         return Corpus(_pairs_of(stored["train"]), _pairs_of(stored["test"]))
     corpus = split(collect(source_files()))
+    cache.parent.mkdir(parents=True, exist_ok=True)
     write_json(cache, {"packages": key, "train": corpus.train, "test": corpus.test})
     return corpus
 
