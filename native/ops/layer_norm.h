@@ -44,28 +44,43 @@ struct LayerNormRow {
     }
   }
 
-  [[gnu::always_inline]] static void write(const LayerNormArgs& a, int64_t row, float mean, float rstd) {
+  template <bool to_y, bool to_yq>
+  [[gnu::always_inline]] static void strip(const LayerNormArgs& a, int64_t at, int64_t i, int64_t left, F32 m, F32 r) {
+    const F32 d = V::sub(load_lanes<V>(a.x + at + i, left), m);
+    const F32 v = V::fma(V::mul(d, r), load_lanes<V>(a.gamma + i, left), load_lanes<V>(a.beta + i, left));
+    if constexpr (to_y) store_lanes<V>(a.y + at + i, v, left);
+    if constexpr (to_yq) {
+      const F32 inverse = load_lanes<V>(a.inverse_scale + i, left);
+      store_lanes<V>(a.yq + at + i, openwork::quantize<V>(v, inverse, a.y_zero_point), left);
+    }
+  }
+
+  template <bool to_y, bool to_yq>
+  static void write(const LayerNormArgs& a, int64_t row, float mean, float rstd) {
     const F32 m = V::set1(mean), r = V::set1(rstd);
     const int64_t at = row * a.width;
-    for (int64_t i = 0; i < a.width; i += kStripLanes) {
-      const int64_t left = a.width - i;
-      const F32 d = V::sub(load_lanes<V>(a.x + at + i, left), m);
-      const F32 v = V::fma(V::mul(d, r), load_lanes<V>(a.gamma + i, left), load_lanes<V>(a.beta + i, left));
-      if (a.y) store_lanes<V>(a.y + at + i, v, left);
-      if (a.yq) store_lanes<V>(a.yq + at + i, openwork::quantize<V>(v, load_lanes<V>(a.inverse_scale + i, left), a.y_zero_point), left);
-    }
+    int64_t i = 0;
+    for (; i + kStripLanes <= a.width; i += kStripLanes) strip<to_y, to_yq>(a, at, i, kStripLanes, m, r);
+    if (i < a.width) strip<to_y, to_yq>(a, at, i, a.width - i, m, r);
+  }
+
+  using Write = void (*)(const LayerNormArgs&, int64_t row, float mean, float rstd);
+  static Write choose_write(const LayerNormArgs& a) {
+    if (!a.yq) return write<true, false>;
+    return a.y ? write<true, true> : write<false, true>;
   }
 };
 
 template <class V>
 void layer_norm(const LayerNormArgs& a, int64_t begin, int64_t end) {
   using Row = LayerNormRow<V>;
+  const auto write = Row::choose_write(a);
   cover<Row::kRows>(begin, end, [&]<int rows>(int64_t row) {
     const float* x = a.x + row * a.width;
     float mean[rows], variance[rows];
     Row::mean(x, a.width, mean);
     Row::variance(x, mean, a.width, variance);
-    for (int r = 0; r < rows; ++r) Row::write(a, row + r, mean[r], 1.0f / __builtin_sqrtf(variance[r] + a.epsilon));
+    for (int r = 0; r < rows; ++r) write(a, row + r, mean[r], 1.0f / __builtin_sqrtf(variance[r] + a.epsilon));
   });
 }
 

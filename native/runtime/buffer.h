@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/gemm.h"
 
@@ -40,5 +41,20 @@ class AlignedBuffer {
  public:
   static void free_aligned(void* p) { ::operator delete[](p, std::align_val_t(kAlignment)); }
 };
+
+// For arrays that a kernel reads in whole vectors: one that crosses a cache line costs two reads.
+template <class T>
+struct AlignedAllocator {
+  using value_type = T;
+  AlignedAllocator() = default;
+  template <class U>
+  AlignedAllocator(const AlignedAllocator<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(kAlignment))); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(kAlignment)); }
+  bool operator==(const AlignedAllocator&) const { return true; }
+};
+template <class T>
+using Aligned = std::vector<T, AlignedAllocator<T>>;
+using Floats = Aligned<float>;
 
 }  // namespace openwork

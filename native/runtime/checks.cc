@@ -48,10 +48,10 @@ void StepChecks::tensor(const FloatTensor& tensor, const char* role, const std::
                                     shape_text(tensor.shape) + ".");
 }
 
-std::vector<float> StepChecks::finite(const FloatTensor& tensor, const char* role) const {
+Floats StepChecks::finite(const FloatTensor& tensor, const char* role) const {
   int64_t count = 1;
   for (const int64_t d : tensor.shape) count *= d;
-  std::vector<float> copy(tensor.data, tensor.data + count);
+  Floats copy(tensor.data, tensor.data + count);
   for (int64_t i = 0; i < count; ++i)
     expect(std::isfinite(copy[i]), "expected finite numbers in " + std::string(role) + ", found " + std::to_string(copy[i]) +
                                        " at element " + std::to_string(i) + ".");
@@ -75,16 +75,16 @@ Quantizer StepChecks::quantizer(const Value& y, const OutputQuantization& quanti
   return {1.0f / quantization.scale, quantization.zero_point};
 }
 
-std::vector<float> StepChecks::inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const {
+Floats StepChecks::inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const {
   const FloatTensor& multiplier = quantization.multiplier;
   if (y.dtype != DType::u8) {
     expect(!multiplier, "expected no y_multiplier, because the output is not quantized.");
     return {};
   }
   const float inverse = quantizer(y, quantization.tensor).inverse_scale;
-  if (!multiplier) return std::vector<float>(static_cast<size_t>(n), inverse);
+  if (!multiplier) return Floats(static_cast<size_t>(n), inverse);
   tensor(multiplier, "y_multiplier", {n});
-  std::vector<float> inverses = finite(multiplier, "y_multiplier");
+  Floats inverses = finite(multiplier, "y_multiplier");
   for (float& m : inverses) {
     positive(m, "y_multiplier");
     m *= inverse;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/buffer.h"
 #include "runtime/program.h"
 
 namespace openwork {
@@ -27,13 +28,13 @@ class StepChecks {
 
   void tensor(const FloatTensor& tensor, const char* role, const std::vector<int64_t>& shape) const;
   // Copies what is read in whole strips, and refuses NaN and infinity.
-  std::vector<float> finite(const FloatTensor& tensor, const char* role) const;
+  Floats finite(const FloatTensor& tensor, const char* role) const;
   void positive(float number, const char* role) const;
   void zero_point(int number, const char* role) const;
   // Of a u8 output; a default one for f32.
   Quantizer quantizer(const Value& y, const OutputQuantization& quantization) const;
   // The inverse scale of each of the n channels of a u8 output; empty for f32.
-  std::vector<float> inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const;
+  Floats inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const;
 
  private:
   const Program& program_;

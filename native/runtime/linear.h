@@ -5,17 +5,18 @@
 #include <vector>
 
 #include "kernels/packing.h"
+#include "runtime/buffer.h"
 #include "runtime/linear_partition.h"
 
 namespace openwork {
 
 struct LinearEpilogue {
-  std::vector<float> scale;  // [n]: x_scale * weight_scale
-  std::vector<float> bias;   // [n], or empty
+  Floats scale;  // [n]: x_scale * weight_scale
+  Floats bias;   // [n], or empty
   int x_zero_point = 0;
   Activation activation = Activation::none;
   bool quantized = false;
-  std::vector<float> inverse_scale;  // [n], where quantized: y_multiplier / y_scale
+  Floats inverse_scale;  // [n], where quantized: y_multiplier / y_scale
   int y_zero_point = 0;
 };
 
@@ -32,8 +33,8 @@ class LinearLayer {
 
  private:
   std::shared_ptr<const PackedWeights> weights_;
-  std::vector<int32_t> offset_;
-  std::vector<float> scale_, bias_, inverse_scale_;
+  Aligned<int32_t> offset_;
+  Floats scale_, bias_, inverse_scale_;
   Epilogue epilogue_;
 };
 

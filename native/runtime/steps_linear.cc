@@ -62,15 +62,15 @@ const LinearLayer& layer_for(const Layers& layers, const std::vector<int64_t>& m
 }
 
 // [strips of 16 channels][k][16], padded with zeros.
-std::vector<float> pack_float(const std::vector<float>& weight, int64_t n, int64_t k) {
-  std::vector<float> packed((n + kStripLanes - 1) / kStripLanes * kStripLanes * k);
+Floats pack_float(const Floats& weight, int64_t n, int64_t k) {
+  Floats packed((n + kStripLanes - 1) / kStripLanes * kStripLanes * k);
   for (int64_t c = 0; c < n; ++c)
     for (int64_t i = 0; i < k; ++i) packed[(c / kStripLanes * k + i) * kStripLanes + c % kStripLanes] = weight[c * k + i];
   return packed;
 }
 
 struct FloatLayer {
-  std::vector<float> weight, bias;
+  Floats weight, bias;
 };
 
 std::shared_ptr<const FloatLayer> make_float_layer(const StepChecks& check, const LinearFloatSpec& s, int64_t n, int64_t k) {

@@ -42,7 +42,7 @@ void Program::layer_norm(const std::string& name, const LayerNormSpec& s) {
   check.expect(s.y != kAbsent || s.yq != kAbsent, "expected an output y, yq or both, found neither.");
   if (s.y != kAbsent) check.same_shape(check.value(s.y, "y", DType::f32), "y", x.dims);
   LayerNormArgs fixed{};
-  const auto inverse_scale = std::make_shared<std::vector<float>>();
+  const auto inverse_scale = std::make_shared<Floats>();
   if (s.yq != kAbsent) {
     const Value& yq = check.value(s.yq, "yq", DType::u8);
     check.same_shape(yq, "yq", x.dims);
@@ -52,8 +52,8 @@ void Program::layer_norm(const std::string& name, const LayerNormSpec& s) {
   }
   check.tensor(s.gamma, "gamma", {width});
   check.tensor(s.beta, "beta", {width});
-  const auto gamma = std::make_shared<const std::vector<float>>(check.finite(s.gamma, "gamma"));
-  const auto beta = std::make_shared<const std::vector<float>>(check.finite(s.beta, "beta"));
+  const auto gamma = std::make_shared<const Floats>(check.finite(s.gamma, "gamma"));
+  const auto beta = std::make_shared<const Floats>(check.finite(s.beta, "beta"));
   check.positive(s.epsilon, "epsilon");
   fixed.width = width;
   fixed.epsilon = s.epsilon;
