@@ -49,8 +49,8 @@ def test_pairs_of_a_source_file() -> None:
     assert [pair.source for pair in found] == ["library.shelf", "library.shelf.Shelf", "library.shelf.find"]
     assert found[1] == Pair(
         "Keep books in the order of their titles.",
-        "The order is kept whenever a book is added, so that looking one up takes logarithmic time in the number of "
-    return [Pair(f"query number {i} of the test", f"document number {i} " * 6, f"m.f{i}") for i in range(count)]
+        "The order is kept whenever a book is added, so that looking one up takes logarithmic time in the "
+        "number of books.",
         "library.shelf.Shelf",
     )
 

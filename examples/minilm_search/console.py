@@ -32,8 +32,6 @@ class Narrator:
 
 
 def quiet() -> None:
-    """Keep what the libraries warn about in their own code off the user's screen; errors still show."""
+    """Keep what the libraries remark about their own code off the user's screen; errors still show."""
     warnings.filterwarnings("ignore")
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    for name in ("nncf", "torch.onnx", "onnxscript", "onnx_ir", "root"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)
