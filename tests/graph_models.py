@@ -87,7 +87,9 @@ def runtime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
 
 @dataclass(frozen=True)
 class Reduced:
-    """What became of a model: its operators in order, how it was changed and refused, and both runs' outputs."""
+    """What became of a model: its operators in order, how it was changed and refused, and both runs'
+    outputs.
+    """
 
     operators: list[str]
     rules: list[str]
@@ -129,7 +131,8 @@ def assert_close(found: Reduced, tolerance: float) -> None:
 
 
 def assert_steps(found: Reduced, max_steps: int, scale: float) -> None:
-    """Compare quantized results: at most 1 in 200 values differs by up to max_steps quantization steps, the rest by none.
+    """Compare quantized results: at most 1 in 200 values differs by up to max_steps quantization steps, the
+    rest by none.
 
     ONNX divides by a scale where docs/arithmetic.md multiplies by its reciprocal; they differ only at ties.
     """

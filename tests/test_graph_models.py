@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from graph_models import Reduced, reduced, runtime
 from onnxruntime import quantization as ort_quantization
 
+from graph_models import Reduced, reduced, runtime
 from openwork.export import export
 from openwork.models import BertConfig, BertEncoder, SentenceEmbedder
 from openwork.quantization import quantize
@@ -75,7 +75,7 @@ def legacy(model: torch.nn.Module, inputs: dict[str, torch.Tensor], path: Path, 
             opset_version=opset,
             input_names=list(inputs),
             output_names=["embedding"],
-            dynamic_axes={name: AXES for name in inputs},
+            dynamic_axes=dict.fromkeys(inputs, AXES),
         )
     return path
 
@@ -88,8 +88,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def check(path: Path, operators: dict[str, int], truth: Path | None = None, **more: torch.Tensor) -> Reduced:
     """Reduced to these operators, and the same embeddings, for shapes other than the exported one.
 
-    truth: the float model, where roundings between float operators are dropped on purpose: the reduced model must then be
-    at least as close to it as the model that keeps them.
+    truth: the float model, where roundings between float operators are dropped on purpose: the reduced model
+    must then be at least as close to it as the model that keeps them.
     """
     model = onnx.load(path)
     for batch, length in ((1, 1), (3, 9)):

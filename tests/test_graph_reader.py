@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graph_models import Builder
 from onnx import TensorProto, helper
 
+from graph_models import Builder
 from openwork.graph import ModelError, read
 from openwork.graph.model import dims
 
@@ -136,5 +136,5 @@ def test_unsupported_input_types(dtype: int) -> None:
 def test_an_invalid_graph_is_refused() -> None:
     model = small_model()
     model.graph.node[0].input[0] = "nowhere"
-    with pytest.raises(ModelError, match="The model is not a valid ONNX model: .*nowhere"):
+    with pytest.raises(ModelError, match=r"The model is not a valid ONNX model: .*nowhere"):
         read(model)

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from graph_models import Builder, runtime
 
+from graph_models import Builder, runtime
 from openwork.graph import RULES, Change, ModelError, Refusal, lowerable, read, reduce, run
 from openwork.graph.model import make, needed
 from openwork.graph.rewrite import Driver, Replacement, Rule

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from graph_models import Builder, Reduced, assert_close, reduced
 from onnx import TensorProto
+
+from graph_models import Builder, Reduced, assert_close, reduced
 
 HEADS, SIZE = 3, 4
 WIDTH = HEADS * SIZE

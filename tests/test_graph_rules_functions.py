@@ -1,4 +1,6 @@
-"""The rules for functions that exporters spell in many ways, each on random graphs, and where they must refuse."""
+"""The rules for functions that exporters spell in many ways, each on random graphs, and where they must
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ import math
 
 import numpy as np
 import pytest
-from graph_models import Builder, Reduced, assert_close, reduced
 from onnx import TensorProto
+
+from graph_models import Builder, Reduced, assert_close, reduced
 
 SEEDS = range(3)
 LOWEST = float(np.finfo(np.float32).min)

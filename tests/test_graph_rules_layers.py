@@ -1,4 +1,6 @@
-"""The rules for weighted layers and quantizers, each on random graphs, before and after, and where they must refuse."""
+"""The rules for weighted layers and quantizers, each on random graphs, before and after, and where they must
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graph_models import Builder, Reduced, assert_close, assert_steps, reduced
 from onnx import TensorProto
+
+from graph_models import Builder, Reduced, assert_close, assert_steps, reduced
 
 SEEDS = range(4)
 SCALE, POINT = 0.05, 117
@@ -21,7 +24,9 @@ def sizes(rng: np.random.Generator) -> tuple[int, int, int, int]:
 
 
 def dequantized_weight(b: Builder, k: int, n: int, form: str, dtype: type = np.int8, low: int = -127) -> str:
-    """A weight [k, n] by DequantizeLinear: per channel or per tensor, as it is or transposed before or after."""
+    """A weight [k, n] by DequantizeLinear: per channel or per tensor, as it is or transposed before or
+    after.
+    """
     offset = 128 if dtype is np.uint8 else 0
     values = b.rng.integers(low, 128, (k, n)) + offset
     values.flat[0] = low + offset
@@ -305,3 +310,60 @@ def test_integer_inputs_do_not_become_native_adds() -> None:
     found = reduced(b.model(y=b.add("Add", x, x)), {"x": np.arange(3)})
     assert found.operators == ["onnx.Add"]
     assert_close(found, 1e-9)
+
+
+def _multiplied(b: Builder, value: str, multiplier: np.ndarray, dtype: type = np.uint8) -> str:
+    return b.round_trip(b.add("Mul", value, b.constant(multiplier)), SCALE, POINT, dtype)
+
+
+def _product(b: Builder, value: str, k: int, n: int) -> str:
+    return b.add("Add", b.add("MatMul", value, dequantized_weight(b, k, n, "last axis")), b.normal(n))
+
+
+def _multipliers(b: Builder, n: int) -> np.ndarray:
+    return b.rng.uniform(0.3, 3.0, n).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_multiplier_before_a_quantizer_goes_into_the_layer_norm(seed: int) -> None:
+    b = Builder(np.random.default_rng(seed))
+    x = b.input("x", ["rows", 24])
+    normal = b.add("LayerNormalization", x, b.normal(24), b.normal(24))
+    multiplier = _multipliers(b, 24)
+    # Each reader has its own Mul and quantizer, as an exporter writes them.
+    first, second = (_product(b, _multiplied(b, normal, multiplier), 24, 24) for _ in range(2))
+    y = b.add("Add", b.add("Add", first, second), normal)
+    found = reduced(b.model(y=y), {"x": b.rng.standard_normal((9, 24)).astype(np.float32)})
+    assert sorted(found.operators) == ["LayerNorm", "Linear", "Linear"]
+    norm = found.node("LayerNorm")
+    assert np.array_equal(norm.inputs[3].const_value.numpy(), multiplier)
+    assert all(found.model.graph[i].inputs[0] is norm.outputs[1] for i in (1, 2))
+    # Up to 24 ties in the quantizer move a product by SCALE * 0.02 * 127 each; one in two products is what is seen.
+    assert_close(found, 2 * SCALE * 0.02 * 127 + 1e-4)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_multiplier_before_a_quantizer_goes_into_the_product(seed: int) -> None:
+    b = Builder(np.random.default_rng(seed))
+    x = b.input("x", ["rows", 20])
+    hidden = b.add("Gelu", _product(b, b.round_trip(x, SCALE, POINT), 20, 30))
+    multiplier = _multipliers(b, 30)
+    y = _product(b, _multiplied(b, hidden, multiplier), 30, 12)
+    found = reduced(b.model(y=y), {"x": b.rng.standard_normal((7, 20)).astype(np.float32)})
+    assert found.operators == ["Quantize", "Linear", "Linear"]
+    assert np.array_equal(found.model.graph[1].inputs[5].const_value.numpy(), multiplier)
+    assert_close(found, 2 * SCALE * 0.02 * 127 + 1e-4)
+
+
+def test_a_multiplier_that_is_not_positive_stays() -> None:
+    b = Builder(np.random.default_rng(4))
+    x = b.input("x", ["rows", 8])
+    normal = b.add("LayerNormalization", x, b.normal(8), b.normal(8))
+    multiplier = np.array([1, 2, 3, -1, 1, 1, 1, 1], np.float32)
+    found = reduced(
+        b.model(y=_product(b, _multiplied(b, normal, multiplier), 8, 8)),
+        {"x": b.rng.standard_normal((5, 8)).astype(np.float32)},
+    )
+    assert found.operators == ["LayerNorm", "onnx.Mul", "Quantize", "Linear"]
+    assert "the constant is not positive finite float32" in found.reasons
+    assert_close(found, 2 * SCALE * 0.02 * 127 + 1e-4)

@@ -161,7 +161,7 @@ def test_values_are_made_once_and_outputs_at_all() -> None:
         verify(model)
     model = Fixture().model()
     model.graph.outputs[0].name = "x"
-    with pytest.raises(ModelError, match="The value 'x' of openwork.Linear 'layer' is made more than once"):
+    with pytest.raises(ModelError, match=r"The value 'x' of openwork\.Linear 'layer' is made more than once"):
         verify(model)
     model = Fixture().model()
     model.graph.initializers["w"].const_value = None

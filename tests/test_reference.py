@@ -148,7 +148,7 @@ def test_linear_is_exact(zero_point: int, extreme: bool) -> None:
     scale = rng.uniform(0.01, 0.1, 5).astype(F32)
     bias, residual = rng.standard_normal(5).astype(F32), rng.standard_normal((2, 3, 5)).astype(F32)
     a = {"x_scale": 0.03, "x_zero_point": zero_point, "activation": "relu"}
-    found = reference.linear(x, residual, weight, scale, bias, a)
+    found = reference.linear(x, residual, weight, scale, bias, None, a)
     total = (x.astype(np.int64) - zero_point) @ weight.T.astype(np.int64)
     for index in np.ndindex(found.shape):
         v = binary32.fma(F32(total[index]), F32(F32(0.03) * scale[index[-1]]), bias[index[-1]])
@@ -170,7 +170,7 @@ def test_layer_norm_is_normal() -> None:
     rng = np.random.default_rng(6)
     x = (rng.standard_normal((4, 5, 48)) * 3 + 1).astype(F32)
     gamma, beta = rng.standard_normal((2, 48)).astype(F32)
-    y, yq = reference.layer_norm(x, gamma, beta, {"epsilon": 1e-5, "y_scale": 0.1, "y_zero_point": 100})
+    y, yq = reference.layer_norm(x, gamma, beta, None, {"epsilon": 1e-5, "y_scale": 0.1, "y_zero_point": 100})
     wide = x.astype(np.float64)
     d = wide - wide.mean(-1, keepdims=True)
     exact = d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5) * gamma + beta

@@ -57,6 +57,7 @@ ACTIVATIONS = ("none", "relu", "gelu")
 QUANTIZATION = {"y_scale": "float", "y_zero_point": "int"}
 
 _BIAS = _tensor("bias", "f32", "N", optional=True)
+_MULTIPLIER = _tensor("y_multiplier", "f32", "N", optional=True)
 _RESIDUAL = _slot("residual", "f32", "... N", optional=True)
 _MASK = _slot("mask", "i64", "B L", optional=True)
 _HEADS = {"heads": "int", "scale": "float", "packed": "int"}
@@ -75,7 +76,7 @@ _EMBEDDING_SUM = Operator(
 )
 _LAYER_NORM = Operator(
     "LayerNorm",
-    (_slot("x", "f32", "... N"), _tensor("gamma", "f32", "N"), _tensor("beta", "f32", "N")),
+    (_slot("x", "f32", "... N"), _tensor("gamma", "f32", "N"), _tensor("beta", "f32", "N"), _MULTIPLIER),
     (_slot("y", "f32", "... N", optional=True), _slot("yq", "u8", "... N", optional=True)),
     {"epsilon": "float"},
     quantizes=True,
@@ -88,6 +89,7 @@ _LINEAR = Operator(
         _tensor("weight", "s8", "N K"),
         _tensor("weight_scale", "f32", "N"),
         _BIAS,
+        _MULTIPLIER,
     ),
     (_slot("y", "f32|u8", "... N"),),
     {"x_scale": "float", "x_zero_point": "int", "activation": "string"},

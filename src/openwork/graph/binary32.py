@@ -25,10 +25,11 @@ def quiet() -> np.errstate:
 def fma(a: Operand, b: Operand, c: Operand) -> Float:
     """a * b + c with one rounding to binary32.
 
-    The product of two 24-bit significands has 48 bits and lies within binary64's exponents, so it is exact there. TwoSum
-    (Knuth, TAOCP 4.2.2) gives the binary64 sum and its exact error; moving an inexact sum to the neighbour with an odd
-    last bit makes it the sum *rounded to odd*, and rounding that to binary32 equals rounding the exact value once, because
-    53 >= 24 + 2 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE Trans. Computers 2008).
+    The product of two 24-bit significands has 48 bits and lies within binary64's exponents, so it is exact
+    there. TwoSum (Knuth, TAOCP 4.2.2) gives the binary64 sum and its exact error; moving an inexact sum to
+    the neighbour with an odd last bit makes it the sum *rounded to odd*, and rounding that to binary32 equals
+    rounding the exact value once, because 53 >= 24 + 2 (Boldo and Melquiond, "Emulation of FMA and correctly
+    rounded sums", IEEE Trans. Computers 2008).
     """
     with quiet():
         product = np.asarray(a, np.float64) * np.asarray(b, np.float64)
@@ -53,7 +54,9 @@ def maximum(a: Operand, b: Operand) -> Float:
 
 
 def _lanes(x: Float) -> Float:
-    """[..., n] as [..., ceil(n / 16), 16]; the padding is +0, which changes no accumulator that started at +0."""
+    """[..., n] as [..., ceil(n / 16), 16]; the padding is +0, which changes no accumulator that started at
+    +0.
+    """
     n = x.shape[-1]
     padded = np.zeros((*x.shape[:-1], -(-n // LANES) * LANES), np.float32)
     padded[..., :n] = x
@@ -120,9 +123,13 @@ def relu(v: Float) -> Float:
     return maximum(v, np.float32(0))
 
 
-def quantize(x: Float, scale: float, zero_point: int) -> NDArray[np.uint8]:
-    """rint(x / scale) + zero_point in [0, 255], by the reciprocal of the scale rounded once; NaN gives 0."""
-    inverse = _ONE / np.float32(scale)
+def quantize(x: Float, scale: float, zero_point: int, multiplier: Float | None = None) -> NDArray[np.uint8]:
+    """rint(x / scale) + zero_point in [0, 255], by the reciprocal of the scale rounded once; NaN gives 0.
+
+    multiplier: f32 of the last axis' size, which x is multiplied by first; it is taken into the reciprocal.
+    """
+    inverse: Operand = _ONE / np.float32(scale)
+    inverse = inverse if multiplier is None else np.multiply(multiplier, inverse, dtype=np.float32)
     with quiet():
         v = np.rint(np.asarray(x, np.float32) * inverse)
     v = maximum(v, np.float32(-zero_point))

@@ -1,4 +1,6 @@
-"""The polynomial coefficients of docs/arithmetic.md; native/simd/math.h is normative and a test compares the two."""
+"""The polynomial coefficients of docs/arithmetic.md; native/simd/math.h is normative and a test compares the
+two.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Computing standard ONNX nodes with onnx's own reference evaluator: for constants, shapes and masks, never for speed."""
+"""Computing standard ONNX nodes with onnx's own reference evaluator: for constants, shapes and masks, never
+for speed.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,8 @@ def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array |
         feeds = {f"i{index}": value for index, value in enumerate(inputs) if value is not None}
         with np.errstate(all="ignore"):
             return [np.asarray(value) for value in evaluator.run(None, feeds)]
-    # The evaluator raises what its implementations happen to raise; all of it means "this cannot be computed here".
+    # The evaluator raises what its implementations happen to raise; all of it means "this cannot be computed
+    # here".
     except Exception as error:
         raise ModelError(f"{describe(node)} cannot be evaluated: {error}") from error
 

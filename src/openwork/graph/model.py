@@ -102,7 +102,9 @@ def attributes(node: ir.Node) -> dict[str, Any]:
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The one node that reads the value, once; None if there are more or the value is an output of the graph."""
+    """The one node that reads the value, once; None if there are more or the value is an output of the
+    graph.
+    """
     readers = [use.node for use in value.uses()]
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
@@ -126,7 +128,9 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     while unique in taken:
         unique, number = f"{name}.{number}", number + 1
     tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
-    value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -143,7 +147,9 @@ def _bind(shape: Sequence[str], actual: Dims, names: dict[str, Any]) -> None:
 
 
 def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims | None]:
-    """The outputs' shapes of an openwork operator from its inputs' shapes; None where an input's rank is unknown."""
+    """The outputs' shapes of an openwork operator from its inputs' shapes; None where an input's rank is
+    unknown.
+    """
     names: dict[str, Any] = {}
     for slot, value in zip(form.inputs, inputs, strict=False):
         actual = dims(value)
@@ -183,7 +189,9 @@ def with_attributes(node: ir.Node, **changed: Any) -> dict[str, Any]:
 
 
 def topological(values: Iterable[ir.Value], stop: set[ir.Value]) -> list[ir.Node]:
-    """The nodes that the values need, each after its inputs' makers, not looking behind the values in `stop`."""
+    """The nodes that the values need, each after its inputs' makers, not looking behind the values in
+    `stop`.
+    """
     order: dict[ir.Node, None] = {}
     pending: list[tuple[ir.Node, bool]] = [
         (node, False) for value in values if value not in stop and (node := value.producer()) is not None

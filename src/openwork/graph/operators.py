@@ -1,4 +1,6 @@
-"""The table of operators, which stands in `openwork.operators` so that the runtime reads it without onnx-ir."""
+"""The table of operators, which stands in `openwork.operators` so that the runtime reads it without
+onnx-ir.
+"""
 
 from openwork.operators import (
     ACTIVATIONS,

@@ -1,9 +1,10 @@
 """What a part of a graph computes, found by computing it: for shapes, masks, positions and moved axes.
 
-Exporters write the same small function (an additive mask, the positions of the tokens, the axes of attention heads) in
-dozens of ways. A rule that knew each spelling would be long and never complete; instead the part between a value and the
-inputs it depends on (its *cone*) is evaluated for a few batch sizes, lengths and masks, and compared with the function
-that the operator means. Cones hold only shapes, constants, and what the rule names as their source.
+Exporters write the same small function (an additive mask, the positions of the tokens, the axes of attention
+heads) in dozens of ways. A rule that knew each spelling would be long and never complete; instead the part
+between a value and the inputs it depends on (its *cone*) is evaluated for a few batch sizes, lengths and
+masks, and compared with the function that the operator means. Cones hold only shapes, constants, and what the
+rule names as their source.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ Array = NDArray[Any]
 Sizes = dict[str, int]
 
 PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
-"""Batch sizes and lengths to try; no fixed size and no sum or product of the two is the same in all of them."""
+"""Batch sizes and lengths to try; no fixed size and no sum or product of the two is the same in all of
+them.
+"""
 
 MAX_NODES = 200
 

@@ -31,7 +31,8 @@ MIN_OPSET, MAX_OPSET = 11, 24
 
 
 def read(source: str | Path | onnx.ModelProto) -> ir.Model:
-    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined, shapes inferred.
+    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined, shapes
+    inferred.
 
     source: the path of a .onnx file (external data beside it), or a model already parsed.
     Raises ModelError, naming the source, if it is not a whole and valid ONNX model with supported inputs.
@@ -56,7 +57,8 @@ def _parse(path: Path) -> onnx.ModelProto:
         return onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError) as error:
         raise ModelError(
-            f"{path} is not a whole ONNX model: it cannot be parsed ({error}). It may be truncated, altered, or another "
+            f"{path} is not a whole ONNX model: it cannot be parsed ({error}). It may be truncated, altered, "
+            f"or another "
             "kind of file; export it again."
         ) from error
 
@@ -64,7 +66,8 @@ def _parse(path: Path) -> onnx.ModelProto:
 def _check_header(proto: onnx.ModelProto, where: str) -> None:
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(
-            f"{where} is not an ONNX model: it has no IR version or its graph has no outputs. It may be truncated or "
+            f"{where} is not an ONNX model: it has no IR version or its graph has no outputs. It may be "
+            f"truncated or "
             "another kind of file."
         )
     versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
@@ -74,7 +77,8 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
         )
     if not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ModelError(
-            f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; export the model "
+            f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; "
+            f"export the model "
             "again with another opset."
         )
 
@@ -89,7 +93,8 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
 
 def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        # The graph shares its tensors with the message it was made from: a caller's own must not change with it.
+        # The graph shares its tensors with the message it was made from: a caller's own must not change with
+        # it.
         return ir.from_proto(copy.deepcopy(proto)) if isinstance(source, onnx.ModelProto) else ir.load(source)
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
         cause = error.__cause__ or error
@@ -97,7 +102,9 @@ def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where
 
 
 def _check_tensors(model: ir.Model, where: str) -> None:
-    """Read every initializer once, so that missing or short data is found here and not in the middle of a build."""
+    """Read every initializer once, so that missing or short data is found here and not in the middle of a
+    build.
+    """
     for name, value in model.graph.initializers.items():
         try:
             array = value.const_value.numpy() if value.const_value is not None else None

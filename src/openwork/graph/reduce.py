@@ -13,8 +13,9 @@ from openwork.graph.rules import RULES
 def reduce(model: ir.Model, stop_after: int | None = None) -> tuple[ir.Model, list[Change], list[Refusal]]:
     """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
 
-    model: of `read`. Returns the model, the changes in order, and the refusals that still stand, each with its reason.
-    Raises ModelError if a rule breaks an invariant of the graph (a defect: the message names the change's number).
+    model: of `read`. Returns the model, the changes in order, and the refusals that still stand, each with
+    its reason. Raises ModelError if a rule breaks an invariant of the graph (a defect: the message names the
+    change's number).
     """
     outcome = Driver(model, RULES, stop_after).run()
     if stop_after is None:

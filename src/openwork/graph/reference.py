@@ -1,7 +1,7 @@
 """The meaning of every operator of docs/program.md, in NumPy, with the bits that docs/arithmetic.md defines.
 
-Each function takes the operator's inputs in ONNX order (None where an optional one is absent) and its attributes, and
-returns its outputs. `run` interprets a whole graph.
+Each function takes the operator's inputs in ONNX order (None where an optional one is absent) and its
+attributes, and returns its outputs. `run` interprets a whole graph.
 """
 
 from __future__ import annotations
@@ -29,29 +29,37 @@ _ACTIVATE: dict[str, Callable[[Float], Float]] = {
 }
 
 
-def _store(v: Float, a: Attributes) -> Array:
-    """v as it is, or quantized where the operator has y_scale."""
-    return binary32.quantize(v, a["y_scale"], a["y_zero_point"]) if "y_scale" in a else v
+def _store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:
+    """v as it is, or quantized (after the multiplier of each channel) where the operator has y_scale."""
+    return binary32.quantize(v, a["y_scale"], a["y_zero_point"], multiplier) if "y_scale" in a else v
 
 
-def _epilogue(v: Float, residual: Float | None, a: Attributes) -> Array:
+def _epilogue(v: Float, residual: Float | None, a: Attributes, multiplier: Float | None = None) -> Array:
     v = _ACTIVATE[a["activation"]](v)
     if residual is not None:
         with quiet():
             v = v + residual
-    return _store(v, a)
+    return _store(v, a, multiplier)
 
 
 def linear(
-    x: Array, residual: Float | None, weight: Array, weight_scale: Float, bias: Float | None, a: Attributes
+    x: Array,
+    residual: Float | None,
+    weight: Array,
+    weight_scale: Float,
+    bias: Float | None,
+    y_multiplier: Float | None,
+    a: Attributes,
 ) -> Array:
-    """x u8 [..., K] times weight s8 [N, K], exact, then scaled, biased, activated, added to, stored: [..., N]."""
+    """x u8 [..., K] times weight s8 [N, K], exact, then scaled, biased, activated, added to, stored: [...,
+    N].
+    """
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
     scale = np.float32(a["x_scale"]) * weight_scale
     offset = np.float32(0) if bias is None else bias
-    return _epilogue(fma(total, scale, offset), residual, a)
+    return _epilogue(fma(total, scale, offset), residual, a, y_multiplier)
 
 
 def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | None, a: Attributes) -> Array:
@@ -64,7 +72,9 @@ def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | 
     return _epilogue(total, residual, a)
 
 
-def layer_norm(x: Float, gamma: Float, beta: Float, a: Attributes) -> tuple[Float, Array | None]:
+def layer_norm(
+    x: Float, gamma: Float, beta: Float, y_multiplier: Float | None, a: Attributes
+) -> tuple[Float, Array | None]:
     """Normalize each row to mean 0 and variance 1, then scale and shift: y, and y quantized if asked for."""
     n = np.float32(x.shape[-1])
     with quiet():
@@ -72,13 +82,14 @@ def layer_norm(x: Float, gamma: Float, beta: Float, a: Attributes) -> tuple[Floa
         variance = dot16(d, d) / n
         rstd = np.float32(1) / np.sqrt(variance + np.float32(a["epsilon"]))
         y = fma(d * rstd[..., None], gamma, beta)
-    return y, _store(y, a) if "y_scale" in a else None
+    return y, _store(y, a, y_multiplier) if "y_scale" in a else None
 
 
 def _rows(table: Float, ids: Array, name: str) -> Float:
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise ModelError(
-            f"EmbeddingSum: {name} must lie in [0, {len(table) - 1}], the rows of its table, but they reach from "
+            f"EmbeddingSum: {name} must lie in [0, {len(table) - 1}], the rows of its table, but they reach "
+            f"from "
             f"{ids.min()} to {ids.max()}."
         )
     return table[ids]
@@ -90,7 +101,8 @@ def embedding_sum(
     """(word[ids] + type[type_ids]) + position[0..L)."""
     if ids.shape[1] > len(position):
         raise ModelError(
-            f"EmbeddingSum: the text has {ids.shape[1]} tokens, but the model has only {len(position)} positions."
+            f"EmbeddingSum: the text has {ids.shape[1]} tokens, but the model has only {len(position)} "
+            f"positions."
         )
     y = _rows(word, ids, "ids")
     if type_ids is not None and type_ is not None:
@@ -198,8 +210,8 @@ MEANING: dict[str, Callable[..., Any]] = {
 }
 _ARITY = {
     "EmbeddingSum": 5,
-    "LayerNorm": 3,
-    "Linear": 5,
+    "LayerNorm": 4,
+    "Linear": 6,
     "LinearFloat": 4,
     "Attention": 4,
     "MeanPool": 2,
@@ -208,7 +220,9 @@ _ARITY = {
 
 
 def compute(node: ir.Node, inputs: list[Array | None]) -> list[Array | None]:
-    """The outputs of one openwork node; raises ModelError for an operator that docs/program.md does not have."""
+    """The outputs of one openwork node; raises ModelError for an operator that docs/program.md does not
+    have.
+    """
     if node.op_type not in MEANING:
         raise ModelError(
             f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them."
@@ -224,8 +238,8 @@ def compute(node: ir.Node, inputs: list[Array | None]) -> list[Array | None]:
 def run(model: ir.Model, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Interpret a graph: outputs by name from inputs by name.
 
-    Nodes of the domain "openwork" mean what this module says; any other node is computed by onnx's own reference
-    evaluator, so that a partly reduced graph has a meaning too.
+    Nodes of the domain "openwork" mean what this module says; any other node is computed by onnx's own
+    reference evaluator, so that a partly reduced graph has a meaning too.
     Raises ModelError for a missing or unknown input name.
     """
     graph = model.graph

@@ -51,7 +51,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Change:
-    """One change made: its number (from 1), the rule, the node it started from, and the nodes it put there."""
+    """One change made: its number (from 1), the rule, the node it started from, and the nodes it put
+    there.
+    """
 
     number: int
     rule: str
@@ -89,7 +91,9 @@ class Driver:
         self.refused: dict[tuple[ir.Node, Rule], str] = {}
 
     def run(self) -> Outcome:
-        """Apply the rules until none applies or the limit is reached; the graph is verified around every change."""
+        """Apply the rules until none applies or the limit is reached; the graph is verified around every
+        change.
+        """
         verify(self.model)
         while self._pass():
             pass
@@ -160,7 +164,9 @@ def _domains(rule: Rule) -> tuple[str, ...]:
 
 
 def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
-    """Insert the new nodes, move every use of the old values to the new ones, and remove what nobody reads any more."""
+    """Insert the new nodes, move every use of the old values to the new ones, and remove what nobody reads
+    any more.
+    """
     nodes = [node for node in replacement.nodes if node.graph is None]
     graph.insert_before(replacement.before or anchor, nodes)
     for old, new in replacement.values:

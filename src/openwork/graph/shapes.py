@@ -1,8 +1,8 @@
 """Shapes of all values, with the names of the free dimensions kept.
 
-onnx's own inference goes first. Where an exporter computes a shape with operators that it cannot follow, the graph's shapes
-are inferred again with numbers in place of the names, for several numbers, and each dimension takes the name that it
-follows.
+onnx's own inference goes first. Where an exporter computes a shape with operators that it cannot follow, the
+graph's shapes are inferred again with numbers in place of the names, for several numbers, and each dimension
+takes the name that it follows.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ _TYPES = {"float": (float, int), "int": (int,), "string": (str,)}
 def verify(model: ir.Model) -> None:
     """Raise ModelError, naming the node and what is wrong, if the graph breaks an invariant.
 
-    Every value is made once, before it is read; initializers have data; the graph's outputs are made; every openwork node
-    has the operands, element types, shapes and attributes that docs/program.md gives it.
+    Every value is made once, before it is read; initializers have data; the graph's outputs are made; every
+    openwork node has the operands, element types, shapes and attributes that docs/program.md gives it.
     """
     graph = model.graph
     made: set[ir.Value] = set()
@@ -45,7 +45,8 @@ def _check_node(node: ir.Node, made: set[ir.Value], names: set[str]) -> None:
     for index, value in enumerate(node.inputs):
         if value is not None and value not in made:
             raise ModelError(
-                f"{describe(node)} reads {value.name!r} as its input {index}, but nothing makes that value before it."
+                f"{describe(node)} reads {value.name!r} as its input {index}, but nothing makes that value "
+                f"before it."
             )
     if node.domain == DOMAIN:
         check_native(node)
@@ -177,6 +178,7 @@ def _check_outputs(node: ir.Node, form: Operator) -> None:
             raise ModelError(f"{describe(node)} has the output 'yq' but neither y_scale nor y_zero_point.")
     elif quantized != is_u8 and output.dtype is not None:
         raise ModelError(
-            f"{describe(node)} must give u8 exactly where it has y_scale, but its output is {output.dtype.name} and "
+            f"{describe(node)} must give u8 exactly where it has y_scale, but its output is "
+            f"{output.dtype.name} and "
             f"y_scale is {'there' if quantized else 'absent'}."
         )

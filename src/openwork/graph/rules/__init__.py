@@ -1,5 +1,5 @@
-"""The ordered list of rules. A rule runs until it applies nowhere before the next one begins, and the list is repeated
-until no rule applies; so a rule may rely on everything above it."""
+"""The ordered list of rules. A rule runs until it applies nowhere before the next one begins, and the list is
+repeated until no rule applies; so a rule may rely on everything above it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from openwork.graph.rules.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.linear import LINEAR, LINEAR_FLOAT
 from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
+from openwork.graph.rules.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     EXPAND_QLINEAR_MATMUL,
     # Integer products first: what they read must still be integers.
     QUANTIZE,
+    SHARE_MULTIPLIER,
     SHARE_QUANTIZE,
     LINEAR,
     FOLD_DEQUANTIZED,
@@ -58,4 +60,6 @@ RULES: tuple[Rule, ...] = (
     SHARE_QUANTIZE,
     QUANTIZED_OUTPUT,
     QUANTIZED_NORM,
+    MULTIPLIED_OUTPUT,
+    MULTIPLIED_NORM,
 )

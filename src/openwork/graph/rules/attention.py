@@ -15,12 +15,16 @@ from openwork.graph.rules.layer_norm import split_constant
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
 LOWEST_KEPT = -1e4
-"""An additive mask that is at most this where a key is dropped leaves exp(s) = 0 there for scores of sane size."""
+"""An additive mask that is at most this where a key is dropped leaves exp(s) = 0 there for scores of sane
+size.
+"""
 
 
 @dataclass(frozen=True)
 class _Operand:
-    """One of q, k, v: the [B, L, H] value it comes from, the factor on the way, and the value that the product reads."""
+    """One of q, k, v: the [B, L, H] value it comes from, the factor on the way, and the value that the
+    product reads.
+    """
 
     source: ir.Value
     scale: float
@@ -174,7 +178,9 @@ def _computed_scaling(node: ir.Node) -> tuple[ir.Value, float] | None:
 
 
 def _read_operand(used: ir.Value) -> _Operand:
-    """Upwards from a product's operand through moved axes and scales to the first value of rank 3 that is neither."""
+    """Upwards from a product's operand through moved axes and scales to the first value of rank 3 that is
+    neither.
+    """
     value, scale = used, 1.0
     while True:
         node = value.producer()
@@ -266,7 +272,8 @@ def _moves_as(
             actual_shape = [d if isinstance(d, int) else sizes[str(d)] for d in shape]
             x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
             y, wanted = found.evaluate(sizes, {source: x}), expected(x, heads) * np.float32(scale)
-            # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below that.
+            # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
+            # that.
             if y.shape != wanted.shape or not np.allclose(y, wanted, rtol=0.25 / x.size, atol=0):
                 return False
     except (ModelError, KeyError):
@@ -287,7 +294,10 @@ def _check(found: _Attention) -> str | None:
         )
     for name, part in (("keys", found.k), ("values", found.v)):
         if dims(part.source) != states:
-            return f"its {name} come from {dims(part.source)}, its queries from {states}; only self-attention is run"
+            return (
+                f"its {name} come from {dims(part.source)}, its queries from {states}; "
+                "only self-attention is run"
+            )
     if found.v.scale != 1.0:
         return "its values are scaled"
     if found.mask is not None and _mask_disagrees(found.mask, states):

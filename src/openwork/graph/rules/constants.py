@@ -1,4 +1,6 @@
-"""Fold standard ONNX nodes whose inputs are all initializers; a DequantizeLinear only where nothing integer wants it."""
+"""Fold standard ONNX nodes whose inputs are all initializers; a DequantizeLinear only where nothing integer
+wants it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,55 @@ from openwork.graph.model import ModelError, add_initializer, constant
 from openwork.graph.rewrite import Replacement, Rule, home
 
 ANCHORS = frozenset(
-    "Abs Add And Cast CastLike Concat ConstantOfShape Div Equal Erf Exp Expand Flatten Floor Gather GatherND Greater "
-    "GreaterOrEqual Identity Less LessOrEqual Log MatMul Max Min Mod Mul Neg Not Or Pow QuantizeLinear Range Reciprocal "
-    "Reshape Shape Size Slice Split Sqrt Squeeze Sub Sum Tile Transpose Unsqueeze Where".split()
+    {
+        "Abs",
+        "Add",
+        "And",
+        "Cast",
+        "CastLike",
+        "Concat",
+        "ConstantOfShape",
+        "Div",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherND",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "MatMul",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "QuantizeLinear",
+        "Range",
+        "Reciprocal",
+        "Reshape",
+        "Shape",
+        "Size",
+        "Slice",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "Where",
+    }
 )
 MAX_BYTES = 1 << 30
 

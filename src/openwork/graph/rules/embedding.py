@@ -77,7 +77,9 @@ def _table(found: Cone) -> Array | None:
 
 
 def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
-    """(table, None) where the value is the first L rows of a table, (None, row) where it is one row everywhere."""
+    """(table, None) where the value is the first L rows of a table, (None, row) where it is one row
+    everywhere.
+    """
     array = constant(value)
     if array is not None:
         return (None, array.reshape(-1)) if array.size == array.shape[-1] else (None, None)

@@ -211,7 +211,9 @@ def _check_norm(found: _Follow) -> str | None:
 
 
 def _replace_norm(found: _Follow) -> Replacement:
-    """One layer norm with both outputs; it stands where the old one stood, before all readers of the float one."""
+    """One layer norm with both outputs; it stands where the old one stood, before all readers of the float
+    one.
+    """
     norm = found.linear
     made = make("LayerNorm", norm.inputs, with_attributes(norm, **_quantizer(found.node)), norm.name or "")
     values = [(norm.outputs[0], made.outputs[0]), (found.node.outputs[0], made.outputs[1])]

@@ -1,4 +1,6 @@
-"""Remove nodes that change nothing: Identity, Dropout in inference, casts and moves to what the value already is."""
+"""Remove nodes that change nothing: Identity, Dropout in inference, casts and moves to what the value already
+is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,23 @@ from openwork.graph.model import attributes, constant, dims, needed, operand, sa
 from openwork.graph.rewrite import Replacement, Rule
 
 ANCHORS = frozenset(
-    "Identity Dropout Cast Reshape Expand Transpose Squeeze Unsqueeze Flatten Concat Slice Add Sub Mul Div".split()
+    {
+        "Identity",
+        "Dropout",
+        "Cast",
+        "Reshape",
+        "Expand",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Flatten",
+        "Concat",
+        "Slice",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+    }
 )
 _MOVES = ("Reshape", "Expand", "Squeeze", "Unsqueeze", "Flatten")
 _NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}
@@ -72,7 +90,9 @@ def _match(node: ir.Node) -> _Match | None:
 
 
 def _whole(node: ir.Node) -> bool:
-    """Whether a Slice of a value whose shape has a free dimension takes all of it, by step 1 from the start to the end."""
+    """Whether a Slice of a value whose shape has a free dimension takes all of it, by step 1 from the start
+    to the end.
+    """
     starts, ends, steps = (constant(operand(node, index)) for index in (1, 2, 4))
     if (
         starts is None

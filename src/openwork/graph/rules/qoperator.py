@@ -19,7 +19,9 @@ def _check(node: ir.Node) -> str | None:
     if scale is None or constant(needed(node, 1)) is None:
         return "its scales are not constants"
     if scale.size > 1 and (weight is None or weight.ndim != 2 or scale.ndim != 1):
-        return "the scales of its second operand are neither one number nor one for each column of a constant matrix"
+        return (
+            "the scales of its second operand are neither one number nor one per column of a constant matrix"
+        )
     return None
 
 

@@ -1,4 +1,6 @@
-"""QuantizeLinear and DequantizeLinear of activations: into Quantize, one for each distinct quantizer, and away."""
+"""QuantizeLinear and DequantizeLinear of activations: into Quantize, one for each distinct quantizer, and
+away.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Quantizer:
 
 
 def read_quantizer(node: ir.Node) -> Quantizer | str:
-    """The quantizer of a QuantizeLinear or DequantizeLinear of an activation, or the reason why it has no native form."""
+    """The quantizer of a QuantizeLinear or DequantizeLinear of an activation, or the reason why it has no
+    native form.
+    """
     scale = scalar(operand(node, 1))
     if scale is None:
         return "its scale is not one constant number (activations are quantized per tensor)"
@@ -52,7 +56,8 @@ def read_quantizer(node: ir.Node) -> Quantizer | str:
         return "its zero point is not one constant number (activations are quantized per tensor)"
     integer = node.outputs[0] if node.op_type == "QuantizeLinear" else needed(node, 0)
     if integer.dtype not in (ir.DataType.UINT8, ir.DataType.INT8):
-        return f"its integers are {integer.dtype.name if integer.dtype else 'of unknown type'}; only UINT8 and INT8 are run"
+        found = integer.dtype.name if integer.dtype else "of unknown type"
+        return f"its integers are {found}; only UINT8 and INT8 are run"
     if not 0 < scale < float("inf"):
         return f"its scale is {scale}, which is not positive and finite"
     return Quantizer(scale, int(zero_point), integer.dtype == ir.DataType.INT8)
@@ -182,7 +187,9 @@ def _one_plus_bounded(node: ir.Node) -> bool:
 
 
 def _replace_round_trip(found: _RoundTrip) -> Replacement:
-    """The float itself, which the rounding approximated; a zero point at the lower end means max(x, 0), which stays."""
+    """The float itself, which the rounding approximated; a zero point at the lower end means max(x, 0), which
+    stays.
+    """
     source, old = needed(found.quantize, 0), found.node.outputs[0]
     if attributes(found.quantize)["y_zero_point"] or _non_negative(source):
         if not old.is_graph_output():

@@ -1,4 +1,6 @@
-"""Shapes of computed values, read from the inputs of the graph instead, so that no value is kept for its shape alone."""
+"""Shapes of computed values, read from the inputs of the graph instead, so that no value is kept for its
+shape alone.
+"""
 
 from __future__ import annotations
 

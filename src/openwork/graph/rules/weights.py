@@ -26,7 +26,9 @@ class Weight:
 
 
 def product(node: ir.Node) -> str | None:
-    """The reason why a MatMul or Gemm is not x times a weight [K, N] or [N, K], plus a bias; None if it is."""
+    """The reason why a MatMul or Gemm is not x times a weight [K, N] or [N, K], plus a bias; None if it
+    is.
+    """
     if node.op_type == "MatMul":
         return None
     found = attributes(node)
@@ -43,7 +45,9 @@ def rows_are_outputs(node: ir.Node) -> bool:
 
 
 def dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
-    """The DequantizeLinear of a constant behind a value, and whether a Transpose of the two axes lies between."""
+    """The DequantizeLinear of a constant behind a value, and whether a Transpose of the two axes lies
+    between.
+    """
     node = producer(value, "DequantizeLinear", "Transpose")
     swapped = node is not None and node.op_type == "Transpose"
     if node is not None and swapped:
@@ -97,7 +101,10 @@ def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_ax
         return np.full(outputs, scale.reshape(()), np.float32)
     axis = attributes(node).get("axis", 1) % 2
     if axis != output_axis:
-        return "the scale of its weight varies along the reduction axis; weights have one scale per output channel"
+        return (
+            "the scale of its weight varies along the reduction axis; "
+            "weights have one scale per output channel"
+        )
     return scale.astype(np.float32)
 
 
