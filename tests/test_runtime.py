@@ -136,8 +136,8 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] =
     "mismatch": (
         changed(attention_mask=lambda a: a[:, :5]),
         ValueError,
-        r"'attention_mask' .* takes 7 in dimension 1, since 'length' is 7 in 'input_ids', but one of the shape "
-        r"\[3, 5\] came\.",
+        r"'attention_mask' .* takes 7 in dimension 1, since 'length' is 7 in 'input_ids', "
+        r"but one of the shape \[3, 5\] came\.",
     ),
     "empty": (
         lambda feed: {name: array[:0] for name, array in feed.items()},

@@ -331,6 +331,8 @@ def _check_presence(members: dict[str, Field], step: Step) -> None:
     """What one part of a step demands of another: types with type ids, a scale with a quantized output."""
     if step.op == "embedding_sum" and ("type" in step.tensors) != (step.inputs[1] is not None):
         members["tensors"].refuse("'type' exactly where the step has type ids")
+    if "y_multiplier" in step.tensors and "y_scale" not in step.attributes:
+        members["tensors"].refuse("'y_multiplier' only where the step has a 'y_scale'")
     if step.op == "layer_norm":
         if ("y_scale" in step.attributes) != (step.outputs[1] is not None):
             members["attributes"].refuse("'y_scale' exactly where the step has the output 'yq'")

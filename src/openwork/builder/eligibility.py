@@ -51,7 +51,7 @@ def judge(weight: NDArray[np.int8], sparsity: str, fits: Fits) -> Eligibility:
     if pruned:
         pattern, weight = FORCED, prune(weight, FORCED)
     if not isinstance(pattern, GroupPattern):
-        return Eligibility(weight, pattern, None, (), _without(weight, pattern))
+        return Eligibility(weight, pattern, None, (), _without(pattern))
     compressed = compress(weight, pattern.kept, pattern.group)
     if sparsity == "off":
         return Eligibility(weight, pattern, compressed, (), "Sparse kernels are switched off for this build.")
@@ -71,8 +71,7 @@ def prune(weight: NDArray[np.int8], pattern: GroupPattern) -> NDArray[np.int8]:
     return np.ascontiguousarray(padded.reshape(n, -1)[:, :k])
 
 
-def _without(weight: NDArray[np.int8], pattern: Pattern | None) -> str:
-    zeros = 1.0 - np.count_nonzero(weight) / weight.size
+def _without(pattern: Pattern | None) -> str:
     if pattern is None:
-        return f"The weights hold no pattern that a sparse kernel runs ({zeros:.1%} of them are zero)."
+        return "The weights hold no pattern that a sparse kernel runs."
     return f"The weights hold {pattern}, and only N:M patterns have sparse kernels."

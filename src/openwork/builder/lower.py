@@ -134,6 +134,9 @@ class _Lowering:
         row = operator_of(op, plain)
         letters = Letters(self.dims.same)
         slots = dict(zip((slot.name for slot in row.inputs), node.inputs, strict=False))
+        if "y_scale" not in plain:
+            # A layer norm whose quantized output nobody reads has no use for its multiplier either.
+            slots.pop("y_multiplier", None)
         inputs = tuple(
             self._activation(node, slot, slots.get(slot.name), letters) for slot in row.activations
         )

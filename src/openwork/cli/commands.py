@@ -17,6 +17,7 @@ from openwork.cli import tables
 from openwork.files import write_atomic
 from openwork.machine import this_machine
 from openwork.progress import progress_bar
+from openwork.report import BuildReport
 from openwork.runtime.engine import load
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -59,9 +60,7 @@ def build(request: Build, output: Path | None) -> None:
         progress=Console(stderr=True).is_terminal,
     )
     console = Console()
-    console.print(tables.layers(report))
-    for line in report.lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show(console, report)
     console.print(f"Wrote {request.output} ({request.output.stat().st_size:,} bytes).", highlight=False)
     _write(output, report.to_json())
 
@@ -100,10 +99,14 @@ def inspect(engine: Path, output: Path | None) -> None:
     found = inspect_engine(engine)
     console = Console()
     console.print(tables.ports(found))
-    console.print(tables.layers(found.report))
-    for line in found.report.lines():
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _show(console, found.report)
     _write(output, found.to_json())
+
+
+def _show(console: Console, report: BuildReport) -> None:
+    console.print(tables.layers(report))
+    for line in (*tables.reasons(report), *report.lines()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _write(path: Path | None, document: dict[str, Any]) -> None:

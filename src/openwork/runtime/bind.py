@@ -155,7 +155,15 @@ class _Binding:
         (x,), (y, yq) = self._handles_of(step)
         gamma, beta = self._tensor(step, "gamma"), self._tensor(step, "beta")
         self.native.layer_norm(
-            step.name, x, y, yq, gamma, beta, step.attributes["epsilon"], *_quantization(step)
+            step.name,
+            x,
+            y,
+            yq,
+            gamma,
+            beta,
+            step.attributes["epsilon"],
+            *_quantization(step),
+            self._tensor(step, "y_multiplier"),
         )
 
     def _linear(self, step: Step) -> None:
@@ -164,7 +172,16 @@ class _Binding:
         scale = np.float32(step.attributes["x_scale"]) * self.tensors[step.tensors["weight_scale"]]
         tail = (step.attributes["x_zero_point"], step.attributes["activation"], *_quantization(step))
         self.native.linear(
-            step.name, x, residual, y, weights, rows, _scales(step, scale), self._tensor(step, "bias"), *tail
+            step.name,
+            x,
+            residual,
+            y,
+            weights,
+            rows,
+            _scales(step, scale),
+            self._tensor(step, "bias"),
+            *tail,
+            self._tensor(step, "y_multiplier"),
         )
 
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:

@@ -107,8 +107,8 @@ def check(compressed: Compressed) -> None:
 def positions(compressed: Compressed) -> NDArray[np.int64]:
     """The positions [n, groups, kept] of the kept values within their groups.
 
-    Raises ValueError unless the arrays have the right shapes and every position lies inside its group, above the
-    one before it.
+    Raises ValueError unless the arrays have the right shapes and every position lies inside its group, above
+    the one before it.
     """
     values, indices = compressed.values, compressed.indices
     if values.ndim != 2 or values.dtype != np.int8 or indices.ndim != 2 or indices.dtype != np.uint8:
