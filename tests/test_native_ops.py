@@ -93,11 +93,14 @@ def test_embedding_sum(isa: str, typed: bool) -> None:
 @pytest.mark.parametrize("width", [1, 16, 40, 384])
 def test_layer_norm(isa: str, width: int) -> None:
     x, gamma, beta = floats(1, 5, width), floats(2, width), floats(3, width)
+    multiplier = np.abs(floats(4, width)) + np.float32(0.1)
     step = OneStep(isa)
     i, y, yq = step.input(x), step.output("f32", x.shape), step.output("u8", x.shape)
-    step.program.layer_norm("n", i, y, yq, gamma, beta, 1e-5, **QUANTIZED)
+    step.program.layer_norm("n", i, y, yq, gamma, beta, 1e-5, **QUANTIZED, y_multiplier=multiplier)
     found, quantized = step.run(y, yq)
-    expected, expected_quantized = reference.layer_norm(x, gamma, beta, {"epsilon": 1e-5, **QUANTIZED})
+    expected, expected_quantized = reference.layer_norm(
+        x, gamma, beta, multiplier, {"epsilon": 1e-5, **QUANTIZED}
+    )
     assert same_bits(found, expected)
     assert expected_quantized is not None
     assert same_bits(quantized, expected_quantized)
@@ -166,6 +169,17 @@ def test_linear_float(isa: str, activation: str, quantized: bool) -> None:
     assert same_bits(step.run(y)[0], reference.linear_float(x, residual, weight, bias, attributes))
 
 
+def _multiplied(
+    isa: str, x: np.ndarray, packed: native.PackedWeights, scale: np.ndarray, multiplier: np.ndarray
+) -> np.ndarray:
+    step = OneStep(isa)
+    y = step.output("u8", (len(x), packed.n))
+    step.program.linear(
+        "m", step.input(x), -1, y, [packed], [-1], scale, None, 7, "none", **QUANTIZED, y_multiplier=multiplier
+    )
+    return step.run(y)[0]
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
 @pytest.mark.parametrize("quantized", [False, True])
@@ -183,8 +197,16 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
     found = step.run(y)[0]
     a = {"x_scale": x_scale, "x_zero_point": zero_point, "activation": activation}
     a |= QUANTIZED if quantized else {}
-    expected = reference.linear(x, residual, weight, weight_scale, bias, a)
+    expected = reference.linear(x, residual, weight, weight_scale, bias, None, a)
     assert same_bits(found, expected)
+    if quantized:
+        multiplier = np.abs(floats(6, n)) + np.float32(0.1)
+        assert same_bits(
+            _multiplied(isa, x, packed, scale, multiplier),
+            reference.linear(
+                x, None, weight, weight_scale, None, multiplier, a | {"activation": "none", "x_zero_point": 7}
+            ),
+        )
     alone = native.linear(
         x, packed, scale, bias, zero_point, activation, residual, QUANTIZED["y_scale"] if quantized else None, 117, 2
     )

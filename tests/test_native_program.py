@@ -67,10 +67,10 @@ class TinyEncoder:
 
     def expected(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Any, Any]:
         x = reference.embedding_sum(ids, None, self.word, self.position, None, {})
-        y, _ = reference.layer_norm(x, self.gamma, self.beta, {"epsilon": 1e-5})
+        y, _ = reference.layer_norm(x, self.gamma, self.beta, None, {"epsilon": 1e-5})
         q = quantize(y, X_SCALE, X_ZERO)
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "activation": "none"}
-        qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, a)
+        qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, None, a)
         context = reference.packed_attention(qkv, mask, {"heads": HEADS, "scale": 0.35})
         out = reference.linear_float(context, y, self.dense, None, {"activation": "gelu"})
         return reference.l2_normalize(reference.mean_pool(out, mask, {}), {"epsilon": 1e-12}), q
@@ -150,7 +150,7 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
     np.put_along_axis(weight, positions, values.reshape(n, k // 4, 2), axis=-1)
     x, scale = rng(3).integers(0, 256, (30, k), np.uint8), np.full(n, 1e-3, np.float32)
     expected = reference.linear(
-        x, None, weight.reshape(n, k), scale, None, {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"}
+        x, None, weight.reshape(n, k), scale, None, None, {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"}
     )
     for isa in ISAS:
         for form in native.forms(isa)[1:]:
