@@ -43,7 +43,7 @@ class DistillationSettings:
     checkpoint_seconds: time between two writes of the checkpoint."""
 
     batch_size: int = 32
-    learning_rate: float = 3e-4
+    learning_rate: float = 2e-4
     warmup_steps: int = 20
     loss: DistillationLoss = field(default_factory=DistillationLoss)
     frozen: tuple[str, ...] = ("*embeddings.*",)
