@@ -14,6 +14,7 @@ from .measuring import Race, label
 from .results import Results
 
 PEER, REFERENCE, OWN, INK = "#9aa5b1", "#cfd6dd", ("#f2b36f", "#e07b39", "#b3471b"), "#2b2f36"
+MARKERS = "osD^vosD"
 SIZE_INCHES = (13.0, 8.0)
 
 
@@ -47,31 +48,34 @@ def _bars(axis: Axes, race: Race, results: Results) -> None:
     bars = axis.barh(names, medians, color=[colour(name) for name in names])
     best = race.fastest(INT8_PEERS)
     notes = [
-        f" {median:.2f} ms" + (f"  ({race.speedup(best, name):.2f}x)" if name in OURS.values() else "")
+        f"{median:.2f} ms" + (f"  ({race.speedup(best, name):.2f}x)" if name in OURS.values() else "")
         for name, median in zip(names, medians, strict=True)
     ]
-    axis.bar_label(bars, notes, fontsize=8.5)
-    axis.axvline(race.timings[best].median, color=INK, linewidth=0.8, linestyle=":")
+    axis.axvline(race.timings[best].median, color=INK, linewidth=0.8, linestyle=":", zorder=0)
+    backing = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    axis.bar_label(bars, notes, fontsize=8.5, padding=2, bbox=backing)
     axis.set_xlim(0, 1.3 * max(medians))
     axis.set_title(f"batch x length {label(race.shape)}: median latency", loc="left", fontsize=11)
+    axis.set_xlabel(f"ms; dotted: {best}, the fastest INT8 peer", fontsize=8.5)
     _plain(axis)
     axis.tick_params(axis="y", length=0)
 
 
 def _scatter(axis: Axes, results: Results) -> None:
     race = results.races[-1]
-    for name in results.names:
+    for name, marker in zip(results.names, MARKERS, strict=True):
         sentences = 1e3 * race.shape[0] / race.timings[name].median
         quality = results.quality[name].retrieval.ndcg_at_10
-        axis.scatter(sentences, quality, s=90, color=colour(name), edgecolor=INK, linewidth=0.6, zorder=3)
-        axis.annotate(name, (sentences, quality), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        look = {"color": colour(name), "marker": marker, "edgecolor": INK, "linewidth": 0.7}
+        axis.scatter(sentences, quality, s=110, zorder=3, label=name, **look)
     dense = results.quality[FP32].retrieval.ndcg_at_10
     axis.axhline(0.97 * dense, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate(" 97% of FP32", (0, 0.97 * dense), xytext=(2, 3), textcoords="offset points", fontsize=8)
-    axis.set_xlim(0, 1.35 * max(1e3 * race.shape[0] / timing.median for timing in race.timings.values()))
+    axis.annotate("97% of FP32", (0, 0.97 * dense), xytext=(4, -11), textcoords="offset points", fontsize=8)
+    axis.set_xlim(left=0)
     axis.set_title(f"quality against throughput at {label(race.shape)}", loc="left", fontsize=11)
     axis.set_xlabel("sentences per second")
     axis.set_ylabel("NDCG@10")
+    axis.legend(fontsize=8, frameon=False, loc="lower left")
     axis.grid(color="#e6e9ed", zorder=0)
     _plain(axis)
 

@@ -1,5 +1,6 @@
 """The tables on the terminal, at most 100 columns wide."""
 
+import re
 from collections import Counter
 
 from rich import box
@@ -11,6 +12,8 @@ from openwork.report import Bucket, BuildReport, Layer
 from .lineup import FP32, INT8_PEERS, OURS
 from .measuring import LABELS
 from .results import Results
+
+BLOCK = re.compile(r"layer\.(\d+)\.")
 
 
 def comparison(results: Results) -> Table:
@@ -48,39 +51,43 @@ def _row(results: Results, name: str) -> list[Text]:
 
 
 def layers(report: BuildReport, title: str) -> Table:
-    """One row per linear layer: its weights, what dense and the pick took, and the gain."""
+    """One row per group of layers with the same numbers: dense time -> picked time, gain, pick."""
     rows = [bucket.rows for bucket in report.layers[0].buckets]
-    table = Table(
-        title=f"{title}, layer by layer: microseconds dense -> picked",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("Layer", "N x K", "Zeros", *(f"{count} rows" for count in rows), "Picked", "Why"):
-        table.add_column(
-            name, justify="left" if name in ("Layer", "Picked", "Why") else "right", no_wrap=True
-        )
+    title = f"{title}, layer by layer: microseconds, dense -> picked"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("Layer", "N x K", "Zeros", *(f"{count} rows" for count in rows), "Why"):
+        table.add_column(name, justify="left" if name in ("Layer", "Why") else "right", no_wrap=True)
     numbers = {reason: number for number, reason in enumerate(_distinct(report), start=1)}
-    for layer in report.layers:
-        table.add_row(
-            short(layer.name),
-            f"{layer.n} x {layer.k}",
-            f"{layer.zeros:.0%}",
-            *(_gain(bucket) for bucket in layer.buckets),
-            " ".join(dict.fromkeys(pick.tactic for pick in layer.picks)),
-            f"({numbers[_reason(layer)]})",
-        )
+    for group in _groups(report):
+        layer = group[0]
+        size, gains = f"{layer.n} x {layer.k}", map(_gain, layer.buckets)
+        table.add_row(_names(group), size, f"{layer.zeros:.0%}", *gains, f"({numbers[_reason(layer)]})")
     return table
+
+
+def _groups(report: BuildReport) -> list[list[Layer]]:
+    """Layers of the same module in different blocks, where the table would say the same about them."""
+    groups: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in report.layers:
+        said = (_within_block(layer.name), layer.n, layer.k, f"{layer.zeros:.0%}", *map(_gain, layer.buckets))
+        groups.setdefault((*said, _reason(layer)), []).append(layer)
+    return list(groups.values())
+
+
+def _names(group: list[Layer]) -> str:
+    blocks = [found[1] for layer in group if (found := BLOCK.search(layer.name))]
+    name = _within_block(group[0].name)
+    return f"{name}\nblock {', '.join(blocks)}" if blocks else name
+
+
+def _within_block(name: str) -> str:
+    found = BLOCK.search(name)
+    return name[found.end() :] if found else name
 
 
 def _gain(bucket: Bucket) -> str:
     dense, picked = 1e6 * bucket.seconds["dense"], 1e6 * bucket.seconds[bucket.pick]
-    return f"{dense:.0f} -> {picked:.0f} {dense / picked:.1f}x"
-
-
-def short(name: str) -> str:
-    """A layer's name without what all of them share."""
-    return name.removeprefix("encoder.").removeprefix("encoder.").removeprefix("layer.")
+    return f"{dense:.0f} -> {picked:.0f}\n{dense / picked:.2f}x {bucket.pick}"
 
 
 def reasons(report: BuildReport) -> list[str]:
