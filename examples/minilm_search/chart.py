@@ -1,6 +1,7 @@
 """The picture: latency at each shape, and what it costs in quality."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -66,7 +67,7 @@ def _scatter(axis: Axes, results: Results) -> None:
     for name, marker in zip(results.names, MARKERS, strict=True):
         sentences = 1e3 * race.shape[0] / race.timings[name].median
         quality = results.quality[name].retrieval.ndcg_at_10
-        look = {"color": colour(name), "marker": marker, "edgecolor": INK, "linewidth": 0.7}
+        look: dict[str, Any] = {"color": colour(name), "marker": marker, "edgecolor": INK, "linewidth": 0.7}
         axis.scatter(sentences, quality, s=110, zorder=3, label=name, **look)
     dense = results.quality[FP32].retrieval.ndcg_at_10
     axis.axhline(0.97 * dense, color=INK, linewidth=0.8, linestyle=":")
