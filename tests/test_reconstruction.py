@@ -113,6 +113,15 @@ def test_the_error_is_the_layer_s_own() -> None:
     assert got.error == pytest.approx(float(lost), rel=1e-5)
 
 
+def test_autocast_around_it_does_not_round_the_products() -> None:
+    weight, gram = _problem(8, 64, seed=4)
+    expected = reconstruct(weight, gram, Pattern.parse("2:4"))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = reconstruct(weight, gram, Pattern.parse("2:4"))
+    assert torch.equal(got.weight, expected.weight)
+    assert got.error == expected.error
+
+
 def test_bad_input_is_refused() -> None:
     weight, gram = _problem(4, 16, seed=3)
     pattern = Pattern.parse("2:4")

@@ -17,7 +17,8 @@ def bfloat16_is_faster() -> bool:
     runs.
 
     Measured and not read from the CPU's flags: without AVX-512 BF16 or AMX the same call works, several times
-    slower."""
+    slower.
+    """
     single = torch.randn(1024, 384), torch.randn(384, 1536)
     half = tuple(x.bfloat16() for x in single)
     times = [(_seconds(*single), _seconds(*half)) for _ in range(_REPEATS)]

@@ -27,7 +27,8 @@ class TokenBatches:
 
     Each epoch visits the texts in a new order; runs of 32 batches are sorted by length, so that a batch holds
     little padding, and then taken in random order. texts: token ids without padding, each at least one.
-    batch_size: texts in a batch."""
+    batch_size: texts in a batch.
+    """
 
     def __init__(self, texts: Sequence[Sequence[int]], batch_size: int, seed: int = 0) -> None:
         if not texts:

@@ -18,7 +18,8 @@ class Checkpoint:
     """Writes and reads what a run needs to go on.
 
     path: the file. fingerprint: a text that names what the run must share with the one that wrote the file
-    (texts, recipe, pattern); reading refuses another."""
+    (texts, recipe, pattern); reading refuses another.
+    """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path, self._fingerprint = Path(path), fingerprint

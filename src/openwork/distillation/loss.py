@@ -13,7 +13,8 @@ from torch.nn import functional
 @dataclass(frozen=True)
 class Outputs:
     """What one model gives for a batch: hidden states f32[B, L, H], first to last, and embeddings f32[B,
-    H]."""
+    H].
+    """
 
     states: Sequence[Tensor]
     embedding: Tensor
@@ -29,7 +30,8 @@ class DistillationLoss:
         similarity   mean of (s s^T - t t^T)^2 over the pairs of different texts of the batch
 
     A weight of 0 leaves its part out. Sources: Jiao et al. 2020, "TinyBERT" (hidden states); Tung & Mori
-    2019, "Similarity-preserving knowledge distillation"."""
+    2019, "Similarity-preserving knowledge distillation".
+    """
 
     last: float = 1.0
     intermediate: float = 0.0
@@ -73,7 +75,8 @@ def embedding_difference(ours: Tensor, theirs: Tensor) -> Tensor:
 
 def similarity_difference(ours: Tensor, theirs: Tensor) -> Tensor:
     """The mean squared difference of the similarities of different texts; embeddings [B, H] of unit
-    length."""
+    length.
+    """
     ours, theirs = ours.float(), theirs.float()
     count = len(ours)
     difference = (ours @ ours.T - theirs @ theirs.T).fill_diagonal_(0.0)

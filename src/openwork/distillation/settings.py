@@ -40,7 +40,8 @@ class DistillationSettings:
     learning_rate: the highest, reached after `warmup_steps` and falling to 0 along a cosine as the budget is
     spent. frozen: shell-style patterns of parameter names that are not trained. clip: largest norm of the
     gradient. bfloat16: run products in bfloat16; None measures whether that is faster here.
-    checkpoint_seconds: time between two writes of the checkpoint."""
+    checkpoint_seconds: time between two writes of the checkpoint.
+    """
 
     batch_size: int = 32
     learning_rate: float = 2e-4
@@ -59,6 +60,7 @@ class DistillationSettings:
 
     def rate(self, step: int, spent: float) -> float:
         """The learning rate of step number `step` (from 0) when the fraction `spent` of the budget is used
-        up."""
+        up.
+        """
         warm = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, spent)))

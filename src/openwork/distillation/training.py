@@ -28,7 +28,8 @@ _SMOOTHING = 0.95
 @dataclass
 class DistillationReport:
     """How far a run is. loss: smoothed over about 20 steps. seconds: of training, over all parts of a resumed
-    run."""
+    run.
+    """
 
     steps: int = 0
     seconds: float = 0.0
@@ -61,7 +62,8 @@ def distil(
     step and checks them at both ends. checkpoint: written every `settings.checkpoint_seconds` and at the end;
     if the file is there already, the run goes on from it. progress: show a bar on the standard error stream.
     Raises ValueError for texts that are missing or empty, a checkpoint of another run, or broken masks, and
-    FloatingPointError if the loss is no longer finite."""
+    FloatingPointError if the loss is no longer finite.
+    """
     settings = settings or DistillationSettings()
     batches = TokenBatches(texts, settings.batch_size, settings.seed)
     store = Checkpoint(checkpoint, _fingerprint(batches, settings, pruner)) if checkpoint else None

@@ -2,7 +2,8 @@
 
 Module and parameter names follow the published checkpoints of BERT (`encoder.layer.0.attention.self.query`
 ...), so a checkpoint's tensors load without renaming. Source: Devlin et al. 2019, "BERT"; Reimers & Gurevych
-2019, "Sentence-BERT"."""
+2019, "Sentence-BERT".
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ class BertConfig:
         """Read a checkpoint's `config.json`.
 
         Raises ValueError for another model type, activation or position embedding than this module
-        implements."""
+        implements.
+        """
         record = json.loads(path.read_text(encoding="utf-8"))
         expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
         for key, value in expected.items():
@@ -85,7 +87,8 @@ class BertSelfAttention(nn.Module):
     """softmax(Q K^T / sqrt(d) + bias) V, per head.
 
     `attention` selects how: "explicit" writes the products and the softmax out, as an exported graph should
-    show them; "fused" calls torch's scaled_dot_product_attention."""
+    show them; "fused" calls torch's scaled_dot_product_attention.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -193,7 +196,8 @@ class BertEncoder(nn.Module):
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         """The embeddings' output and each layer's, first to last: num_hidden_layers + 1 tensors f32[B, L,
-        H]."""
+        H].
+        """
         self._check(input_ids, attention_mask)
         states = [self.embeddings(input_ids)]
         bias = attention_bias(attention_mask, states[0].dtype)
@@ -203,7 +207,8 @@ class BertEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The last hidden states f32[B, L, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a
-        token)."""
+        token).
+        """
         return self.hidden_states(input_ids, attention_mask)[-1]
 
     def _check(self, input_ids: Tensor, attention_mask: Tensor) -> None:
@@ -237,7 +242,8 @@ class SentenceEmbedder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings f32[B, H] of input_ids i64[B, L] under attention_mask i64[B, L] (1 = a token, 0 =
-        padding)."""
+        padding).
+        """
         return self.pool(self.encoder(input_ids, attention_mask), attention_mask)
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:

@@ -20,7 +20,8 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 def minilm_path() -> Path:
     """The folder with the model's files; raises FileNotFoundError, with the command that installs them, if
-    missing."""
+    missing.
+    """
     spec = find_spec(PACKAGE)
     for root in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(root) / "model"

@@ -14,7 +14,8 @@ class GramCollector:
     """Sums X^T X over the inputs X of some linear layers; layers that read the same tensor share one sum.
 
     `groups` maps the first reader of an input to all its readers, in the order in which they ran; `grams`
-    holds, for each first reader, the mean over the rows that counted, f32 [in, in]."""
+    holds, for each first reader, the mean over the rows that counted, f32 [in, in].
+    """
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
         self._layers = dict(layers)
@@ -46,7 +47,8 @@ class GramCollector:
 
     def begin(self, keep: Tensor | None) -> None:
         """Call before each forward pass. keep: which rows count, of the shape of the inputs without
-        channels."""
+        channels.
+        """
         self._keep = keep
         self._seen.clear()
 

@@ -16,7 +16,8 @@ def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
     """The mask of `pattern` that keeps the most energy, sum of w^2, of `weight`.
 
     weight: floating point [out, in]. Returns bool [out, in]; in every group exactly N positions are kept, on
-    a tie the first ones. Raises ValueError for another shape, an empty weight, NaN or infinity."""
+    a tie the first ones. Raises ValueError for another shape, an empty weight, NaN or infinity.
+    """
     check_weight(weight)
     return best_mask(weight.detach().float().square(), pattern)
 

@@ -2,7 +2,8 @@
 give.
 
 Source of the order: Frantar & Alistarh 2023, "SparseGPT". Only one block's second moments are in memory at a
-time."""
+time.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def reconstruct_model(
     """Prune `layers` of `model` in place, by `reconstruct`, and return each layer's result.
 
     `advance` is told after each block how many layers are done. Layers outside the model's chain of blocks
-    are pruned after it, all calibrated by the same passes."""
+    are pruned after it, all calibrated by the same passes.
+    """
     results: dict[str, Reconstructed] = {}
 
     def prune(collector: GramCollector) -> None:
@@ -160,7 +162,8 @@ def find_blocks(model: nn.Module, layers: Mapping[str, nn.Linear], batch: Batch)
 
     A chain is a ModuleList or Sequential with two or more children that hold such layers, where in one pass
     of `batch` each child runs once, takes the tensor that the one before it returned, and shares its other
-    arguments."""
+    arguments.
+    """
     wanted = {id(layer) for layer in layers.values()}
 
     def held(module: nn.Module) -> int:

@@ -8,7 +8,8 @@ A pattern is a pure value with a text form. The grammar, over a weight [out, in]
 
 N:M counts the weights that are *kept*, as NVIDIA does. A last group or block that is cut short by the
 weight's edge counts as padded with zeros. Sources: Mishra et al. 2021, "Accelerating Sparse Deep Neural
-Networks" (2:4); Intel Neural Compressor (block patterns)."""
+Networks" (2:4); Intel Neural Compressor (block patterns).
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Violation:
 
     row, group: first output channel and number of the group along the input channels, both from 0; None where
     the pattern speaks of the layer as a whole. kept, allowed: non-zero positions (N:M) or blocks (RxC) found
-    and permitted."""
+    and permitted.
+    """
 
     pattern: str
     row: int | None
@@ -53,7 +55,8 @@ class Violation:
 
 class Pattern(ABC):
     """Which weights may be non-zero; `Pattern.parse(text)` makes one and `str(pattern)` gives the text
-    back."""
+    back.
+    """
 
     @staticmethod
     def parse(text: str) -> Pattern:
@@ -91,7 +94,8 @@ class Pattern(ABC):
 @dataclass(frozen=True)
 class GroupPattern(Pattern):
     """N:M@V: `kept` of every `group` consecutive input channels, one mask for `shared` adjacent output
-    channels."""
+    channels.
+    """
 
     kept: int
     group: int
@@ -135,7 +139,8 @@ class GroupPattern(Pattern):
 @dataclass(frozen=True)
 class BlockPattern(Pattern):
     """RxC:Z: blocks of `rows` x `columns` weights live or die together and at least the fraction `fraction`
-    is zero."""
+    is zero.
+    """
 
     rows: int
     columns: int
@@ -174,14 +179,16 @@ _CANDIDATES = tuple(
 )
 CANDIDATES = tuple(sorted(_CANDIDATES, key=lambda pattern: (pattern.density, -pattern.shared, pattern.group)))
 """The patterns that `detect` tries, in its order: fewest weights first, then the widest sharing, then the
-shortest group."""
+shortest group.
+"""
 
 
 def detect(weight: np.ndarray) -> Pattern | None:
     """The sparsest pattern of `CANDIDATES` that weight [out, in] satisfies, or None.
 
     A candidate whose group or sharing is wider than the weight is not tried: every weight would satisfy it by
-    its padding."""
+    its padding.
+    """
     rows, columns = _matrix(weight).shape
     fitting = (p for p in CANDIDATES if p.group <= columns and p.shared <= rows)
     return next((pattern for pattern in fitting if pattern.holds(weight)), None)

@@ -29,7 +29,8 @@ class Pruner:
 
     model: changed in place. pattern: a `Pattern` or its text. include, exclude: shell-style patterns of
     module names. table: one row per layer with its eligibility and, where it is not eligible, the reason.
-    Raises ValueError for an odd pattern or if no layer is eligible."""
+    Raises ValueError for an odd pattern or if no layer is eligible.
+    """
 
     def __init__(
         self,
@@ -70,7 +71,8 @@ class Pruner:
         each layer's output on `calibration`. progress: show a bar on the standard error stream. The error is
         the lost fraction of the layer's output energy on the calibration inputs, or of the weight's energy
         for "magnitude". Where anything fails, the model is left as it was. Raises ValueError for weights that
-        are NaN or infinite, a missing calibration, or an unknown method."""
+        are NaN or infinite, a missing calibration, or an unknown method.
+        """
         for name, layer in self.layers.items():
             check_weight(layer.weight, f"The weight of {name}")
         if method not in ("magnitude", "sparsegpt"):
@@ -100,7 +102,8 @@ class Pruner:
         """Hold the masks after each step of `optimizer`; `.remove()` on what is returned lets go.
 
         Raises ValueError if the optimizer trains none of the pruned weights, which is most often another
-        model's."""
+        model's.
+        """
         trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         if not any(id(layer.weight) in trained for layer in self.layers.values()):
             raise ValueError(
@@ -131,7 +134,8 @@ class Pruner:
 
     def verify(self) -> None:
         """Raise ValueError, naming layer, row and group, unless every mask and every weight keeps its
-        rule."""
+        rule.
+        """
         found = self.faults()
         if found:
             more = f" And {len(found) - 5} more." if len(found) > 5 else ""

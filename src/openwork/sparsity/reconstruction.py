@@ -5,7 +5,8 @@ to what it was: minimise tr((W' - W) H (W' - W)^T), H = X^T X, over W' that keep
 are swept from left to right as in SparseGPT (Frantar & Alistarh 2023, section 3.3, lazy batch updates section
 3.3.2), with one difference: a group's weights are not judged one by one but eliminated one after the other,
 each with its exact effect on the others of its group (optimal brain surgeon, Hassibi & Stork 1993), and all
-of a group's removals are compensated jointly."""
+of a group's removals are compensated jointly.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class Reconstructed:
 
     weight: f32 [out, in], zero where not kept. mask: bool [out, in]. error: what the layer's output on the
     calibration inputs lost, as a fraction of its energy: tr(D H D^T) / tr(W H W^T), D the change of the
-    weight."""
+    weight.
+    """
 
     weight: Tensor
     mask: Tensor
@@ -44,9 +46,14 @@ def reconstruct(weight: Tensor, gram: Tensor, pattern: Pattern, damping: float =
     weight: floating point [out, in]. gram: [in, in], X^T X (any positive multiple) of the layer's inputs X
     [rows, in]. damping: added to the diagonal of gram, as a fraction of its mean; larger trusts the
     calibration less. Raises ValueError for shapes that do not fit, NaN or infinity, an all-zero gram, damping
-    that is not positive."""
+    that is not positive.
+    """
     check_weight(weight)
-    original = weight.detach().float()
+    with torch.autocast(weight.device.type, enabled=False):
+        return _reconstruct(weight.detach().float(), gram, pattern, damping)
+
+
+def _reconstruct(original: Tensor, gram: Tensor, pattern: Pattern, damping: float) -> Reconstructed:
     inverse_root = _inverse_root(_damped(gram, original.shape[1], damping)).float()
     if isinstance(pattern, GroupPattern):
         pruned, mask = _sweep_groups(original, inverse_root, pattern)
@@ -88,7 +95,8 @@ def _inverse_root(hessian: Tensor) -> Tensor:
 
     For every i, U[i:, i:]^T U[i:, i:] is the inverse of hessian[i:, i:], which is what a sweep from the left
     needs. U is the inverse of the upper R with R R^T = hessian, and R is the Cholesky factor of the reversed
-    matrix, reversed."""
+    matrix, reversed.
+    """
     upper = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
     identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
     inverse: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
@@ -127,7 +135,8 @@ def _eliminate(weight: Tensor, inverse: Tensor, pattern: GroupPattern) -> tuple[
 
 def _eliminate_chunk(weight: Tensor, inverse: Tensor, removals: int) -> tuple[Tensor, Tensor]:
     """weight [g, V, m]; inverse [m, m]. The weight with `removals` columns at zero for each g, and the kept
-    [g, m]."""
+    [g, m].
+    """
     removed = torch.zeros(weight.shape[0], weight.shape[2], dtype=torch.bool, device=weight.device)
     inverses = inverse.expand(weight.shape[0], -1, -1)
     rows = torch.arange(weight.shape[0], device=weight.device)
