@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nncf
 import onnx
 import openvino
 from onnxruntime.quantization import (
@@ -51,7 +50,7 @@ def static_by_onnxruntime(source: Path, target: Path, data: Sequence[Batch]) -> 
         )
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
     """Batches in the form in which ONNX Runtime takes them."""
 
     def __init__(self, data: Sequence[Batch]) -> None:
@@ -63,6 +62,8 @@ class _Reader(CalibrationDataReader):
 
 def by_nncf(source: Path, target: Path, data: Sequence[Batch]) -> None:
     """OpenVINO's own quantizer with its settings for transformers."""
+    import nncf  # Takes seconds to import, and is needed here only.
+
     nncf.set_log_level(logging.ERROR)
     model = nncf.quantize(
         openvino.Core().read_model(source),
