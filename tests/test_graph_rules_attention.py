@@ -181,7 +181,7 @@ def test_heads_split_another_way_are_refused() -> None:
     assert swapped(Builder(np.random.default_rng(0)), [0, 2, 1, 3]).operators == ["Attention"]
 
 
-def projected(b: Builder, shared: bool, quantized: bool) -> Reduced:
+def projected(b: Builder, shared: bool, quantized: bool, multiplier: np.ndarray | None = None) -> Reduced:
     """Queries, keys and values as products of one input (or keys of another), into attention."""
     x = b.input("x", ["batch", "length", WIDTH])
     other = x if shared else b.input("other", ["batch", "length", WIDTH])
@@ -202,6 +202,8 @@ def projected(b: Builder, shared: bool, quantized: bool) -> Reduced:
     ]
     mixed = b.add("MatMul", b.add("Softmax", b.add("MatMul", inner[0], inner[1])), inner[2])
     y = b.add("Reshape", b.add("Transpose", mixed, perm=[0, 2, 1, 3]), b.integers(0, 0, WIDTH))
+    if multiplier is not None:
+        y = b.add("Mul", b.constant(multiplier), y)
     feeds = {
         name: b.rng.standard_normal((2, 3, WIDTH)).astype(np.float32)
         for name in (["x"] if shared else ["x", "other"])
@@ -224,4 +226,29 @@ def test_queries_and_keys_of_two_inputs_are_not_packed() -> None:
     found = projected(Builder(np.random.default_rng(1)), False, False)
     assert sorted(found.operators) == ["Attention", "LinearFloat", "LinearFloat", "LinearFloat"]
     assert found.reasons == ["queries, keys and values are not products of the same input of the same kind"]
+    assert_close(found, 1e-5)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_multiplier_behind_attention_goes_into_the_values(quantized: bool) -> None:
+    rng = np.random.default_rng(2)
+    multiplier = rng.uniform(0.3, 3.0, WIDTH).astype(np.float32)
+    found = projected(Builder(rng), True, quantized, multiplier)
+    linear = "Linear" if quantized else "LinearFloat"
+    assert found.operators == [*(["Quantize"] if quantized else []), linear, "Attention"]
+    # A tie in the quantizer of x moves one product by 0.05 * 0.003 * 127 = 0.02, times at most 3.
+    assert_close(found, 0.06 if quantized else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "reason"),
+    [
+        (np.full(WIDTH, -1, np.float32), "the constant is not positive and finite"),
+        (np.full(1, 2, np.float32), "the constant does not have one float32 number for each channel"),
+    ],
+)
+def test_other_factors_behind_attention_stay(multiplier: np.ndarray, reason: str) -> None:
+    found = projected(Builder(np.random.default_rng(2)), True, False, multiplier)
+    assert found.operators == ["LinearFloat", "Attention", "onnx.Mul"]
+    assert reason in found.left[0]
     assert_close(found, 1e-5)

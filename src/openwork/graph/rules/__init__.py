@@ -25,6 +25,7 @@ from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.values import MULTIPLIED_VALUES
 
 RULES: tuple[Rule, ...] = (
     FOLD_CONSTANTS,
@@ -56,6 +57,7 @@ RULES: tuple[Rule, ...] = (
     # What follows a step goes into it.
     ACTIVATION,
     RESIDUAL_ADD,
+    MULTIPLIED_VALUES,
     PACK_SIBLINGS,
     SHARE_QUANTIZE,
     QUANTIZED_OUTPUT,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, ModelError, constant, dims, make, needed, only_consumer, producer
+from openwork.graph.model import Array, ModelError, constant, dims, graph_of, make, needed, only_consumer, producer
 from openwork.graph.probe import cone, evaluations, probe_mask, samples
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.rules.layer_norm import split_constant
@@ -281,10 +281,15 @@ def _moves_as(
     return True
 
 
+def _default_axis(softmax: ir.Node) -> int:
+    """Before opset 13 a Softmax without an axis ran over all dimensions from the second on."""
+    return -1 if int(graph_of(softmax).opset_imports.get("", 13)) >= 13 else 1
+
+
 def _check(found: _Attention) -> str | None:
     if found.reason is not None:
         return found.reason
-    axis = found.softmax.attributes.get_int("axis", -1)
+    axis = found.softmax.attributes.get_int("axis", _default_axis(found.softmax))
     if axis not in (-1, 3):
         return "its softmax does not run over the keys"
     states = dims(found.q.source)

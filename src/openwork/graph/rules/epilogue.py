@@ -51,7 +51,7 @@ def _linear(value: ir.Value | None) -> ir.Node | None:
     return native_producer(value, *LINEARS)
 
 
-def _plain(linear: ir.Node) -> bool:
+def is_plain(linear: ir.Node) -> bool:
     """Whether nothing follows the sum and the bias yet."""
     return (
         attributes(linear)["activation"] == "none" and operand(linear, RESIDUAL) is None and _is_float(linear)
@@ -84,7 +84,7 @@ def _alone(found: _Follow) -> str | None:
 
 
 def _check_bias(found: _Follow) -> str | None:
-    if not _plain(found.linear) or operand(found.linear, bias_index(found.linear)) is not None:
+    if not is_plain(found.linear) or operand(found.linear, bias_index(found.linear)) is not None:
         return "the product already has a bias or something after it"
     if constant_bias(found.other, _outputs(found.linear)) is None:
         return "the constant that is added does not have one float32 number for each output channel"
@@ -111,7 +111,7 @@ def _match_activation(node: ir.Node) -> _Follow | None:
 
 
 def _check_activation(found: _Follow) -> str | None:
-    return _alone(found) or (None if _plain(found.linear) else "the product already has something after it")
+    return _alone(found) or (None if is_plain(found.linear) else "the product already has something after it")
 
 
 def _replace_activation(found: _Follow) -> Replacement:
@@ -251,7 +251,7 @@ def _check_siblings(found: _Siblings) -> str | None:
             return "queries, keys and values are not products of the same input of the same kind"
         if attributes(linear) != attributes(first):
             return "queries, keys and values do not have the same quantizer and activation"
-        if not _plain(linear):
+        if not is_plain(linear):
             return "a residual, an activation or a quantizer follows queries, keys or values"
         if only_consumer(linear.outputs[0]) is not found.attention:
             return "queries, keys or values are read by other nodes too"
