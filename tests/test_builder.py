@@ -66,6 +66,19 @@ def test_an_engine_gives_what_onnx_runtime_gives(tmp_path: Path, sparsity: str, 
     np.testing.assert_allclose(found, onnx_runtime(model, x), rtol=0, atol=ONE_UNIT)
 
 
+def test_a_profile_names_fallback_steps_too(tmp_path: Path) -> None:
+    built(two_layers(exotic="Sin"), tmp_path)
+    steps = openwork.load(tmp_path / "m.engine", threads=1).profile({"x": random_input(5)}, repeats=4)
+    assert [step.name for step in steps] == [
+        "quantizelinear0",
+        "first",
+        "fallback.1",
+        "quantizelinear7",
+        "second",
+    ]
+    assert all(step.calls == 4 and step.seconds > 0 for step in steps)
+
+
 def test_the_report_says_what_was_found_and_picked(tmp_path: Path) -> None:
     report = built(two_layers(), tmp_path)
     first, second = report.layers

@@ -169,7 +169,7 @@ class _Binding:
     def _linear(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
         weights, rows = self._packed(step)
-        scale = np.float32(step.attributes["x_scale"]) * self.tensors[step.tensors["weight_scale"]]
+        scale = _scales(step, self.tensors[step.tensors["weight_scale"]])
         tail = (step.attributes["x_zero_point"], step.attributes["activation"], *_quantization(step))
         self.native.linear(
             step.name,
@@ -178,7 +178,7 @@ class _Binding:
             y,
             weights,
             rows,
-            _scales(step, scale),
+            scale,
             self._tensor(step, "bias"),
             *tail,
             self._tensor(step, "y_multiplier"),
@@ -245,12 +245,15 @@ def _quantization(step: Step) -> tuple[float, int]:
     return step.attributes.get("y_scale", 1.0), step.attributes.get("y_zero_point", 0)
 
 
-def _scales(step: Step, scale: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scales(step: Step, weight_scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """x_scale * weight_scale, rounded once; raises ValueError unless each is finite and not negative."""
+    with np.errstate(all="ignore"):
+        scale = np.float32(step.attributes["x_scale"]) * weight_scale
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
         raise ValueError(
             f"The step '{step.name}' has a weight scale that is negative, infinite or no number."
         )
-    return scale.astype(np.float32, copy=False)
+    return scale
 
 
 def available(tactic: str, weight: Weight, isa: str) -> str:

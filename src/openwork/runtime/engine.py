@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,7 +100,7 @@ class Engine:
         return sample_inputs(self._program, self._limits, sizes, seed)
 
     def profile(self, feed: Mapping[str, Array], repeats: int = 20) -> list[StepTime]:
-        """Run `repeats` times and say what each native step took, in program order."""
+        """Run `repeats` times and say what each step took, in program order."""
         if repeats < 1:
             raise ValueError(f"A profile takes at least 1 repeat, but {repeats} were asked for.")
         return self.context().profile(feed, repeats)
@@ -132,18 +133,17 @@ class Context:
         }
 
     def profile(self, feed: Mapping[str, Array], repeats: int) -> list[StepTime]:
-        """Run once untimed, then `repeats` times, and say what each native step took."""
+        """Run once untimed, then `repeats` times, and say what each step took."""
         self.run(feed)
-        timed = [runner.context for runner in self._runners if isinstance(runner, _NativeRunner)]
-        for context in timed:
-            context.enable_profile(True)
+        for runner in self._runners:
+            runner.enable_profile(True)
         try:
             for _ in range(repeats):
                 self.run(feed)
-            return [StepTime(*entry) for context in timed for entry in context.profile()]
+            return [step for runner in self._runners for step in runner.profile()]
         finally:
-            for context in timed:
-                context.enable_profile(False)
+            for runner in self._runners:
+                runner.enable_profile(False)
 
 
 @dataclass(frozen=True)
@@ -155,19 +155,35 @@ class _NativeRunner:
     def run(self, inputs: list[Array]) -> list[Array]:
         return list(self.context.run(inputs))
 
+    def enable_profile(self, enabled: bool) -> None:
+        self.context.enable_profile(enabled)
 
-@dataclass(frozen=True)
+    def profile(self) -> list[StepTime]:
+        return [StepTime(*entry) for entry in self.context.profile()]
+
+
+@dataclass
 class _FallbackRunner:
     session: FallbackSession
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     expected: tuple[TensorInfo, ...]
+    seconds: list[float] | None = None
 
     def run(self, inputs: list[Array]) -> list[Array]:
+        begin = time.perf_counter()
         made = self.session.run(inputs)
         for info, array in zip(self.expected, made, strict=True):
             check_made(self.session.name, info, array)
+        if self.seconds is not None:
+            self.seconds.append(time.perf_counter() - begin)
         return [np.ascontiguousarray(array) for array in made]
+
+    def enable_profile(self, enabled: bool) -> None:
+        self.seconds = [] if enabled else None
+
+    def profile(self) -> list[StepTime]:
+        return [StepTime(self.session.name, sum(self.seconds or ()), len(self.seconds or ()))]
 
 
 @dataclass(frozen=True)

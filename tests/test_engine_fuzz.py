@@ -1,0 +1,101 @@
+"""Engines whose every field may lie, with right digests: they load and run, or are refused in a sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import openwork
+from engine_samples import encoder, encoder_inputs
+from openwork.builder.engine_file import write_engine
+from openwork.fields import EngineFileError
+from test_engine_file import rewritten
+from test_runtime import REPORT
+
+VALUES: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2, 3, 7, 16, 255, 256, 2**31, 2**63, 2**70, 0.0, -0.5, 1e-300, 1e300, "", "x", "u8", "f32",
+    "i64", "batch", "length", "dense", "2:4", "1:4", "4:16", "2:4@2", "1x1:0.5", "linear", "attention", "word", [], {}, [0],
+    [1, 2], {"a": 1}, ["batch", "length"], ["batch", "length", 16],
+)  # fmt: skip
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every member and element of a JSON document."""
+    items = (
+        document.items()
+        if isinstance(document, dict)
+        else enumerate(document if isinstance(document, list) else [])
+    )
+    return [inner for key, item in items for inner in [(*path, key), *places(item, (*path, key))]]
+
+
+def mutate(document: Any, rng: np.random.Generator) -> None:
+    """Change one place: another value, a copy of another place, removed, or repeated."""
+    paths = places(document)
+    path = paths[rng.integers(len(paths))]
+    parent = document
+    for key in path[:-1]:
+        parent = parent[key]
+    kind = rng.integers(4)
+    if kind == 0:
+        parent[path[-1]] = copy.deepcopy(VALUES[rng.integers(len(VALUES))])
+    elif kind == 1:
+        value = document
+        for key in paths[rng.integers(len(paths))]:
+            value = value[key]
+        parent[path[-1]] = copy.deepcopy(value)
+    elif kind == 2:
+        del parent[path[-1]]
+    elif isinstance(parent, list):
+        parent.insert(path[-1], copy.deepcopy(parent[path[-1]]))
+    else:
+        parent[f"{path[-1]}2"] = copy.deepcopy(parent[path[-1]])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_lies_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    good, path = tmp_path / "good.engine", tmp_path / "lie.engine"
+    program, tensors = encoder()
+    write_engine(good, program, REPORT.to_json(), tensors)
+    refused = 0
+    for _ in range(60):
+
+        def lie(header: dict[str, Any], program: dict[str, Any]) -> None:
+            target = rng.integers(10)
+            if target < 7:
+                mutate(program, rng)
+            elif target < 9:
+                mutate(header, rng)
+            else:
+                report = json.loads(header["__metadata__"]["report"])
+                mutate(report, rng)
+                header["__metadata__"]["report"] = json.dumps(report)
+
+        try:
+            content = rewritten(good, lie)
+        except (KeyError, TypeError, AttributeError):
+            continue  # The header lost the metadata that the digests stand in.
+        path.write_bytes(content)
+        try:
+            engine = openwork.load(path, threads=1)
+        except EngineFileError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: "), error
+            continue
+        run(engine)
+    assert refused > 30, f"seed {seed}"
+
+
+def run(engine: openwork.Engine) -> None:
+    """Run what has loaded; it may still refuse its input in a sentence."""
+    feed = encoder_inputs(2, 5)
+    try:
+        engine.run({info.name: feed.get(info.name, feed["attention_mask"]) for info in engine.inputs})
+    except (ValueError, TypeError) as error:
+        assert str(error).endswith(".")
