@@ -14,24 +14,28 @@ if TYPE_CHECKING:
     from openwork.quantization.calibration import Prepared, QuantizationOptions, calibrate, prepare, quantize
     from openwork.quantization.conversion import LayerChoice, choose_layers, convert
     from openwork.quantization.modules import QuantLinear
-    from openwork.quantization.observer import MaxObserver, PercentileObserver
+    from openwork.quantization.observer import MaxObserver, PercentileObserver, RowObserver
+    from openwork.quantization.search import InputQuantization
 
 _TORCH = {
     "calibration": ("Prepared", "QuantizationOptions", "calibrate", "prepare", "quantize"),
     "conversion": ("LayerChoice", "choose_layers", "convert"),
     "modules": ("QuantLinear",),
-    "observer": ("MaxObserver", "PercentileObserver"),
+    "observer": ("MaxObserver", "PercentileObserver", "RowObserver"),
+    "search": ("InputQuantization",),
 }
 
 __all__ = [
     "Activation",
     "Affine",
+    "InputQuantization",
     "LayerChoice",
     "MaxObserver",
     "PercentileObserver",
     "Prepared",
     "QuantLinear",
     "QuantizationOptions",
+    "RowObserver",
     "calibrate",
     "choose_affine",
     "choose_layers",

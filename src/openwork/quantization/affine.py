@@ -1,4 +1,4 @@
-"""Affine quantization of one tensor: x ~ scale * (q - zero_point), as docs/arithmetic.md defines it; NumPy only."""
+"""Affine quantization, x ~ scale * (q - zero_point), as docs/arithmetic.md defines it; NumPy only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SMALLEST_SCALE = np.float32(2.0**-126)
 class Affine:
     """The scale and zero point of one activation tensor.
 
-    scale: binary32, positive. zero_point: the integer that stands for 0. dtype: "s8" (symmetric, zero point 0) or "u8".
+    scale: binary32, positive. zero_point: the integer that stands for 0. dtype: "s8" (symmetric, zero point
+    0) or "u8".
     """
 
     scale: float
@@ -32,21 +33,21 @@ class Affine:
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
             raise ValueError(f'An activation is quantized to "s8" or "u8", not to {self.dtype!r}.')
-        if not (np.isfinite(self.scale) and self.scale >= SMALLEST_SCALE) or float(np.float32(self.scale)) != self.scale:
+        if (
+            not (np.isfinite(self.scale) and self.scale >= SMALLEST_SCALE)
+            or float(np.float32(self.scale)) != self.scale
+        ):
             raise ValueError(f"A scale must be a positive normal binary32 number, but it is {self.scale!r}.")
         low, high = RANGES[self.dtype]
         if not low <= self.zero_point <= high:
-            raise ValueError(f"The zero point of {self.dtype} lies in {low} to {high}, but it is {self.zero_point}.")
+            raise ValueError(
+                f"The zero point of {self.dtype} lies in {low} to {high}, but it is {self.zero_point}."
+            )
 
     @property
     def limits(self) -> tuple[int, int]:
         """The smallest and the largest integer of the type."""
         return RANGES[self.dtype]
-
-
-def inverse(scale: Float) -> Float:
-    """1 / scale, rounded to binary32 once."""
-    return np.float32(1) / np.asarray(scale, np.float32)
 
 
 def quantize(x: Float, affine: Affine) -> NDArray[np.integer]:
@@ -55,7 +56,7 @@ def quantize(x: Float, affine: Affine) -> NDArray[np.integer]:
     x: f32, any shape. Returns s8 or u8 of the same shape.
     """
     low, high = (np.float32(limit - affine.zero_point) for limit in affine.limits)
-    v = np.rint(np.asarray(x, np.float32) * inverse(np.float32(affine.scale)))
+    v = np.rint(np.asarray(x, np.float32) * (np.float32(1) / np.float32(affine.scale)))
     v = np.where(v > low, v, low)
     v = np.where(v < high, v, high)
     return (v.astype(np.int32) + affine.zero_point).astype(np.int8 if affine.dtype == "s8" else np.uint8)
@@ -69,7 +70,8 @@ def dequantize(q: NDArray[np.integer], affine: Affine) -> Float:
 def choose_affine(low: float, high: float, dtype: Activation) -> Affine:
     """The affine map that just covers [low, high] and 0.
 
-    "s8": scale = max(|low|, |high|) / 127, zero point 0. "u8": scale = (high - low) / 255, zero point rint(-low / scale).
+    "s8": scale = max(|low|, |high|) / 127, zero point 0.
+    "u8": scale = (high - low) / 255, zero point rint(-low / scale).
     A range without extent (only zeros were seen) gives scale 1, which maps 0 to the zero point exactly.
     Raises ValueError for NaN, infinity or low > high.
     """
@@ -87,7 +89,8 @@ def choose_affine(low: float, high: float, dtype: Activation) -> Affine:
 
 
 def weight_scales(weight: Float, name: str) -> Float:
-    """max |w| / 127 of every output channel; 1 for a channel of zeros, whose integers are zeros whatever the scale.
+    """max |w| / 127 of every output channel; 1 for a channel of zeros, whose integers are zeros whatever the
+    scale.
 
     weight: f32 [N, ...], output channels first. name: the layer, for the message. Returns f32 [N].
     Raises ValueError if a value is NaN or infinite, naming the first such channel.
@@ -96,8 +99,8 @@ def weight_scales(weight: Float, name: str) -> Float:
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
         raise ValueError(
-            f"{name}: output channel {bad[0]} of the weight holds NaN or infinity ({bad.size} of {len(rows)} channels do), "
-            "which no scale can represent; look for the step of training that made it."
+            f"{name}: output channel {bad[0]} of the weight holds NaN or infinity ({bad.size} of "
+            f"{len(rows)} channels do), which no scale can represent; look for what made it."
         )
     scales = np.abs(rows).max(axis=1, initial=0.0).astype(np.float32) / np.float32(WEIGHT_LIMIT)
     return np.where(scales < SMALLEST_SCALE, np.float32(1), scales)
@@ -109,8 +112,9 @@ def quantize_weight(weight: Float, scales: Float) -> NDArray[np.int8]:
     weight: f32 [N, ...]. scales: f32 [N]. Returns s8 [N, ...].
     """
     shape = (-1,) + (1,) * (weight.ndim - 1)
-    v = np.rint(np.asarray(weight, np.float32) * inverse(scales).reshape(shape))
-    return np.clip(v, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    v = np.rint(np.asarray(weight, np.float32) * (np.float32(1) / scales).reshape(shape))
+    clamped: NDArray[np.int8] = np.clip(v, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return clamped
 
 
 def dequantize_weight(q: NDArray[np.int8], scales: Float) -> Float:

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-ObserverKind = Literal["max", "percentile"]
+ObserverKind = Literal["output", "max", "percentile"]
 
 DEFAULT_PERCENTILE = 99.99
 FIRST_BINS = 2048
 MOST_BINS = 65536
+MOST_ROWS = 2048
 
 
 class Observer(ABC):
@@ -91,11 +92,41 @@ class PercentileObserver(Observer):
         return max(low, self.low), min(high, self.high)
 
 
+class RowObserver(MaxObserver):
+    """A sample of the rows seen, at most `most` of them, and the range of each channel, for `search`."""
+
+    def __init__(self, name: str, most: int = MOST_ROWS) -> None:
+        super().__init__(name)
+        self.most, self.share = most, 1.0
+        self.rows = torch.zeros(0)
+        self.channel_low, self.channel_high = torch.zeros(0), torch.zeros(0)
+        # Its own generator: drawing must not disturb the caller's random numbers, and repeats from run to
+        # run.
+        self._generator = torch.Generator().manual_seed(0)
+
+    def _take(self, x: Tensor) -> None:
+        rows = x.reshape(-1, x.shape[-1]).cpu()
+        low, high = torch.aminmax(rows, dim=0)
+        first = not len(self.rows)
+        self.channel_low = low if first else torch.minimum(low, self.channel_low)
+        self.channel_high = high if first else torch.maximum(high, self.channel_high)
+        taken = rows if first else torch.cat([self.rows, self._thin(rows, self.share)])
+        if len(taken) > self.most:
+            self.share *= self.most / len(taken)
+            taken = self._thin(taken, self.most / len(taken))
+        self.rows = taken.clone()
+
+    def _thin(self, rows: Tensor, share: float) -> Tensor:
+        count = max(1, round(len(rows) * share))
+        return rows[torch.randperm(len(rows), generator=self._generator)[:count]]
+
+
 class Histogram:
     """Counts of values in bins of one width; bin i holds [(first + i) * width, (first + i + 1) * width).
 
-    The width is set by the first values that are not all zero. A value outside widens the range at that width; where this
-    would take more than `most` bins, the width doubles and neighbours merge, so memory stays bounded whatever comes.
+    The width is set by the first values that are not all zero. A value outside widens the range at that
+    width; where this would take more than `most` bins, the width doubles and neighbours merge, so memory
+    stays bounded whatever comes.
     """
 
     def __init__(self, bins: int = FIRST_BINS, most: int = MOST_BINS) -> None:
@@ -160,8 +191,10 @@ class Histogram:
 
 def make_observer(kind: ObserverKind, name: str, percentile: float, symmetric: bool) -> Observer:
     """The observer that `kind` names; raises ValueError for another kind."""
+    if kind == "output":
+        return RowObserver(name)
     if kind == "max":
         return MaxObserver(name)
     if kind == "percentile":
         return PercentileObserver(name, percentile, symmetric)
-    raise ValueError(f'An observer is "max" or "percentile", but it is {kind!r}.')
+    raise ValueError(f'An observer is "output", "max" or "percentile", but it is {kind!r}.')
