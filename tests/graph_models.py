@@ -87,9 +87,7 @@ def runtime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
 
 @dataclass(frozen=True)
 class Reduced:
-    """What became of a model: its operators in order, how it was changed and refused, and both runs'
-    outputs.
-    """
+    """What became of a model: its operators, changes and refusals, and both runs' outputs."""
 
     operators: list[str]
     rules: list[str]

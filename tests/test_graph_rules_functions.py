@@ -1,6 +1,4 @@
-"""The rules for functions that exporters spell in many ways, each on random graphs, and where they must
-refuse.
-"""
+"""The rules for functions that exporters spell in many ways, on random graphs, and their refusals."""
 
 from __future__ import annotations
 

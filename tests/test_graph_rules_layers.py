@@ -1,6 +1,4 @@
-"""The rules for weighted layers and quantizers, each on random graphs, before and after, and where they must
-refuse.
-"""
+"""The rules for weighted layers and quantizers, on random graphs, and their refusals."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ def sizes(rng: np.random.Generator) -> tuple[int, int, int, int]:
 
 
 def dequantized_weight(b: Builder, k: int, n: int, form: str, dtype: type = np.int8, low: int = -127) -> str:
-    """A weight [k, n] by DequantizeLinear: per channel or per tensor, as it is or transposed before or
-    after.
-    """
+    """A weight [k, n] by DequantizeLinear: per channel, per tensor, or transposed."""
     offset = 128 if dtype is np.uint8 else 0
     values = b.rng.integers(low, 128, (k, n)) + offset
     values.flat[0] = low + offset
@@ -335,13 +331,15 @@ def test_a_multiplier_before_a_quantizer_goes_into_the_layer_norm(seed: int) -> 
     multiplier = _multipliers(b, 24)
     # Each reader has its own Mul and quantizer, as an exporter writes them.
     first, second = (_product(b, _multiplied(b, normal, multiplier), 24, 24) for _ in range(2))
-    found = reduced(b.model(y=b.add("Add", first, second)), {"x": b.rng.standard_normal((9, 24)).astype(np.float32)})
+    found = reduced(
+        b.model(y=b.add("Add", first, second)), {"x": b.rng.standard_normal((9, 24)).astype(np.float32)}
+    )
     assert sorted(found.operators) == ["LayerNorm", "Linear", "Linear"]
     norm = found.node("LayerNorm")
     assert np.array_equal(norm.inputs[3].const_value.numpy(), multiplier)
     linears = [node for node in found.nodes if node.op_type == "Linear"]
     assert all(linear.inputs[0] is norm.outputs[1] for linear in linears)
-    # Up to 24 ties in the quantizer move a product by SCALE * 0.01 * 127 each; one in each of two products is allowed for.
+    # A tie in the quantizer moves a product by SCALE * 0.01 * 127; one in each product is allowed.
     assert_close(found, 2 * SCALE * 0.01 * 127 + 1e-4)
 
 

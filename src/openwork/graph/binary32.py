@@ -54,9 +54,7 @@ def maximum(a: Operand, b: Operand) -> Float:
 
 
 def _lanes(x: Float) -> Float:
-    """[..., n] as [..., ceil(n / 16), 16]; the padding is +0, which changes no accumulator that started at
-    +0.
-    """
+    """[..., n] as [..., ceil(n / 16), 16], padded with +0, which changes no sum that started at +0."""
     n = x.shape[-1]
     padded = np.zeros((*x.shape[:-1], -(-n // LANES) * LANES), np.float32)
     padded[..., :n] = x

@@ -1,6 +1,4 @@
-"""The polynomial coefficients of docs/arithmetic.md; native/simd/math.h is normative and a test compares the
-two.
-"""
+"""The polynomial coefficients of docs/arithmetic.md: those of native/simd/math.h, as a test checks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Computing standard ONNX nodes with onnx's own reference evaluator: for constants, shapes and masks, never
-for speed.
-"""
+"""Computing standard ONNX nodes with onnx's reference evaluator: for constants, shapes, masks; slow."""
 
 from __future__ import annotations
 

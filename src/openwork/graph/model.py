@@ -102,9 +102,7 @@ def attributes(node: ir.Node) -> dict[str, Any]:
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The one node that reads the value, once; None if there are more or the value is an output of the
-    graph.
-    """
+    """The one node that reads the value, once; None if there are more or it is a graph output."""
     readers = [use.node for use in value.uses()]
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
@@ -147,9 +145,7 @@ def _bind(shape: Sequence[str], actual: Dims, names: dict[str, Any]) -> None:
 
 
 def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims | None]:
-    """The outputs' shapes of an openwork operator from its inputs' shapes; None where an input's rank is
-    unknown.
-    """
+    """The outputs' shapes of an operator from its inputs' shapes; None where a rank is unknown."""
     names: dict[str, Any] = {}
     for slot, value in zip(form.inputs, inputs, strict=False):
         actual = dims(value)
@@ -189,9 +185,7 @@ def with_attributes(node: ir.Node, **changed: Any) -> dict[str, Any]:
 
 
 def topological(values: Iterable[ir.Value], stop: set[ir.Value]) -> list[ir.Node]:
-    """The nodes that the values need, each after its inputs' makers, not looking behind the values in
-    `stop`.
-    """
+    """The nodes that the values need, makers first, not looking behind the values in `stop`."""
     order: dict[ir.Node, None] = {}
     pending: list[tuple[ir.Node, bool]] = [
         (node, False) for value in values if value not in stop and (node := value.producer()) is not None

@@ -1,6 +1,4 @@
-"""The table of operators, which stands in `openwork.operators` so that the runtime reads it without
-onnx-ir.
-"""
+"""The table of operators, from `openwork.operators`, which the runtime reads without onnx-ir."""
 
 from openwork.operators import (
     ACTIVATIONS,

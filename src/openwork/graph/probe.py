@@ -24,9 +24,7 @@ Array = NDArray[Any]
 Sizes = dict[str, int]
 
 PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
-"""Batch sizes and lengths to try; no fixed size and no sum or product of the two is the same in all of
-them.
-"""
+"""Batch sizes and lengths to try; none is the same function of the other in all of them."""
 
 MAX_NODES = 200
 

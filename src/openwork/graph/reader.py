@@ -102,9 +102,7 @@ def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where
 
 
 def _check_tensors(model: ir.Model, where: str) -> None:
-    """Read every initializer once, so that missing or short data is found here and not in the middle of a
-    build.
-    """
+    """Read every initializer once, so that missing data is found here, not in the middle of a build."""
     for name, value in model.graph.initializers.items():
         try:
             array = value.const_value.numpy() if value.const_value is not None else None

@@ -51,9 +51,7 @@ def linear(
     y_multiplier: Float | None,
     a: Attributes,
 ) -> Array:
-    """x u8 [..., K] times weight s8 [N, K], exact, then scaled, biased, activated, added to, stored: [...,
-    N].
-    """
+    """x u8 [..., K] times weight s8 [N, K], exact, then scaled and stored by the epilogue: [..., N]."""
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
@@ -220,9 +218,7 @@ _ARITY = {
 
 
 def compute(node: ir.Node, inputs: list[Array | None]) -> list[Array | None]:
-    """The outputs of one openwork node; raises ModelError for an operator that docs/program.md does not
-    have.
-    """
+    """The outputs of one openwork node; raises ModelError for an operator it does not know."""
     if node.op_type not in MEANING:
         raise ModelError(
             f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them."

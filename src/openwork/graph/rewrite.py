@@ -51,9 +51,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Change:
-    """One change made: its number (from 1), the rule, the node it started from, and the nodes it put
-    there.
-    """
+    """One change: its number (from 1), the rule, the node it started from, the nodes it made."""
 
     number: int
     rule: str
@@ -91,9 +89,7 @@ class Driver:
         self.refused: dict[tuple[ir.Node, Rule], str] = {}
 
     def run(self) -> Outcome:
-        """Apply the rules until none applies or the limit is reached; the graph is verified around every
-        change.
-        """
+        """Apply the rules until none applies or the limit is reached, verifying around every change."""
         verify(self.model)
         while self._pass():
             pass
@@ -164,9 +160,7 @@ def _domains(rule: Rule) -> tuple[str, ...]:
 
 
 def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
-    """Insert the new nodes, move every use of the old values to the new ones, and remove what nobody reads
-    any more.
-    """
+    """Insert the new nodes, move the old values' uses to the new ones, remove what nobody reads."""
     nodes = [node for node in replacement.nodes if node.graph is None]
     graph.insert_before(replacement.before or anchor, nodes)
     for old, new in replacement.values:

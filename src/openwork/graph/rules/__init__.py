@@ -11,9 +11,6 @@ from openwork.graph.rules.embedding import EMBEDDING_SUM
 from openwork.graph.rules.epilogue import (
     ACTIVATION,
     BIAS,
-    PACK_SIBLINGS,
-    QUANTIZED_NORM,
-    QUANTIZED_OUTPUT,
     RESIDUAL_ADD,
 )
 from openwork.graph.rules.identities import REMOVE_IDENTITIES
@@ -23,8 +20,10 @@ from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.qoperator import EXPAND_QLINEAR_MATMUL
+from openwork.graph.rules.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.siblings import PACK_SIBLINGS
 from openwork.graph.rules.values import MULTIPLIED_VALUES
 
 RULES: tuple[Rule, ...] = (

@@ -1,6 +1,4 @@
-"""Fold standard ONNX nodes whose inputs are all initializers; a DequantizeLinear only where nothing integer
-wants it.
-"""
+"""Fold standard ONNX nodes of initializers; a DequantizeLinear only where no integer product wants it."""
 
 from __future__ import annotations
 

@@ -77,9 +77,7 @@ def _table(found: Cone) -> Array | None:
 
 
 def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
-    """(table, None) where the value is the first L rows of a table, (None, row) where it is one row
-    everywhere.
-    """
+    """(table, None) where the value is a table's first L rows, (None, row) where one row repeats."""
     array = constant(value)
     if array is not None:
         return (None, array.reshape(-1)) if array.size == array.shape[-1] else (None, None)

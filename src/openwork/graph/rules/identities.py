@@ -1,6 +1,4 @@
-"""Remove nodes that change nothing: Identity, Dropout in inference, casts and moves to what the value already
-is.
-"""
+"""Remove nodes that change nothing: Identity, Dropout, casts and moves to what is there already."""
 
 from __future__ import annotations
 
@@ -90,9 +88,7 @@ def _match(node: ir.Node) -> _Match | None:
 
 
 def _whole(node: ir.Node) -> bool:
-    """Whether a Slice of a value whose shape has a free dimension takes all of it, by step 1 from the start
-    to the end.
-    """
+    """Whether a Slice takes all of its input: by step 1, from the start to the end."""
     starts, ends, steps = (constant(operand(node, index)) for index in (1, 2, 4))
     if (
         starts is None

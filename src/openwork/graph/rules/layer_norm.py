@@ -159,9 +159,7 @@ def _centred(d: ir.Value) -> ir.Value | None:
 
 
 def _scaled_by(value: ir.Value, op_type: str, width: object) -> tuple[ir.Value, Array | None]:
-    """The value after a Mul (or Add) of one constant number per channel, and the numbers; the value itself
-    without.
-    """
+    """The value after a Mul (or Add) of constants per channel, and these; else the value itself."""
     reader = only_consumer(value)
     split = split_constant(producer(reader.outputs[0], op_type)) if reader is not None else None
     if reader is None or split is None or split[0] is not value or not _per_channel(split[1], width):

@@ -39,9 +39,7 @@ def _reduction(value: ir.Value) -> ir.Node | None:
 
 
 def _is_hidden(value: ir.Value) -> bool:
-    """Whether the value is computed from more than masks and constants: the operand that is pooled, not its
-    weights.
-    """
+    """Whether the value is what is pooled: computed from more than masks and constants."""
     return _rank(value) == 3 and _weights_mask(value) is None
 
 

@@ -1,6 +1,4 @@
-"""QuantizeLinear and DequantizeLinear of activations: into Quantize, one for each distinct quantizer, and
-away.
-"""
+"""QuantizeLinear and DequantizeLinear of activations: into Quantize, shared, and away."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ class Quantizer:
 
 
 def read_quantizer(node: ir.Node) -> Quantizer | str:
-    """The quantizer of a QuantizeLinear or DequantizeLinear of an activation, or the reason why it has no
-    native form.
-    """
+    """The quantizer of an activation's QuantizeLinear or DequantizeLinear, or why it has no native form."""
     scale = scalar(operand(node, 1))
     if scale is None:
         return "its scale is not one constant number (activations are quantized per tensor)"
@@ -187,9 +183,7 @@ def _one_plus_bounded(node: ir.Node) -> bool:
 
 
 def _replace_round_trip(found: _RoundTrip) -> Replacement:
-    """The float itself, which the rounding approximated; a zero point at the lower end means max(x, 0), which
-    stays.
-    """
+    """The float itself, which the rounding approximated; a zero point of 0 means max(x, 0)."""
     source, old = needed(found.quantize, 0), found.node.outputs[0]
     if attributes(found.quantize)["y_zero_point"] or _non_negative(source):
         if not old.is_graph_output():

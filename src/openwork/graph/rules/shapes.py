@@ -1,6 +1,4 @@
-"""Shapes of computed values, read from the inputs of the graph instead, so that no value is kept for its
-shape alone.
-"""
+"""Shapes of computed values, read from the graph's inputs, so that none is kept for its shape alone."""
 
 from __future__ import annotations
 

@@ -66,9 +66,7 @@ def _check(found: _Scaled) -> str | None:
 
 
 def _scaled_inputs(found: _Scaled, linear: ir.Node) -> dict[int, ir.Value | None]:
-    """The product's tensors after the multiplier: the scale of each channel, or the float weight's rows, and
-    the bias.
-    """
+    """The product's tensors after the multiplier: scales (or float weights) and bias."""
     graph, name, by = home(found.node), linear.name or "", found.multiplier.reshape(-1)
     quantized = linear.op_type == "Linear"
     index, slot = (3, "weight_scale") if quantized else (2, "weight")

@@ -26,9 +26,7 @@ class Weight:
 
 
 def product(node: ir.Node) -> str | None:
-    """The reason why a MatMul or Gemm is not x times a weight [K, N] or [N, K], plus a bias; None if it
-    is.
-    """
+    """The reason why a MatMul or Gemm is not x times a weight plus a bias; None if it is."""
     if node.op_type == "MatMul":
         return None
     found = attributes(node)
@@ -45,9 +43,7 @@ def rows_are_outputs(node: ir.Node) -> bool:
 
 
 def dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
-    """The DequantizeLinear of a constant behind a value, and whether a Transpose of the two axes lies
-    between.
-    """
+    """The DequantizeLinear of a constant behind a value, and whether a Transpose lies between."""
     node = producer(value, "DequantizeLinear", "Transpose")
     swapped = node is not None and node.op_type == "Transpose"
     if node is not None and swapped:
