@@ -50,7 +50,6 @@ def train(
     """Distil the pruned model for `minutes`, from its checkpoint if one is there, and write its state."""
     student, pruner = restore(teacher, pattern, pruned)
     checkpoint = pruned.with_suffix(".checkpoint")
-    student.encoder.set_attention("fused")
     budget = Budget(minutes=minutes)
     report = distil(student, teacher, texts, budget, pruner=pruner, checkpoint=checkpoint, progress=True)
     save(student, target)
