@@ -1,5 +1,7 @@
-"""The native operators, one step at a time, on every instruction set: the bits of the NumPy reference, and torch within
-what rounding allows."""
+"""The native operators, one step at a time, on every instruction set.
+
+They have the bits of the NumPy reference, and agree with torch within what rounding allows.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+
 from openwork import _native as native
 from openwork.graph import reference
 
@@ -108,7 +111,7 @@ def test_layer_norm(isa: str, width: int) -> None:
         witness = torch.nn.functional.layer_norm(
             torch.tensor(x), (width,), torch.tensor(gamma), torch.tensor(beta), 1e-5
         ).numpy()
-        # Both round mean and variance at most `width` times at the size of the data, and rstd multiplies that up.
+        # Both round mean and variance at most `width` times at the size of the data; rstd multiplies that up.
         tolerance = 4 * width * EPSILON * float(np.abs(witness).max() + np.abs(beta).max())
         assert close(found, witness, tolerance)
 
@@ -137,7 +140,7 @@ def test_attention(isa: str, packed: bool, masked: bool, quantized: bool) -> Non
     parts = (torch.tensor(x).view(B, L, heads, H // heads).transpose(1, 2) for x in (q, k, v))
     kept = None if mask is None else torch.tensor(mask != 0)[:, None, None, :]
     witness = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=kept, scale=scale)
-    # A score of size s carries (size + 2) roundings, which exp turns into a relative error; then sums over L keys.
+    # A score carries (size + 2) roundings, which exp turns into a relative error; then sums over L keys.
     scores = scale * (H // heads) * float(np.abs(q).max() * np.abs(k).max())
     tolerance = EPSILON * (2 * scores * (H // heads + 2) + 2 * L) * float(np.abs(v).max())
     assert close(found, witness.transpose(1, 2).reshape(B, L, H).numpy(), tolerance)
@@ -175,7 +178,18 @@ def _multiplied(
     step = OneStep(isa)
     y = step.output("u8", (len(x), packed.n))
     step.program.linear(
-        "m", step.input(x), -1, y, [packed], [-1], scale, None, 7, "none", **QUANTIZED, y_multiplier=multiplier
+        "m",
+        step.input(x),
+        -1,
+        y,
+        [packed],
+        [-1],
+        scale,
+        None,
+        7,
+        "none",
+        **QUANTIZED,
+        y_multiplier=multiplier,
     )
     return step.run(y)[0]
 
@@ -187,7 +201,11 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
     rows, k, n, zero_point, x_scale = 33, 70, 50, 121, 0.02
     x = rng(1).integers(0, 256, (rows, k), np.uint8)
     weight = rng(2).integers(-127, 128, (n, k), np.int8)
-    weight_scale, bias, residual = np.abs(floats(3, n, spread=1e-3)) + np.float32(1e-4), floats(4, n), floats(5, rows, n)
+    weight_scale, bias, residual = (
+        np.abs(floats(3, n, spread=1e-3)) + np.float32(1e-4),
+        floats(4, n),
+        floats(5, rows, n),
+    )
     scale = np.float32(x_scale) * weight_scale
     step = OneStep(isa)
     i, r = step.input(x), step.input(residual)
@@ -208,7 +226,16 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
             ),
         )
     alone = native.linear(
-        x, packed, scale, bias, zero_point, activation, residual, QUANTIZED["y_scale"] if quantized else None, 117, 2
+        x,
+        packed,
+        scale,
+        bias,
+        zero_point,
+        activation,
+        residual,
+        QUANTIZED["y_scale"] if quantized else None,
+        117,
+        2,
     )
     assert same_bits(alone, expected)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from openwork import _native as native
 from openwork.graph import reference
 from openwork.graph.binary32 import quantize
@@ -150,7 +151,13 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
     np.put_along_axis(weight, positions, values.reshape(n, k // 4, 2), axis=-1)
     x, scale = rng(3).integers(0, 256, (30, k), np.uint8), np.full(n, 1e-3, np.float32)
     expected = reference.linear(
-        x, None, weight.reshape(n, k), scale, None, None, {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"}
+        x,
+        None,
+        weight.reshape(n, k),
+        scale,
+        None,
+        None,
+        {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"},
     )
     for isa in ISAS:
         for form in native.forms(isa)[1:]:
@@ -161,7 +168,9 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
 
 
 def test_timing_gives_a_positive_number_for_each_weight_and_repeat() -> None:
-    weights = [native.PackedWeights.dense(rng(i).integers(-127, 128, (32, 64), np.int8), ISAS[0]) for i in (1, 2)]
+    weights = [
+        native.PackedWeights.dense(rng(i).integers(-127, 128, (32, 64), np.int8), ISAS[0]) for i in (1, 2)
+    ]
     seconds = native.time_linear(weights, 5, "gelu", True, 2, 4)
     assert seconds.shape == (2, 4)
     assert (seconds > 0).all()
@@ -182,7 +191,9 @@ def refusal(call: Callable[[], Any]) -> str:
 
 def embedding(p: Any) -> None:
     ids = p.value("i64", [2, 3])
-    p.embedding_sum("e", ids, -1, f32(p, 2, 3, 8), np.ones((5, 8), np.float32), np.ones((5, 7), np.float32), None)
+    p.embedding_sum(
+        "e", ids, -1, f32(p, 2, 3, 8), np.ones((5, 8), np.float32), np.ones((5, 7), np.float32), None
+    )
 
 
 def packed(n: int = 4, k: int = 8, isa: str = "scalar") -> Any:
@@ -206,7 +217,12 @@ def linear(p: Any, **changes: Any) -> None:
 
 def norm(p: Any, **changes: Any) -> None:
     x = f32(p, 2, 4)
-    arguments: dict[str, Any] = {"y": x, "yq": -1, "gamma": np.ones(4, np.float32), "beta": np.ones(4, np.float32)}
+    arguments: dict[str, Any] = {
+        "y": x,
+        "yq": -1,
+        "gamma": np.ones(4, np.float32),
+        "beta": np.ones(4, np.float32),
+    }
     p.layer_norm("n", x, **(arguments | {"epsilon": 1e-5} | changes))
 
 
@@ -260,7 +276,8 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda p: linear(p, max_rows=[]),
-        'Step "l" (linear): expected as many entries in max_rows as in weights, and at least one, found 0 and 1.',
+        'Step "l" (linear): expected as many entries in max_rows as in weights, and at least one, found 0 '
+        "and 1.",
     ),
     (
         lambda p: linear(p, weights=[packed()] * 3, max_rows=[5, 5, -1]),
@@ -352,7 +369,10 @@ def test_a_free_dimension_must_stand_in_an_input() -> None:
 
 
 def test_a_context_refuses_bad_numbers_and_unfinished_programs() -> None:
-    assert refusal(lambda: native.Context(new_program(), 1)) == "Expected a finished program; call finish() first."
+    assert (
+        refusal(lambda: native.Context(new_program(), 1))
+        == "Expected a finished program; call finish() first."
+    )
     program = TinyEncoder().program("scalar")
     assert refusal(lambda: native.Context(program, 0)) == "Expected 1 to 1024 threads, found 0."
     assert refusal(lambda: native.Context(program, 1, 0)) == "Expected max_plans of at least 1, found 0."
@@ -382,8 +402,8 @@ def test_a_run_refuses_ids_outside_of_their_table() -> None:
         ids, mask = encoder.inputs(2, 6)
         ids[1, 4] = wrong
         assert refusal(lambda ids=ids, mask=mask: context.run([ids, mask])) == (
-            f'Step "embedding" (embedding_sum): expected ids from 0 to 49 in input 0, because its table has 50 rows, found '
-            f"{wrong} at [1, 4]."
+            'Step "embedding" (embedding_sum): expected ids from 0 to 49 in input 0, because its table has '
+            f"50 rows, found {wrong} at [1, 4]."
         )
     assert refusal(lambda: context.run(encoder.inputs(1, 25))) == (
         'Step "embedding" (embedding_sum): the length 25 exceeds the 24 rows of the table of positions.'
