@@ -1,6 +1,7 @@
 """Dense model to sparse INT8 model: prune, distil, quantize, export."""
 
 import copy
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ from openwork.export import export
 from openwork.files import write_atomic
 from openwork.models import SentenceEmbedder
 from openwork.quantization import quantize
-from openwork.sparsity.oneshot import Calibration
-from openwork.sparsity.pruner import Pruner
+from openwork.sparsity import Calibration, Pruner
 
-EXCLUDED: tuple[str, ...] = ()
+from .runners import INPUTS
+
 BATCH_SIZE = 16
 
 
@@ -67,8 +68,6 @@ def restore(teacher: SentenceEmbedder, pattern: str, source: Path) -> tuple[Sent
 
 def save(model: nn.Module, target: Path) -> None:
     """Write the state of `model`, all or nothing."""
-    import io
-
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     write_atomic(target, [buffer.getbuffer()])
@@ -77,10 +76,10 @@ def save(model: nn.Module, target: Path) -> None:
 def to_onnx(model: SentenceEmbedder, target: Path) -> None:
     """Write `model`, float or quantized, as ONNX with free batch and length."""
     model.encoder.set_attention("explicit")
-    example = torch.ones(2, 16, dtype=torch.int64)
-    export(model, {"input_ids": example, "attention_mask": example}, target)
+    export(model, {name: torch.ones(2, 16, dtype=torch.int64) for name in INPUTS}, target)
 
 
 def to_int8(model: SentenceEmbedder, calibration: Sequence[Sequence[int]]) -> SentenceEmbedder:
     """A copy of `model` with INT8 linear layers, their scales chosen on the calibration texts."""
-    return quantize(model, token_batches(calibration), progress=True)  # type: ignore[return-value]
+    batches = [dict(zip(INPUTS, batch, strict=True)) for batch in token_batches(calibration)]
+    return quantize(model, batches, progress=True)  # type: ignore[return-value]
