@@ -59,7 +59,7 @@ def report() -> BuildReport:
         (layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
         (Fusion("relu", "Relu 'r'"),),
         (Refusal("gelu", "Erf 'e'", "why"),),
-        (FallbackPart("f", ("Sin 's'",), "no rule."),),
+        (FallbackPart("f", ("Sin 's'",), "Sin 's': no rule."),),
     )
 
 
@@ -75,10 +75,17 @@ def test_the_lines_that_users_look_for() -> None:
     assert report().lines() == [
         "(Sparsity) Layers eligible for sparse math: a, b",
         "(Sparsity) The plan picked sparse implementation for layers: a",
-        "(Fallback) f: Sin 's'. no rule.",
+        "(Fallback) f runs in ONNX Runtime. Sin 's': no rule.",
         "A note.",
     ]
     assert replace(report(), layers=()).lines()[0] == "(Sparsity) Layers eligible for sparse math: none"
+
+
+def test_a_long_fallback_is_cut_in_the_log() -> None:
+    part = FallbackPart("f", tuple("abcde"), "long")
+    assert (
+        str(part) == "f runs in ONNX Runtime: a, b, c and 2 more nodes; the report has the reason for each."
+    )
 
 
 @pytest.mark.parametrize(

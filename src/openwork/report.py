@@ -13,6 +13,8 @@ from openwork.records import read_record
 
 REPORT_VERSION = 1
 
+_MOST_NODES_NAMED = 3
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -93,6 +95,15 @@ class FallbackPart:
     nodes: tuple[str, ...]
     reason: str
 
+    def __str__(self) -> str:
+        if len(self.nodes) <= _MOST_NODES_NAMED:
+            return f"{self.step} runs in ONNX Runtime. {self.reason}"
+        first = ", ".join(self.nodes[:_MOST_NODES_NAMED])
+        return (
+            f"{self.step} runs in ONNX Runtime: {first} and {len(self.nodes) - _MOST_NODES_NAMED} more nodes; "
+            "the report has the reason for each."
+        )
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -150,9 +161,7 @@ class BuildReport:
             "(Sparsity) The plan picked sparse implementation for layers: "
             + (", ".join(self.picked_sparse) or "none"),
         ]
-        lines += [
-            f"(Fallback) {part.step}: {', '.join(part.nodes)}. {part.reason}" for part in self.fallbacks
-        ]
+        lines += [f"(Fallback) {part}" for part in self.fallbacks]
         return [*lines, *self.notes]
 
 
