@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -135,7 +136,8 @@ class Prepared:
             )
         elif isinstance(observer, RowObserver):
             weight = torch.cat([self._weight(name) for name in group.layers])
-            sample = Sample(observer.rows, observer.channel_low, observer.channel_high, weight)
+            rows = observer.rows
+            sample = Sample(rows, observer.channel_low, observer.channel_high, weight, rows @ weight.T)
             return search(sample, options.activation, options.migrate and group.folds, observer.name)
         return InputQuantization(choose_affine(low, high, options.activation))
 
@@ -185,18 +187,18 @@ def calibrate(
 ) -> dict[str, InputQuantization]:
     """Run the batches through the float model and choose how every layer's input is quantized.
 
-    batches: each a tensor, a sequence of arguments or a mapping of keyword arguments of the model. keep:
-    gives the rows of a batch that count, for token models the attention mask [batch, length]; None finds
-    `attention_mask` in a mapping, and counts all rows otherwise. progress: show a bar on the standard error
-    stream. Raises ValueError if there is no batch, a layer is never reached, or an input holds NaN or
-    infinity.
+    batches: each a tensor, a sequence of arguments or a mapping of keyword arguments of the model.
+    keep: gives the rows of a batch that count, such as [batch, length]; None takes the argument named
+    `attention_mask`, where there is one, so that padding does not count.
+    progress: show a bar on the standard error stream.
+    Raises ValueError if there is no batch, a layer is never reached, or an input holds NaN or infinity.
     """
     training = prepared.model.training
     prepared.model.eval()
     try:
         with prepared.watching(), torch.inference_mode(), _advancing(batches, progress) as counted:
             for batch in counted:
-                prepared.observe(batch, _kept(batch, keep))
+                prepared.observe(batch, keep(batch).bool() if keep else attention_mask(prepared.model, batch))
         return _finish(prepared)
     finally:
         prepared.model.train(training)
@@ -224,11 +226,13 @@ def _finish(prepared: Prepared) -> dict[str, InputQuantization]:
     return prepared.scales()
 
 
-def _kept(batch: Batch, keep: Keep | None) -> Tensor | None:
-    if keep is not None:
-        return keep(batch).bool()
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return None if mask is None else mask.bool()
+def attention_mask(model: nn.Module, batch: Batch) -> Tensor | None:
+    """The argument of the model that is named `attention_mask`, as bool, or None if it has none."""
+    if isinstance(batch, Tensor):
+        return None
+    if not isinstance(batch, Mapping):
+        batch = dict(zip(inspect.signature(model.forward).parameters, batch, strict=False))
+    return batch["attention_mask"].bool() if "attention_mask" in batch else None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ class QuantLinear(nn.Module):
     """y = Q(x * m) @ Q(weight / m).T + bias, in float, where Q quantizes and dequantizes.
 
     weight f32 [N, K] and bias f32 [N] (or None) stay float parameters. Buffers: weight_scale f32 [N],
-    input_scale f32 [], input_zero_point i32 [], input_multiplier m f32 [K] or None for m = 1 (see `migration`).
+    input_scale f32 [], input_zero_point i32 [], input_multiplier m f32 [K] or None for 1 (see `migration`).
     Other buffers of the layer it was made from, such as a pruning mask, are kept under their names. Rounding
     has no gradient here: this module is for inference and export.
     """

@@ -14,7 +14,7 @@ ObserverKind = Literal["output", "max", "percentile"]
 DEFAULT_PERCENTILE = 99.99
 FIRST_BINS = 2048
 MOST_BINS = 65536
-MOST_ROWS = 2048
+MOST_ROWS = 1024
 
 
 class Observer(ABC):

@@ -39,17 +39,18 @@ class Sample:
     """What a search looks at.
 
     rows: f32 [R, K], inputs of the layers. low, high: f32 [K], each channel's observed range.
-    weight: f32 [N, K], the weights of all layers that read the input.
+    weight: f32 [N, K], the weights of all layers that read the input. exact: f32 [R, N], the layers' outputs.
     """
 
     rows: Tensor
     low: Tensor
     high: Tensor
     weight: Tensor
+    exact: Tensor
 
     def scaled(self, by: Tensor) -> Sample:
-        """The same layers after migration by the multiplier `by`, f32 [K]."""
-        return Sample(self.rows * by, self.low * by, self.high * by, self.weight / by)
+        """The same layers after migration by `by`, f32 [K], which leaves their outputs as they are."""
+        return Sample(self.rows * by, self.low * by, self.high * by, self.weight / by, self.exact)
 
 
 class _Error:
@@ -59,18 +60,15 @@ class _Error:
     """
 
     def __init__(self, sample: Sample, activation: Activation, name: str) -> None:
-        self.rows, self.limits = sample.rows, RANGES[activation]
+        self.rows, self.exact, self.limits = sample.rows, sample.exact, RANGES[activation]
         weight = sample.weight.numpy()
         scales = weight_scales(weight, name)
         self.weight = torch.from_numpy(quantize_weight(weight, scales)) * torch.from_numpy(scales)[:, None]
-        self.exact = sample.rows @ sample.weight.T
         self.energy = self.exact.square().sum(1).clamp(min=torch.finfo(torch.float32).tiny)
 
     def __call__(self, affine: Affine) -> float:
-        rounded = torch.fake_quantize_per_tensor_affine(
-            self.rows, affine.scale, affine.zero_point, *self.limits
-        )
-        return float(((rounded @ self.weight.T - self.exact).square().sum(1) / self.energy).mean())
+        x = torch.fake_quantize_per_tensor_affine(self.rows, affine.scale, affine.zero_point, *self.limits)
+        return float(((x @ self.weight.T - self.exact).square().sum(1) / self.energy).mean())
 
 
 def search(sample: Sample, activation: Activation, migrate: bool, name: str) -> InputQuantization:
@@ -78,11 +76,11 @@ def search(sample: Sample, activation: Activation, migrate: bool, name: str) -> 
 
     migrate: try multipliers; one is taken only if it earns its cost. name: the layer, for messages.
     """
-    plain, plain_error = _best_range(sample, activation, FINE, name)
+    plain, plain_error = _best_range(sample, activation, name)
     if not migrate:
         return InputQuantization(plain)
     by = _best_multiplier(sample, activation, name)
-    moved, moved_error = _best_range(sample.scaled(by), activation, FINE, name)
+    moved, moved_error = _best_range(sample.scaled(by), activation, name)
     return (
         InputQuantization(moved, by) if moved_error < WORTHWHILE * plain_error else InputQuantization(plain)
     )
@@ -91,22 +89,28 @@ def search(sample: Sample, activation: Activation, migrate: bool, name: str) -> 
 def _best_multiplier(sample: Sample, activation: Activation, name: str) -> Tensor:
     input_max, weight_max = torch.maximum(-sample.low, sample.high), sample.weight.abs().amax(0)
     tried = [multiplier(input_max, weight_max, strength) for strength in STRENGTHS]
-    errors = [_best_range(sample.scaled(by), activation, COARSE, name)[1] for by in tried]
+    errors = []
+    for by in tried:
+        moved = sample.scaled(by)
+        errors.append(_least(_Error(moved, activation, name), _upper_ends(moved, activation, COARSE))[1])
     return tried[errors.index(min(errors))]
 
 
-def _best_range(
-    sample: Sample, activation: Activation, parts: Sequence[float], name: str
-) -> tuple[Affine, float]:
+def _best_range(sample: Sample, activation: Activation, name: str) -> tuple[Affine, float]:
     """The best of the upper ends, then with it the best of the lower ends, and its error."""
     error = _Error(sample, activation, name)
+    top, least = _least(error, _upper_ends(sample, activation, FINE))
+    if activation == "s8":
+        return top, least
+    low, reach = float(sample.low.min()), (255 - top.zero_point) * top.scale
+    return _least(error, [choose_affine(low * part, reach, activation) for part in FINE])
+
+
+def _upper_ends(sample: Sample, activation: Activation, parts: Sequence[float]) -> list[Affine]:
     low, high = float(sample.low.min()), float(sample.high.max())
     if activation == "s8":
-        low, high = -max(-low, high), max(-low, high)
-        return _least(error, [choose_affine(low * part, high * part, activation) for part in parts])
-    top, _ = _least(error, [choose_affine(low, high * part, activation) for part in parts])
-    reach = (255 - top.zero_point) * top.scale
-    return _least(error, [choose_affine(low * part, reach, activation) for part in parts])
+        low, high = 0.0, max(-low, high)
+    return [choose_affine(low, high * part, activation) for part in parts]
 
 
 def _least(error: _Error, candidates: Iterable[Affine]) -> tuple[Affine, float]:
