@@ -23,8 +23,8 @@ from openwork.graph.reference import run as reference
 from openwork.program import Choice, Program
 from openwork.report import BuildReport, Environment, Settings
 from openwork.runtime import cores
-from openwork.runtime.bind import available
 from openwork.runtime.engine import Engine
+from openwork.runtime.packing import available
 from openwork.sparsity.compressed import compress
 
 ISAS = tuple(_native.isas())

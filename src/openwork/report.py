@@ -99,8 +99,9 @@ class FallbackPart:
         if len(self.nodes) <= _MOST_NODES_NAMED:
             return f"{self.step} runs in ONNX Runtime. {self.reason}"
         first = ", ".join(self.nodes[:_MOST_NODES_NAMED])
+        others = len(self.nodes) - _MOST_NODES_NAMED
         return (
-            f"{self.step} runs in ONNX Runtime: {first} and {len(self.nodes) - _MOST_NODES_NAMED} more nodes; "
+            f"{self.step} runs in ONNX Runtime: {first} and {others} more nodes; "
             "the report has the reason for each."
         )
 

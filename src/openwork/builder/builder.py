@@ -20,8 +20,8 @@ from openwork.graph import lowerable, read, reduce
 from openwork.graph.model import describe
 from openwork.progress import progress_bar
 from openwork.report import REPORT_VERSION, BuildReport, FallbackPart, Fusion, Refusal, Settings
-from openwork.runtime.bind import chosen_isa
 from openwork.runtime.cores import physical_cores
+from openwork.runtime.packing import chosen_isa
 
 log = logging.getLogger(__name__)
 

@@ -11,31 +11,27 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.fields import EngineFileError, Field, parse_json, shown
+from openwork.builder.stored_tensors import Lookup, Tensors
+from openwork.fields import EngineFileError, Field, parse_json
 from openwork.files import write_atomic
-from openwork.program import Program, read_program
-from openwork.shapes import Dim, Shape
-from openwork.sparsity import GroupPattern, Pattern
-from openwork.sparsity.compressed import shapes
+from openwork.program import Program
+from openwork.program_reader import read_program
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 64
 
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
-_DTYPE_NAMES = {np.dtype("u1"): "u8", np.dtype("i1"): "s8", np.dtype("<f4"): "f32"}
 _PADDING = "__padding__."
 _LENGTH_BYTES = 8
 _NO_DIGEST = "0" * 64
 _METADATA = frozenset({"openwork_format", "program", "report", "tensors_sha256", "header_sha256"})
 # Far above any real engine's header and far below what would exhaust memory while it is parsed.
 _LONGEST_HEADER = 100_000_000
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def read_engine(path: str | os.PathLike[str]) -> EngineFile:
     _check_digests(metadata, data, start)
     tensors = _read_tensors(header, members, data, start)
     used: set[str] = set()
-    program = read_program(_embedded(metadata["program"]), _Lookup(tensors, used))
+    program = read_program(_embedded(metadata["program"]), Lookup(tensors, used))
     for unused in sorted(tensors.keys() - used):
         members[unused].refuse("no tensor but those that a step names")
     return EngineFile(name, program, _embedded(metadata["report"]), tensors)
@@ -220,57 +216,3 @@ def _read_tensor(entry: Field, data: memoryview, offset: int) -> NDArray[Any]:
         fields["data_offsets"].refuse(f"a start on a multiple of {ALIGNMENT}")
     flat: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), offset)
     return flat.reshape(shape)
-
-
-@dataclass(frozen=True)
-class _Lookup:
-    """Finds the tensors that steps name and notes which were named (openwork.program.TensorShape)."""
-
-    tensors: Tensors
-    used: set[str]
-
-    def __call__(self, item: Field, pattern: str | None, width: Dim) -> tuple[str, Shape]:
-        name = item.text()
-        if pattern is None:
-            array = self._find(item, name)
-            return _DTYPE_NAMES[array.dtype], array.shape
-        return "s8", self._compressed(item, name, pattern, width)
-
-    def _find(self, item: Field, name: str) -> NDArray[Any]:
-        if name not in self.tensors:
-            _refuse(item, "the name of a tensor of the file", name)
-        self.used.add(name)
-        return self.tensors[name]
-
-    def _compressed(self, item: Field, name: str, pattern: str, width: Dim) -> Shape:
-        """The logical shape [n, k] of a weight stored as values and indices."""
-        values, indices = self._find(item, f"{name}.values"), self._find(item, f"{name}.indices")
-        group = _group_pattern(item, pattern)
-        if (
-            not isinstance(width, int)
-            or values.ndim != 2
-            or values.dtype != np.int8
-            or indices.dtype != np.uint8
-        ):
-            _refuse(item, "s8 values [n, kept] and u8 indices [n, bytes] for an input of a fixed width", name)
-        try:
-            expected = shapes(values.shape[0], width, group.kept, group.group)
-        except ValueError as error:
-            _refuse(item, "a compressed weight", str(error))
-        if (values.shape, indices.shape) != expected:
-            _refuse(item, f"values and indices of {expected}", f"{values.shape}, {indices.shape}")
-        return values.shape[0], width
-
-
-def _group_pattern(item: Field, text: str) -> GroupPattern:
-    try:
-        pattern = Pattern.parse(text)
-    except ValueError as error:
-        _refuse(item, "the name of an N:M pattern", str(error))
-    if not isinstance(pattern, GroupPattern):
-        _refuse(item, "a weight compressed by an N:M pattern", text)
-    return pattern
-
-
-def _refuse(item: Field, expected: str, found: str) -> NoReturn:
-    raise EngineFileError(f"{item.file}: field '{item.path}': expected {expected}, found {shown(found)}.")

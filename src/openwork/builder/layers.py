@@ -15,7 +15,7 @@ from openwork.builder.tactics import Problem, Timer, choices, explain, fits, set
 from openwork.program import Program, Step
 from openwork.progress import Advance
 from openwork.report import Bucket, Layer, Pick
-from openwork.runtime.bind import DENSE
+from openwork.runtime.packing import DENSE
 
 Tensors = dict[str, NDArray[Any]]
 

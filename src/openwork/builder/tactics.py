@@ -13,7 +13,7 @@ from openwork.builder.timing_cache import TimingCache
 from openwork.machine import this_machine
 from openwork.program import Choice
 from openwork.report import Bucket, Environment
-from openwork.runtime.bind import DENSE, Weight, native, pack, refusal, sparse_forms
+from openwork.runtime.packing import DENSE, Weight, native, pack, refusal, sparse_forms
 from openwork.sparsity.compressed import Compressed
 
 NEGLIGIBLE = 0.03

@@ -16,9 +16,10 @@ from openwork.builder.sizes import free_names
 from openwork.fields import EngineFileError
 from openwork.program import Program
 from openwork.report import BuildReport, read_report
-from openwork.runtime.bind import Bound, bind, chosen_isa, native
+from openwork.runtime.bind import Bound, bind
 from openwork.runtime.cores import physical_cores
 from openwork.runtime.fallback import FallbackSession
+from openwork.runtime.packing import chosen_isa, native
 from openwork.runtime.ports import TensorInfo, check_feed, check_made, inputs_of, outputs_of
 from openwork.runtime.sample import id_limits, sample_inputs
 from openwork.runtime.split import Part, split

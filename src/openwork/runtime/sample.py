@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.builder.engine_file import Tensors
 from openwork.builder.sizes import bind_shape, free_names
+from openwork.builder.stored_tensors import Tensors
 from openwork.program import Program
 from openwork.runtime.ports import TensorInfo, inputs_of
 
