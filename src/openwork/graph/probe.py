@@ -27,6 +27,7 @@ PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
 """Batch sizes and lengths to try; none is the same function of the other in all of them."""
 
 MAX_NODES = 200
+ALONE = 16
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,8 @@ def free_sizes(value: ir.Value) -> set[str]:
     return {d for entry in _inputs(value) for d in dims(entry) or () if isinstance(d, str)}
 
 
-def bind_sizes(inputs: list[ir.Value], batch: int, length: int) -> Sizes | None:
-    """Sizes for the free dimensions: the first of every input is the batch, the second the length, others 4.
-
-    None if an input fixes one of the two at another size.
-    """
+def bind_sizes(inputs: list[ir.Value], batch: int, length: int) -> Sizes:
+    """Sizes for the free dimensions: an input's first is the batch, its second the length, others are 4."""
     sizes: Sizes = {}
     for value in inputs:
         for axis, size in enumerate(dims(value) or ()):
@@ -142,16 +140,16 @@ def samples(value: ir.Value) -> Iterator[tuple[int, int, Sizes]]:
     """Batch, length and the sizes of all free dimensions, for each probe."""
     inputs = _inputs(value)
     for batch, length in fixed_sizes(inputs):
-        sizes = bind_sizes(inputs, batch, length)
-        if sizes is not None:
-            yield batch, length, sizes
+        yield batch, length, bind_sizes(inputs, batch, length)
 
 
 def masks(batch: int, length: int) -> Iterator[Array]:
-    """Masks of ones and zeros to try: all ones, all zeros, each position alone in turn, and random ones."""
+    """Masks to try: all ones, all zeros, each position alone (of up to 16), and random ones."""
     generator = np.random.default_rng(batch * 1000 + length)
     yield np.ones((batch, length), np.int64)
     yield np.zeros((batch, length), np.int64)
+    if batch * length <= ALONE:
+        yield from np.eye(batch * length, dtype=np.int64).reshape(-1, batch, length)
     for _ in range(4):
         yield generator.integers(0, 2, (batch, length))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -55,9 +54,7 @@ class _Concrete:
         self.types[value] = onnx.helper.make_tensor_type_proto(dtype, shape)
 
     def _visit(self, node: ir.Node) -> None:
-        if not is_onnx(node) or any(
-            not isinstance(value, ir.Value) for value in node.inputs if value is not None
-        ):
+        if not is_onnx(node):
             return
         read = [value for value in node.inputs if value is not None]
         if node.op_type == "Shape" and self._known_shape(read[0]):
@@ -135,10 +132,8 @@ def infer(model: ir.Model) -> None:
     inputs = list(graph.inputs)
     probes, shapes = [], []
     for batch, length in fixed_sizes(inputs):
-        sizes = bind_sizes(inputs, batch, length)
-        if sizes is not None:
-            probes.append(sizes)
-            shapes.append(_Concrete(graph, sizes).run())
+        probes.append(bind_sizes(inputs, batch, length))
+        shapes.append(_Concrete(graph, probes[-1]).run())
     for node in graph:
         for value in node.outputs:
             if not _settled(value):
@@ -173,11 +168,3 @@ def _name(probes: list[dict[str, int]], sizes: list[int | None]) -> Dim:
         if all(probe[name] == size for probe, size in zip(probes, sizes, strict=True)):
             return name if len(set(sizes)) > 1 or len(probes) == 1 else sizes[0]
     return sizes[0] if len(set(sizes)) == 1 else None
-
-
-def element_count(value: ir.Value) -> int | None:
-    """The number of elements, if every dimension is an integer."""
-    shape = dims(value)
-    if shape is None or any(not isinstance(d, int) for d in shape):
-        return None
-    return int(np.prod([int(d) for d in shape if d is not None]))
