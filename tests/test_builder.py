@@ -30,8 +30,9 @@ SHAPES = [[3], [20]]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time each tactic only a few times."""
+    """Time each tactic only a few times, whatever else runs."""
     monkeypatch.setattr(tactics, "_SECONDS_PER_PROBLEM", 0.0)
+    monkeypatch.setattr(tactics, "DISTURBED", np.inf)
 
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -127,7 +128,7 @@ def test_sparsity_force_prunes_and_says_that_accuracy_is_not_kept(tmp_path: Path
     report = built(two_layers(), tmp_path, sparsity="force")
     assert report.eligible == ("first", "second")
     assert not report.accuracy_kept
-    assert report.notes[0].startswith("This build pruned 1 layers to 2:4 by magnitude, without any training")
+    assert report.notes[0].startswith("This build pruned 1 layer to 2:4 by magnitude, without any training")
     assert report.layers[1].reason == "The weights hold 2:4, pruned by this build."
     assert built(two_layers(), tmp_path).accuracy_kept
 
@@ -235,6 +236,16 @@ def test_a_cache_that_cannot_be_written_is_logged(tmp_path: Path, caplog: pytest
     (tmp_path / "file").write_text("")
     TimingCache(tmp_path / "file" / "timings.json", {}).save()
     assert any("The timing cache was not written" in message for message in caplog.messages)
+
+
+def test_disturbed_timings_are_used_noted_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tactics, "DISTURBED", 0.0)
+    first, second = built(two_layers(), tmp_path), built(two_layers(), tmp_path)
+    for report in (first, second):
+        assert report.notes[0].startswith("Something else was running during 4 timings")
+        assert not any(bucket.cached for layer in report.layers for bucket in layer.buckets)
 
 
 def test_the_fastest_and_dense_only_where_sparse_is_slower() -> None:

@@ -78,7 +78,7 @@ def test_build_options_reach_the_build(folder: Path) -> None:
     )
     out = run("build", folder / "sin.onnx", "-o", folder / "m.engine", "--shapes", "4", *options)
     assert "(Fallback) fallback.1 runs in ONNX Runtime. Sin 'sin6'" in out
-    assert "pruned 1 layers to 2:4 by magnitude" in out
+    assert "pruned 1 layer to 2:4 by magnitude" in out
     assert (folder / "t.json").exists()
     assert written(folder / "r.json")["environment"]["threads"] == 1
 

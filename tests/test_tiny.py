@@ -68,6 +68,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     onnx = export(quantized, tensors(text(2, 5, 0)), folder / "tiny.onnx")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tactics, "_SECONDS_PER_PROBLEM", 0.0)
+        patch.setattr(tactics, "DISTURBED", np.inf)
         report = openwork.build(
             onnx,
             folder / "tiny.engine",

@@ -20,8 +20,8 @@ _MOST_NODES_NAMED = 3
 class Bucket:
     """One number of rows at which a layer's tactics were timed.
 
-    seconds : median time of each tactic. pick : the tactic that runs there. cached : timed by an earlier
-    build.
+    seconds : time of each tactic (lower quartile of the repeats). pick : the tactic that runs there.
+    cached : timed by an earlier build.
     """
 
     rows: int

@@ -68,7 +68,7 @@ def build(
             timer.environment,
             Settings(sparsity, tuple(tuple(size.values()) for size in sizes), strict),
             not decided.pruned,
-            decided.notes(),
+            decided.notes(len(timer.disturbed)),
             tuple(decided.layers),
             tuple(Fusion(change.rule, change.node) for change in changes),
             tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),

@@ -29,18 +29,30 @@ class Decided:
     layers: list[Layer] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
 
-    def notes(self) -> tuple[str, ...]:
-        """What the user must know beyond the layers."""
+    def notes(self, disturbed: int) -> tuple[str, ...]:
+        """What the user must know beyond the layers.
+
+        disturbed : how many timings something else disturbed.
+        """
         notes = []
+        if disturbed:
+            notes.append(
+                f"Something else was running during {_counted(disturbed, 'timing')}, so the picks may not be the "
+                "best; build again on a quiet machine (what was disturbed is not kept)."
+            )
         if self.pruned:
             notes.append(
-                f"This build pruned {len(self.pruned)} layers to 2:4 by magnitude, without any training: the "
+                f"This build pruned {_counted(len(self.pruned), 'layer')} to 2:4 by magnitude, without any training: the "
                 "engine shows the speed, and the model's accuracy is not kept."
             )
         floats = sum(step.op == "linear_float" for step in self.program.steps)
         if floats:
-            notes.append(f"{floats} linear layers are not quantized and run in FP32, dense.")
+            notes.append(f"Not quantized, so dense in FP32: {_counted(floats, 'linear layer')}.")
         return tuple(notes)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def decide(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from openwork.builder.timing_cache import TimingCache
 from openwork.machine import this_machine
@@ -16,8 +17,13 @@ from openwork.report import Bucket, Environment
 from openwork.runtime.packing import DENSE, Weight, native, pack, refusal, sparse_forms
 from openwork.sparsity.compressed import Compressed
 
+Seconds = NDArray[np.float64]
+
 NEGLIGIBLE = 0.03
 """A difference that repeated timings of one tactic show as well."""
+
+DISTURBED = 1.25
+"""Median / lower quartile above which something else was running."""
 
 _PILOT_REPEATS = 3
 _SECONDS_PER_PROBLEM = 0.25
@@ -76,22 +82,34 @@ class Timer:
 
     environment: Environment
     cache: TimingCache
+    disturbed: list[str] = field(default_factory=list)
 
     def bucket(self, problem: Problem, weight: Weight, forms: tuple[str, ...], rows: int) -> Bucket:
-        """Time dense and each of `forms` for one number of rows, or take the times from the cache, and
-        pick."""
+        """Time dense and each of `forms` for one number of rows, or take known times, and pick.
+
+        Times of a disturbed machine are used for want of better ones, noted in `disturbed`, and not kept.
+        """
         tactics = (DENSE, *forms)
         key = problem.key(rows, self.environment)
         known = self.cache.get(key, tactics)
         if known is not None:
             return Bucket(rows, known, fastest(known), True)
         packed = [pack(weight, tactic, self.environment.isa) for tactic in tactics]
-        seconds = dict(zip(tactics, self._medians(packed, problem, rows), strict=True))
-        self.cache.put(key, seconds)
+        quick, middle = self._timed(packed, problem, rows)
+        seconds = dict(zip(tactics, quick.tolist(), strict=True))
+        if (middle > DISTURBED * quick).any():
+            self.disturbed.append(key)
+        else:
+            self.cache.put(key, seconds)
         return Bucket(rows, seconds, fastest(seconds), False)
 
-    def _medians(self, packed: list[Any], problem: Problem, rows: int) -> list[float]:
-        """Median seconds of each packed weight, interleaved, over as many repeats as the time allows."""
+    def _timed(self, packed: list[Any], problem: Problem, rows: int) -> tuple[Seconds, Seconds]:
+        """Lower quartile and median of each packed weight's times, interleaved.
+
+        On a machine that does nothing else the two agree. On a busy one the median of a product that takes
+        longer than the scheduler's slice is the time of a product that was interrupted; the lower quartile
+        still is not.
+        """
 
         def timed(repeats: int) -> Any:
             arguments = (rows, problem.activation, problem.quantized, self.environment.threads, repeats)
@@ -99,7 +117,8 @@ class Timer:
 
         once = float(np.median(timed(_PILOT_REPEATS), axis=1).sum())
         repeats = int(np.clip(_SECONDS_PER_PROBLEM / max(once, 1e-9), _FEWEST_REPEATS, _MOST_REPEATS))
-        return [float(seconds) for seconds in np.median(timed(repeats), axis=1)]
+        quick, middle = np.quantile(timed(repeats), (0.25, 0.5), axis=1)
+        return quick, middle
 
 
 def fastest(seconds: Mapping[str, float]) -> str:

@@ -27,7 +27,7 @@ def default_path() -> Path:
 
 @dataclass
 class TimingCache:
-    """Median seconds of each tactic (form), by a key that names CPU, instruction set, threads, kernels and
+    """Seconds of each tactic (form), by a key that names CPU, instruction set, threads, kernels and
     problem."""
 
     path: Path
