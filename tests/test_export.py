@@ -177,7 +177,7 @@ def test_the_real_model_agrees_on_real_sentences(tmp_path: Path) -> None:
     path = export(quantized, inputs, tmp_path / "m.onnx")
     with torch.inference_mode():
         expected, exact = quantized(**inputs).numpy(), model(**inputs).numpy()
-    # A rounding that falls to the other side of a tie grows to a part of the quantization's own noise, which is
-    # 1 - 0.995 at worst here; so the two may differ by a fraction of that and no more.
+    # A rounding that falls to the other side of a tie grows to a part of the quantization's own noise, which
+    # is 1 - 0.995 at worst here; so the two may differ by a fraction of that and no more.
     assert (_run(path, inputs) * expected).sum(1).min() > 0.999
     assert (exact * expected).sum(1).min() > 0.995

@@ -125,5 +125,5 @@ def test_nothing_seen_and_nan_are_errors_that_name_the_layer(kind: str) -> None:
 def test_odd_observers_are_refused() -> None:
     with pytest.raises(ValueError, match='"output", "max" or "percentile", but it is \'entropy\''):
         make_observer("entropy", "layer", 99.9, True)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="between 50 and 100, but it is 0.999"):
+    with pytest.raises(ValueError, match=r"between 50 and 100, but it is 0\.999"):
         PercentileObserver("layer", 0.999)
