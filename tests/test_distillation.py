@@ -199,15 +199,31 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(tmp_path
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
 
 
-def test_a_damaged_checkpoint_or_another_run_s_is_refused(tmp_path: Path) -> None:
+def test_another_run_s_checkpoint_is_refused(tmp_path: Path) -> None:
     student, teacher, pruner = _pair()
     path = tmp_path / "run.pt"
     distil(student, teacher, _texts(), Budget(steps=1), pruner, SETTINGS, path)
-    with pytest.raises(ValueError, match="was written by a run with other texts or settings"):
+    with pytest.raises(
+        ValueError, match="was written by a run with another model, other texts or other settings"
+    ):
         distil(student, teacher, _texts(59), Budget(steps=1), pruner, SETTINGS, path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"cannot be read .* delete it to start anew"):
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"run\.pt is not a distillation checkpoint"):
         distil(student, teacher, _texts(), Budget(steps=1), pruner, SETTINGS, path)
+
+
+def test_a_checkpoint_with_any_byte_altered_or_missing_is_refused(tmp_path: Path) -> None:
+    student, teacher, pruner = _pair()
+    path = tmp_path / "run.pt"
+    distil(student, teacher, _texts(), Budget(steps=1), pruner, SETTINGS, path)
+    whole = path.read_bytes()
+    for position in (24, 60, len(whole) // 2, len(whole) - 1):
+        altered = bytearray(whole)
+        altered[position] ^= 0x10
+        for content in (altered, whole[:position]):
+            path.write_bytes(content)
+            with pytest.raises(ValueError, match="is damaged; delete it to start anew"):
+                distil(student, teacher, _texts(), Budget(steps=1), pruner, SETTINGS, path)
 
 
 def test_a_budget_of_nothing_changes_nothing() -> None:

@@ -1,7 +1,11 @@
-"""The state of a distillation on disk: whole or not there."""
+"""The state of a distillation on disk: whole or not there.
+
+The file: a line that names it, the BLAKE2b digest (32 bytes) of what follows, and the state by torch.save.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -11,14 +15,15 @@ from torch import Tensor, nn
 
 from openwork.files import write_atomic
 
-_FORMAT = 1
+_MAGIC = b"openwork distillation 1\n"
+_DIGEST_BYTES = 32
 
 
 class Checkpoint:
     """Writes and reads what a run needs to go on.
 
     path: the file. fingerprint: a text that names what the run must share with the one that wrote the file
-    (texts, recipe, pattern); reading refuses another.
+    (model, texts, recipe, pattern); reading refuses another.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -27,7 +32,6 @@ class Checkpoint:
     def write(self, student: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
         """Store the student, the optimizer, torch's random state and `progress`."""
         state = {
-            "format": _FORMAT,
             "fingerprint": self._fingerprint,
             "student": student.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -36,7 +40,8 @@ class Checkpoint:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        write_atomic(self.path, [buffer.getbuffer()])
+        content = buffer.getbuffer()
+        write_atomic(self.path, [_MAGIC, _digest(content), content])
 
     def read(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Restore what `write` stored and return its `progress`; None if there is no file yet.
@@ -45,28 +50,28 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        state = self._load()
+        state = torch.load(io.BytesIO(self._content()), weights_only=True)
+        if state["fingerprint"] != self._fingerprint:
+            raise ValueError(
+                f"The checkpoint {self.path} was written by a run with another model, other texts or other "
+                f"settings ({state['fingerprint']}) than this one ({self._fingerprint}); delete it or give "
+                "another path."
+            )
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
         random: Tensor = state["random"]
         torch.set_rng_state(random)
         return dict(state["progress"])
 
-    def _load(self) -> dict[str, Any]:
-        try:
-            state = torch.load(self.path, weights_only=True)
-        except Exception as error:
-            raise ValueError(
-                f"The checkpoint {self.path} cannot be read ({error}); delete it to start anew."
-            ) from error
-        if not isinstance(state, dict) or state.get("format") != _FORMAT:
-            raise ValueError(
-                f"The checkpoint {self.path} is not of format {_FORMAT}; delete it to start anew."
-            )
-        if state["fingerprint"] != self._fingerprint:
-            raise ValueError(
-                f"The checkpoint {self.path} was written by a run with other texts or settings "
-                f"({state['fingerprint']}) than this one ({self._fingerprint}); "
-                "delete it or give another path."
-            )
-        return state
+    def _content(self) -> memoryview:
+        file = memoryview(self.path.read_bytes())
+        start = len(_MAGIC) + _DIGEST_BYTES
+        if bytes(file[: len(_MAGIC)]) != _MAGIC:
+            raise ValueError(f"{self.path} is not a distillation checkpoint; delete it or give another path.")
+        if bytes(file[len(_MAGIC) : start]) != _digest(file[start:]):
+            raise ValueError(f"The checkpoint {self.path} is damaged; delete it to start anew.")
+        return file[start:]
+
+
+def _digest(content: memoryview) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()

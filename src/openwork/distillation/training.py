@@ -66,7 +66,7 @@ def distil(
     """
     settings = settings or DistillationSettings()
     batches = TokenBatches(texts, settings.batch_size, settings.seed)
-    store = Checkpoint(checkpoint, _fingerprint(batches, settings, pruner)) if checkpoint else None
+    store = Checkpoint(checkpoint, _fingerprint(student, batches, settings, pruner)) if checkpoint else None
     if pruner:
         pruner.verify()
     with _frozen(student, settings.frozen) as trained, progress_bar("distilling", 1.0, progress) as advance:
@@ -169,7 +169,11 @@ def _frozen(student: nn.Module, rules: Sequence[str]) -> Iterator[list[nn.Parame
             parameter.requires_grad_(before)
 
 
-def _fingerprint(batches: TokenBatches, settings: DistillationSettings, pruner: Pruner | None) -> str:
+def _fingerprint(
+    student: nn.Module, batches: TokenBatches, settings: DistillationSettings, pruner: Pruner | None
+) -> str:
     recipe = [getattr(settings, name) for name in ("learning_rate", "warmup_steps", "loss", "frozen", "clip")]
-    digest = hashlib.blake2b(f"{batches.digest()} {recipe}".encode(), digest_size=8).hexdigest()
+    shapes = [(name, list(parameter.shape)) for name, parameter in student.named_parameters()]
+    text = f"{batches.digest()} {recipe} {shapes}"
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
     return f"{pruner.pattern if pruner else 'dense'} {digest}"
