@@ -244,8 +244,20 @@ def test_disturbed_timings_are_used_noted_and_not_kept(
     monkeypatch.setattr(tactics, "DISTURBED", 0.0)
     first, second = built(two_layers(), tmp_path), built(two_layers(), tmp_path)
     for report in (first, second):
+        assert report.accuracy_kept
         assert report.notes[0].startswith("Something else was running during 4 timings")
         assert not any(bucket.cached for layer in report.layers for bucket in layer.buckets)
+
+
+def test_equal_layers_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tactics, "DISTURBED", 0.0)
+    net = Net(np.random.default_rng(2))
+    for name in ("first", "second", "third"):
+        net.linear(name, 64, 64, sparse=True, relu=name != "third")
+    report = built(net.model(64, 64), tmp_path)
+    first, second, third = (layer.buckets for layer in report.layers)
+    assert first == second
+    assert first != third
 
 
 def test_the_fastest_and_dense_only_where_sparse_is_slower() -> None:

@@ -38,14 +38,12 @@ class Decided:
         if disturbed:
             notes.append(
                 f"Something else was running during {_counted(disturbed, 'timing')}, so the picks may not "
-                f"be the "
                 "be the best; build again on a quiet machine (what was disturbed is not kept)."
             )
         if self.pruned:
             notes.append(
                 f"This build pruned {_counted(len(self.pruned), 'layer')} to 2:4 by magnitude, without "
-                f"any training: the "
-                "engine shows the speed, and the model's accuracy is not kept."
+                "any training: the engine shows the speed, and the model's accuracy is not kept."
             )
         floats = sum(step.op == "linear_float" for step in self.program.steps)
         if floats:

@@ -83,19 +83,30 @@ class Timer:
     environment: Environment
     cache: TimingCache
     disturbed: list[str] = field(default_factory=list)
+    timed: dict[tuple[str, tuple[str, ...]], Bucket] = field(default_factory=dict)
 
     def bucket(self, problem: Problem, weight: Weight, forms: tuple[str, ...], rows: int) -> Bucket:
         """Time dense and each of `forms` for one number of rows, or take known times, and pick.
 
-        Times of a disturbed machine are used for want of better ones, noted in `disturbed`, and not kept.
+        Equal problems of one build are timed once. Times of a disturbed machine are used for want of better
+        ones, noted in `disturbed`, and not kept for the next build.
         """
         tactics = (DENSE, *forms)
         key = problem.key(rows, self.environment)
-        known = self.cache.get(key, tactics)
-        if known is not None:
-            return Bucket(rows, known, fastest(known), True)
+        if (key, tactics) not in self.timed:
+            known = self.cache.get(key, tactics)
+            self.timed[key, tactics] = (
+                self._time(key, problem, weight, tactics, rows)
+                if known is None
+                else Bucket(rows, known, fastest(known), True)
+            )
+        return self.timed[key, tactics]
+
+    def _time(
+        self, key: str, problem: Problem, weight: Weight, tactics: tuple[str, ...], rows: int
+    ) -> Bucket:
         packed = [pack(weight, tactic, self.environment.isa) for tactic in tactics]
-        quick, middle = self._timed(packed, problem, rows)
+        quick, middle = self._quartiles(packed, problem, rows)
         seconds = dict(zip(tactics, quick.tolist(), strict=True))
         if (middle > DISTURBED * quick).any():
             self.disturbed.append(key)
@@ -103,7 +114,7 @@ class Timer:
             self.cache.put(key, seconds)
         return Bucket(rows, seconds, fastest(seconds), False)
 
-    def _timed(self, packed: list[Any], problem: Problem, rows: int) -> tuple[Seconds, Seconds]:
+    def _quartiles(self, packed: list[Any], problem: Problem, rows: int) -> tuple[Seconds, Seconds]:
         """Lower quartile and median of each packed weight's times, interleaved.
 
         On a machine that does nothing else the two agree. On a busy one the median of a product that takes
