@@ -155,11 +155,23 @@ def test_the_chart_is_drawn(results: Results, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*.png")] == ["chart.png"]
 
 
+def _turned(input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+    return -_run(input_ids, attention_mask)
+
+
 def test_a_runner_that_computes_something_else_is_not_timed(results: Results) -> None:
     good = next(iter(results.races[0].runners.values()))
-    other = replace(good, name="other", run=lambda *_: -_run(*_))
+    other = replace(good, name="other", run=_turned)
     ids = np.ones((2, 3), np.int64)
-    with pytest.raises(
-        ValueError, match=r"other gives embeddings of mean cosine -1.000 to dense FP32 at 2x3"
-    ):
-        race((2, 3), [good, other], (ids, ids), 0.01)
+    with pytest.raises(ValueError, match=r"cosine -1.000 to dense FP32 at 2x3"):
+        race((2, 3), [good, other], {}, (ids, ids), 0.01)
+
+
+def test_a_sparse_engine_is_checked_against_its_own_model(results: Results) -> None:
+    good = next(iter(results.races[0].runners.values()))
+    other = replace(good, name="other", run=_turned)
+    ids = np.ones((2, 3), np.int64)
+    made = race((2, 3), [good, other], {"other": replace(other, name="witness")}, (ids, ids), 1e-6)
+    assert made.cosines == {good.name: 1.0, "other": -1.0}
+    with pytest.raises(ValueError, match=r"cosine -1.000 to the same model in ONNX Runtime at 2x3"):
+        race((2, 3), [good, other], {"other": good}, (ids, ids), 0.01)

@@ -64,7 +64,7 @@ def _qualities(shop: Workshop, runners: list[Runner]) -> dict[str, Quality]:
 
 
 def _race(shop: Workshop, lineup: Lineup, shape: tuple[int, int]) -> Race:
-    return race(shape, lineup.for_shape(shape), shop.inputs(shape), shop.settings.seconds)
+    return race(shape, lineup.for_shape(shape), lineup.witnesses, shop.inputs(shape), shop.settings.seconds)
 
 
 def _show(results: Results, work: Path, console: Console) -> None:

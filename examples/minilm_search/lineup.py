@@ -34,6 +34,10 @@ class Lineup:
         }
         for pattern, path in shop.engines().items():
             self._add(with_openwork(OURS[pattern], path, self.threads))
+        self.witnesses = {
+            name: with_onnxruntime(f"{name}, its witness", shop.quantized(pattern), self.threads)
+            for pattern, name in OURS.items()
+        }
 
     def _add(self, runner: Runner) -> None:
         self.any_shape[runner.name] = runner

@@ -1,6 +1,6 @@
 """Quality of every runner on the held-out pairs, and the latency of all of them in one interleaved run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from .settings import SHAPES
 from .store import Store
 from .texts import Batch, FloatArray, IntArray, embed
 
-LEAST_COSINE = 0.5
-"""Below this mean cosine to FP32 a runner does not compute the model at all; its time would mean nothing."""
+LEAST_COSINE = 0.9
+"""What quantizing may cost: the least mean cosine to dense FP32 of a runner without a witness."""
+LEAST_AGREEMENT = 0.99
+"""The least cosine of any embedding to the same INT8 model's in ONNX Runtime."""
 Shape = tuple[int, int]
 
 
@@ -79,22 +81,31 @@ class Race:
         return ratio(self.timings[base], self.timings[other])
 
 
-def race(shape: Shape, runners: Sequence[Runner], inputs: tuple[IntArray, IntArray], seconds: float) -> Race:
-    """Time `runners`, the first of them dense FP32, against each other.
+def race(
+    shape: Shape,
+    runners: Sequence[Runner],
+    witnesses: Mapping[str, Runner],
+    inputs: tuple[IntArray, IntArray],
+    seconds: float,
+) -> Race:
+    """Time `runners`, the first of them dense FP32, against each other, after checking what they compute.
 
-    Raises ValueError if a runner's embeddings are far from those of the first: it would not do the same work.
+    witnesses: for each runner of another model than the dense one, that very model in ONNX Runtime. Raises
+    ValueError if a runner's embeddings are far from its witness's, or else from dense FP32's.
     """
     made = {runner.name: np.array(runner.run(*inputs)) for runner in runners}
     reference = made[runners[0].name]
     cosines = {name: float(cosine_similarity(values, reference).mean()) for name, values in made.items()}
-    for name, cosine in cosines.items():
-        if not cosine >= LEAST_COSINE:
+    agreements = {name: cosine_similarity(made[name], w.run(*inputs)).min() for name, w in witnesses.items()}
+    for name, cosine in {**cosines, **agreements}.items():
+        if not cosine >= (LEAST_AGREEMENT if name in witnesses else LEAST_COSINE):
+            what = "the same model in ONNX Runtime" if name in witnesses else "dense FP32"
             raise ValueError(
-                f"{name} gives embeddings of mean cosine {cosine:.3f} to dense FP32 at {label(shape)}; at "
-                f"least {LEAST_COSINE} shows that it computes the same model. Its model file is broken."
+                f"{name} gives embeddings of cosine {cosine:.3f} to {what} at {label(shape)}: it does "
+                "not compute the same, and its time would mean nothing. Make its model file anew."
             )
     calls = {runner.name: lambda runner=runner: runner.run(*inputs) for runner in runners}
-    with progress_bar(f"{shape[0]}x{shape[1]}", 1.0) as advance:
+    with progress_bar(label(shape), 1.0) as advance:
         timings = measure(calls, Options(duration=seconds), advance)
     return Race(shape, {runner.name: runner for runner in runners}, timings, cosines)
 
