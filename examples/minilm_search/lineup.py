@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+from openwork.metrics import cosine_similarity
+
 from . import peers
 from .engines import DENSE, Workshop
-from .measuring import Shape
+from .measuring import LEAST_COSINE, Shape
 from .runners import Runner, with_onnxruntime, with_openwork
 from .settings import PATTERNS
 
@@ -43,15 +45,15 @@ class Lineup:
         self.any_shape[runner.name] = runner
 
     def _onnxruntime_static(self, ours: Path, theirs: Path) -> Runner:
-        """openwork's Q/DQ model or that of ONNX Runtime's own quantizer, whichever is faster at 16x128."""
-        name = "ONNX Runtime INT8 Q/DQ"
-        made = {"its own quantizer's model": theirs, "openwork's export": ours}
-        candidates = [
-            replace(runner, settings=f"{source}, {runner.settings}")
-            for source, path in made.items()
-            for runner in [with_onnxruntime(name, path, self.threads)]
-        ]
-        return peers.fastest(candidates, self.shop.inputs((16, 128)))
+        """openwork's Q/DQ model, or that of ONNX Runtime's own quantizer if it is faster and as faithful."""
+        name, inputs = "ONNX Runtime INT8 Q/DQ", self.shop.inputs((16, 128))
+        own = replace(with_onnxruntime(name, theirs, self.threads), name=f"{name}, own quantizer")
+        export = replace(with_onnxruntime(name, ours, self.threads), name=f"{name}, openwork's export")
+        reference = self.any_shape[FP32].run(*inputs)
+        kept = {r.name: cosine_similarity(r.run(*inputs), reference).mean() for r in (own, export)}
+        faithful = kept[own.name] >= min(LEAST_COSINE, kept[export.name])
+        best = peers.fastest([own, export] if faithful else [export], inputs)
+        return replace(best, name=name, settings=f"{best.name.removeprefix(name + ', ')}, {best.settings}")
 
     def _openvino(self, name: str, path: Path, shape: Shape | None) -> list[Runner]:
         return peers.openvino_candidates(name, [path], self.threads, shape)
