@@ -23,6 +23,10 @@ std::vector<OutputTensor> make_outputs(const Program& program, const Plan& plan)
   return outputs;
 }
 
+void grow(AlignedBuffer& buffer, int64_t bytes) {
+  if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
+}
+
 // Kernels read behind the end of u8 values, and float and integer ones in whole elements.
 bool usable_in_place(const InputTensor& input) {
   return input.dtype != DType::u8 && reinterpret_cast<uintptr_t>(input.data) % dtype_bytes(input.dtype) == 0;
@@ -31,9 +35,8 @@ bool usable_in_place(const InputTensor& input) {
 }  // namespace
 
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
-    : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans) {
-  for (const Step& step : program_->steps()) profile_.push_back({step.name, 0, 0});
-}
+    : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
+      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), slice_arenas_(threads) {}
 
 void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   const auto& ids = program_->inputs();
@@ -47,19 +50,40 @@ void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   }
 }
 
-Buffers Context::place(const Plan& plan, const std::vector<InputTensor>& inputs, const std::vector<OutputTensor>& outputs) {
-  if (arena_.bytes() < plan.arena_bytes) arena_ = AlignedBuffer(plan.arena_bytes);
+void Context::check_contents(const Plan& plan, const Operands& operands) {
+  const bool in_place = std::all_of(operands.inputs.begin(), operands.inputs.end(), usable_in_place);
+  if (!in_place) grow(arena_, plan.arena_bytes);
+  const Buffers buffers = place(plan, in_place ? nullptr : arena_.data(), operands);
+  for (const Work& work : plan.work)
+    if (work.check) work.check(buffers);
+}
+
+Slicing Context::slicing_of(const Plan& plan, const std::vector<InputTensor>& inputs) const {
+  if (!batch_ || !std::all_of(inputs.begin(), inputs.end(), usable_in_place)) return {};
+  return slice_batch(*program_, *batch_, plan.sizes);
+}
+
+Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& operands) const {
+  // The bytes of the batch elements before `begin`.
+  const auto skipped = [&](int v, DType dtype) {
+    return operands.begin * (plan.sizes.elements(v) / plan.sizes.dims[v].front()) * dtype_bytes(dtype);
+  };
   Buffers buffers;
-  for (const int64_t offset : plan.offset) buffers.values.push_back(offset == kOutside ? nullptr : arena_.data() + offset);
-  for (size_t i = 0; i < outputs.size(); ++i) buffers.values[program_->outputs()[i]] = outputs[i].buffer.data();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const int v = program_->inputs()[i];
-    if (usable_in_place(inputs[i]))
-      buffers.values[v] = const_cast<void*>(inputs[i].data);  // no step writes an input
-    else
-      std::memcpy(buffers.values[v], inputs[i].data, plan.sizes.elements(v) * dtype_bytes(inputs[i].dtype));
+  for (const int64_t offset : plan.offset) buffers.values.push_back(offset == kOutside || !arena ? nullptr : arena + offset);
+  for (size_t i = 0; i < operands.outputs.size(); ++i) {
+    const int v = program_->outputs()[i];
+    buffers.values[v] = operands.outputs[i].buffer.data() + skipped(v, operands.outputs[i].dtype);
   }
-  buffers.scratch = arena_.data() + plan.scratch_offset;
+  for (size_t i = 0; i < operands.inputs.size(); ++i) {
+    const InputTensor& input = operands.inputs[i];
+    const int v = program_->inputs()[i];
+    const auto* data = static_cast<const std::byte*>(input.data) + skipped(v, input.dtype);
+    if (usable_in_place(input))
+      buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
+    else
+      std::memcpy(buffers.values[v], data, plan.sizes.elements(v) * dtype_bytes(input.dtype));
+  }
+  buffers.scratch = arena ? arena + plan.scratch_offset : nullptr;
   buffers.scratch_stride = plan.scratch_stride;
   return buffers;
 }
@@ -70,15 +94,42 @@ void Context::run_step(const Work& work, const Buffers& buffers) {
   });
 }
 
-void Context::run_steps(const Plan& plan, const Buffers& buffers) {
+template <class Run>
+void Context::run_steps(const Plan& plan, std::vector<double>& seconds, const Run& run) const {
   using Clock = std::chrono::steady_clock;
   for (size_t i = 0; i < plan.work.size(); ++i) {
     const auto begin = profiling_ ? Clock::now() : Clock::time_point{};
-    run_step(plan.work[i], buffers);
-    if (!profiling_) continue;
-    profile_[i].seconds += std::chrono::duration<double>(Clock::now() - begin).count();
-    profile_[i].calls += 1;
+    run(plan.work[i]);
+    if (profiling_) seconds[i] += std::chrono::duration<double>(Clock::now() - begin).count();
   }
+}
+
+void Context::run_whole(const Plan& plan, const Operands& operands) {
+  grow(arena_, plan.arena_bytes);
+  const Buffers buffers = place(plan, arena_.data(), operands);
+  run_steps(plan, seconds_, [&](const Work& work) { run_step(work, buffers); });
+}
+
+void Context::run_slice(const Plan& plan, const Operands& operands, int thread) {
+  const Buffers buffers = place(plan, slice_arenas_[thread].data(), operands);
+  run_steps(plan, slice_seconds_[thread], [&](const Work& work) { work.run(buffers, {0, work.units, 0}); });
+}
+
+void Context::run_slices(const Slicing& slicing, std::vector<int64_t> free, const Operands& operands) {
+  free[*batch_] = slicing.size;
+  const auto plan = slice_plans_.get(free);
+  for (auto& arena : slice_arenas_) grow(arena, plan->arena_bytes);
+  pool_.run(slicing.count, [&](int64_t i, int thread) {
+    run_slice(*plan, {operands.inputs, operands.outputs, i * slicing.size}, thread);
+  });
+}
+
+void Context::run_rest(const Plan& plan, int64_t done, std::vector<int64_t> free, Operands operands) {
+  if (done == 0) return run_whole(plan, operands);
+  if (done == free[*batch_]) return;
+  operands.begin = done;
+  free[*batch_] -= done;
+  run_whole(*plans_.get(free), operands);
 }
 
 std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
@@ -86,12 +137,14 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   check_inputs(inputs);
   std::vector<std::vector<int64_t>> shapes;
   for (const auto& input : inputs) shapes.push_back(input.dims);
-  const auto plan = plans_.get(free_sizes(*program_, shapes));
+  const auto free = free_sizes(*program_, shapes);
+  const auto plan = plans_.get(free);
   auto outputs = make_outputs(*program_, *plan);
-  const Buffers buffers = place(*plan, inputs, outputs);
-  for (const Work& work : plan->work)
-    if (work.check) work.check(buffers);
-  run_steps(*plan, buffers);
+  check_contents(*plan, {inputs, outputs});
+  const Slicing slicing = slicing_of(*plan, inputs);
+  if (slicing.count > 0) run_slices(slicing, free, {inputs, outputs});
+  run_rest(*plan, slicing.covered(), free, {inputs, outputs});
+  ++profiled_;
   return outputs;
 }
 
@@ -99,12 +152,21 @@ void Context::enable_profile(bool enabled) {
   const std::lock_guard lock(mutex_);
   profiling_ = enabled;
   if (!enabled) return;
-  for (auto& step : profile_) step = {step.name, 0, 0};
+  seconds_.assign(program_->steps().size(), 0.0);
+  slice_seconds_.assign(pool_.threads(), seconds_);
+  profiled_ = 0;
 }
 
 std::vector<StepProfile> Context::profile() {
   const std::lock_guard lock(mutex_);
-  return profile_;
+  std::vector<StepProfile> rows;
+  for (size_t i = 0; i < program_->steps().size(); ++i) {
+    double slices = 0;
+    for (const auto& thread : slice_seconds_) slices += thread[i];
+    const double whole = seconds_.empty() ? 0 : seconds_[i];
+    rows.push_back({program_->steps()[i].name, whole + slices / pool_.threads(), seconds_.empty() ? 0 : profiled_});
+  }
+  return rows;
 }
 
 }  // namespace openwork

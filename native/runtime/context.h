@@ -8,6 +8,7 @@
 
 #include "runtime/buffer.h"
 #include "runtime/plan.h"
+#include "runtime/slicing.h"
 #include "runtime/thread_pool.h"
 
 namespace openwork {
@@ -44,18 +45,40 @@ class Context {
   std::vector<StepProfile> profile();
 
  private:
+  // The inputs and outputs of a run from batch element `begin` on.
+  struct Operands {
+    const std::vector<InputTensor>& inputs;
+    const std::vector<OutputTensor>& outputs;
+    int64_t begin = 0;
+  };
+
   void check_inputs(const std::vector<InputTensor>& inputs) const;
-  Buffers place(const Plan& plan, const std::vector<InputTensor>& inputs, const std::vector<OutputTensor>& outputs);
+  Slicing slicing_of(const Plan& plan, const std::vector<InputTensor>& inputs) const;
+  // With no arena, only what the caller holds has a place.
+  Buffers place(const Plan& plan, std::byte* arena, const Operands& operands) const;
+  void check_contents(const Plan& plan, const Operands& operands);
+  // A whole plan on all threads; each step in turn.
+  void run_whole(const Plan& plan, const Operands& operands);
   void run_step(const Work& work, const Buffers& buffers);
-  void run_steps(const Plan& plan, const Buffers& buffers);
+  void run_slices(const Slicing& slicing, std::vector<int64_t> free, const Operands& operands);
+  // One slice on the calling thread.
+  void run_slice(const Plan& plan, const Operands& operands, int thread);
+  // What the slices left of the batch.
+  void run_rest(const Plan& plan, int64_t done, std::vector<int64_t> free, Operands operands);
+  template <class Run>
+  void run_steps(const Plan& plan, std::vector<double>& seconds, const Run& run) const;
 
   std::shared_ptr<const Program> program_;
   std::mutex mutex_;
   ThreadPool pool_;
-  PlanCache plans_;
+  PlanCache plans_, slice_plans_;
+  std::optional<int> batch_;
   AlignedBuffer arena_;
+  std::vector<AlignedBuffer> slice_arenas_;  // of each thread
   bool profiling_ = false;
-  std::vector<StepProfile> profile_;
+  std::vector<double> seconds_;                     // of each step, run on all threads
+  std::vector<std::vector<double>> slice_seconds_;  // of each thread and step, run in slices
+  int64_t profiled_ = 0;                            // runs
 };
 
 }  // namespace openwork

@@ -1,0 +1,29 @@
+// A large batch is run in slices: each thread takes a few batch elements through the whole program by itself. Their
+// activations stay in its L2 from step to step, and no step waits for another thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "runtime/plan.h"
+
+namespace openwork {
+
+struct Slicing {
+  int64_t size = 0;   // batch elements of a slice
+  int64_t count = 0;  // slices; what is left of the batch runs as a whole, on all threads
+
+  int64_t covered() const { return size * count; }
+};
+
+// Fewer rows than this would leave the register tiles half empty and stream the weights too often.
+inline constexpr int64_t kSliceRows = 128;
+
+// The free dimension that is the first of every value and no other one of any, so that batch elements do not meet; none
+// where there is no such dimension, or where a u8 output is read behind its slice.
+std::optional<int> batch_dimension(const Program& program);
+
+// How the batch of these sizes is cut: as many slices as all threads finish in the same number of turns.
+Slicing slice_batch(const Program& program, int batch_dimension, const Sizes& sizes);
+
+}  // namespace openwork
