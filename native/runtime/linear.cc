@@ -13,7 +13,7 @@ LinearLayer::LinearLayer(std::shared_ptr<const PackedWeights> weights, const Lin
 }
 
 LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
-  return partition_linear(rows, weights_->k(), weights_->groups(), threads);
+  return partition_linear(rows, weights_->k(), weights_->groups(), weights_->bytes() / weights_->groups(), threads);
 }
 
 GemmArgs LinearLayer::args(const uint8_t* x, const float* residual, void* y) const {

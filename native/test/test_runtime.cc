@@ -67,7 +67,7 @@ TEST(linear_partition_covers_the_output_once) {
     for (const int64_t rows : {1, 31, 128, 2048})
       for (const int64_t k : {1, 384, 1536, 60000})
         for (const int64_t groups : {1, 12, 48}) {
-          const LinearPartition p = partition_linear(rows, k, groups, threads);
+          const LinearPartition p = partition_linear(rows, k, groups, 64 * k, threads);
           int64_t covered = 0;
           for (int64_t unit = 0; unit < p.units(); ++unit) {
             const Block b = p.block(unit);
