@@ -91,6 +91,20 @@ struct Tile {
     return w + 64 * kStrips * (Body::kShuffled ? 2 : 1);
   }
 
+  // Four windows of one step each in a turn: the fewer branches let the CPU foresee the end of the loop, which is worth 5%
+  // at k = 384. Longer steps, and the dense form, gain nothing from it.
+  static constexpr int kUnroll = 4;
+  [[gnu::always_inline]] static const uint8_t* unrolled(RowPointers<rows>& x, const uint8_t* w, Sums& acc, int64_t& left) {
+    for (; left >= kUnroll; left -= kUnroll) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kUnroll; ++i) {
+        w = step(x, w, acc);
+        x.advance(Body::kWindow);
+      }
+    }
+    return w;
+  }
+
   // The sums start from the zero point's correction, `offset` of the group's channels.
   static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, const int32_t* offset,
                   int32_t* sums) {
@@ -103,16 +117,12 @@ struct Tile {
     }
     const uint8_t* w = weights.data + group * weights.group_bytes;
     RowPointers<rows> pointers(x, stride);
-    if (weights.steps == 1) {
-      for (int64_t i = 0; i < weights.windows; ++i) {
-        w = step(pointers, w, acc);
-        pointers.advance(Body::kWindow);
-      }
-    } else {
-      for (int64_t i = 0; i < weights.windows; ++i) {
-        for (int64_t j = 0; j < weights.steps; ++j) w = step(pointers, w, acc);
-        pointers.advance(Body::kWindow);
-      }
+    int64_t left = weights.windows;
+    if constexpr (Body::kWindow == 8)
+      if (weights.steps == 1) w = unrolled(pointers, w, acc, left);
+    for (; left > 0; --left) {
+      for (int64_t j = 0; j < weights.steps; ++j) w = step(pointers, w, acc);
+      pointers.advance(Body::kWindow);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r)
