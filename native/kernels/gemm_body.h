@@ -68,9 +68,12 @@ struct Tile {
   using Sums = typename V::I32[rows][kStrips];
 
   // One step: the weights (and indices) of every strip stay in registers for all rows.
-  [[gnu::always_inline]] static const uint8_t* step(const RowPointers<rows>& x, const uint8_t* w, Sums& acc) {
+  [[gnu::always_inline]] static const uint8_t* step(const RowPointers<rows>& x, const uint8_t* w, const uint8_t*& ahead,
+                                                    Sums& acc) {
     // Without this the compiler keeps the windows of all rows in registers over the steps and spills the accumulators.
     asm volatile("" ::: "memory");
+    __builtin_prefetch(ahead, 0, 2);
+    ahead += 64;
     typename V::Bytes index[kStrips], weight[kStrips];
 #pragma GCC unroll 4
     for (int s = 0; s < kStrips; ++s) {
@@ -94,11 +97,12 @@ struct Tile {
   // Four windows of one step each in a turn: the fewer branches let the CPU foresee the end of the loop, which is worth 5%
   // at k = 384. Longer steps, and the dense form, gain nothing from it.
   static constexpr int kUnroll = 4;
-  [[gnu::always_inline]] static const uint8_t* unrolled(RowPointers<rows>& x, const uint8_t* w, Sums& acc, int64_t& left) {
+  [[gnu::always_inline]] static const uint8_t* unrolled(RowPointers<rows>& x, const uint8_t* w, const uint8_t*& ahead, Sums& acc,
+                                                        int64_t& left) {
     for (; left >= kUnroll; left -= kUnroll) {
 #pragma GCC unroll 4
       for (int i = 0; i < kUnroll; ++i) {
-        w = step(x, w, acc);
+        w = step(x, w, ahead, acc);
         x.advance(Body::kWindow);
       }
     }
@@ -106,8 +110,8 @@ struct Tile {
   }
 
   // The sums start from the zero point's correction, `offset` of the group's channels.
-  static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, const int32_t* offset,
-                  int32_t* sums) {
+  static void run(const uint8_t* x, int64_t stride, const PackedView& weights, int64_t group, const uint8_t* ahead,
+                  const int32_t* offset, int32_t* sums) {
     Sums acc;
 #pragma GCC unroll 4
     for (int s = 0; s < kStrips; ++s) {
@@ -119,9 +123,9 @@ struct Tile {
     RowPointers<rows> pointers(x, stride);
     int64_t left = weights.windows;
     if constexpr (Body::kWindow == 8)
-      if (weights.steps == 1) w = unrolled(pointers, w, acc, left);
+      if (weights.steps == 1) w = unrolled(pointers, w, ahead, acc, left);
     for (; left > 0; --left) {
-      for (int64_t j = 0; j < weights.steps; ++j) w = step(pointers, w, acc);
+      for (int64_t j = 0; j < weights.steps; ++j) w = step(pointers, w, ahead, acc);
       pointers.advance(Body::kWindow);
     }
 #pragma GCC unroll 16
@@ -199,7 +203,8 @@ FinishFn choose_finish(const GemmArgs& a) {
   return choose_finish<V, Activation::none>(a);
 }
 
-using TileFn = void (*)(const uint8_t* x, int64_t stride, const PackedView&, int64_t group, const int32_t* offset, int32_t* sums);
+using TileFn = void (*)(const uint8_t* x, int64_t stride, const PackedView&, int64_t group, const uint8_t* ahead,
+                        const int32_t* offset, int32_t* sums);
 
 // Tiles of 1 to `rows` rows, so that any number of rows is cut into tiles of nearly equal height.
 template <class V, Form form, int rows>
@@ -211,6 +216,14 @@ template <class V, Form form>
 struct Tiles<V, form, 0> {
   TileFn find(int) const { return nullptr; }
 };
+
+// Where a tile asks for a quarter of the next group's weights, so that they come from L3 while this group's are at work: 6 to
+// 8% of MiniLM. Asking for all of it at once, before the tile, fills the miss buffers and gains nothing at k = 1536.
+template <class V>
+[[gnu::always_inline]] inline const uint8_t* weights_ahead(const PackedView& w, int64_t group, int64_t tile) {
+  const int64_t next = group + 1 < w.groups ? group + 1 : group;
+  return w.data + next * w.group_bytes + w.group_bytes / 4 * (tile % 4);
+}
 
 template <class V, Form form>
 void gemm(const GemmArgs& a, const Block& block) {
@@ -225,7 +238,8 @@ void gemm(const GemmArgs& a, const Block& block) {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t begin = block.row_begin + rows * i / count;
       const int height = static_cast<int>(block.row_begin + rows * (i + 1) / count - begin);
-      tiles.find(height)(a.x + begin * a.x_stride, a.x_stride, a.weights, group, offset, sums);
+      tiles.find(height)(a.x + begin * a.x_stride, a.x_stride, a.weights, group, weights_ahead<V>(a.weights, group, i), offset,
+                         sums);
       finish(a, sums, begin, height, group);
     }
   }
