@@ -5,7 +5,7 @@ They have the bits of the NumPy reference, and agree with torch within what roun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import attention_bound
 from openwork import _native as native
 from openwork.graph import reference
 
@@ -140,10 +141,59 @@ def test_attention(isa: str, packed: bool, masked: bool, quantized: bool) -> Non
     parts = (torch.tensor(x).view(B, L, heads, H // heads).transpose(1, 2) for x in (q, k, v))
     kept = None if mask is None else torch.tensor(mask != 0)[:, None, None, :]
     witness = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=kept, scale=scale)
-    # A score carries (size + 2) roundings, which exp turns into a relative error; then sums over L keys.
-    scores = scale * (H // heads) * float(np.abs(q).max() * np.abs(k).max())
-    tolerance = EPSILON * (2 * scores * (H // heads + 2) + 2 * L) * float(np.abs(v).max())
+    tolerance = attention_bound.bound(q, k, v, heads, scale)
     assert close(found, witness.transpose(1, 2).reshape(B, L, H).numpy(), tolerance)
+
+
+MASKS: dict[str, Callable[[int], Array | None]] = {
+    "all": lambda length: None,
+    "padding": lambda length: np.arange(length) <= length // 2,
+    "holes": lambda length: rng(length).integers(0, 3, length) > 0,
+    "one": lambda length: np.arange(length) == length - 1,
+    "none": lambda length: np.zeros(length, np.bool_),
+}
+
+
+def attention_of(isa: str, qkv: NDArray[np.float32], mask: Array | None, heads: int, scale: float) -> Array:
+    step = OneStep(isa)
+    i, y = step.input(qkv), step.output("f32", (*qkv.shape[:2], qkv.shape[2] // 3))
+    m = -1 if mask is None else step.input(mask)
+    step.program.attention("a", i, -1, -1, m, y, heads, scale)
+    return step.run(y)[0]
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("size", [1, 8, 32, 33, 64, 128, 129])
+def test_attention_of_every_shape(size: int, kind: str) -> None:
+    for length in (1, 7, 16, 65, 130, 520):
+        heads = 2 if length < 500 else 1
+        qkv, row = floats(length, 1, length, 3 * heads * size, spread=1.5), MASKS[kind](length)
+        mask = None if row is None else row[None].astype(np.int64)
+        scale = size**-0.5
+        expected = reference.packed_attention(qkv, mask, {"heads": heads, "scale": scale})
+        for isa in ISAS:
+            assert same_bits(attention_of(isa, qkv, mask, heads, scale), expected), (isa, length)
+        if row is not None and not row.any():
+            assert not expected.any()
+            continue
+        parts = np.split(qkv, 3, axis=-1)
+        q, k, v = (torch.tensor(x).view(1, length, heads, size).transpose(1, 2) for x in parts)
+        kept = None if row is None else torch.tensor(row)[None, None, None, :]
+        witness = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=kept, scale=scale)
+        tolerance = attention_bound.bound(*parts, heads, scale)
+        assert close(expected, witness.transpose(1, 2).reshape(expected.shape).numpy(), tolerance)
+        assert tolerance < 0.05 * float(np.abs(parts[2]).max())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("spread", "scale"), [(0.0, 1.0), (1e-25, 1.0), (1e10, 1e-20), (1e15, 1e-30), (2.0, -0.5), (3.0, 1e-11)]
+)
+def test_attention_of_extreme_numbers(isa: str, spread: float, scale: float) -> None:
+    qkv = floats(7, 2, 21, 3 * H, spread=spread)
+    expected = reference.packed_attention(qkv, None, {"heads": 2, "scale": scale})
+    assert same_bits(attention_of(isa, qkv, None, 2, scale), expected)
+    assert np.isfinite(expected).all()
 
 
 @pytest.mark.parametrize("isa", ISAS)

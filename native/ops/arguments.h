@@ -50,8 +50,49 @@ struct LinearFloatArgs {
   Quantizer quantizer;
 };
 
-// Query rows that one pass of the attention scores at most, on any instruction set.
+constexpr int64_t strips_of(int64_t count) { return (count + kStripLanes - 1) / kStripLanes; }
+constexpr int64_t pairs_of(int64_t count) { return (count + 1) / 2; }
+
+// What one pass of the attention scores at most, on any instruction set: query rows in binary32, strips of 16 query rows in
+// fixed point.
 inline constexpr int64_t kAttentionRows = 8;
+inline constexpr int64_t kAttentionStrips = 2;
+// Keys whose weighted sum is exact in INT32.
+inline constexpr int64_t kFixedBlock = 32;
+
+// Where the attention in fixed point keeps its numbers: every array is whole vectors of 16.
+struct FixedScratch {
+  int32_t *key, *query, *value;
+  float *key_unit, *query_unit, *value_unit, *room, *score;
+  int64_t* row;
+  int64_t floats;  // all of it
+
+  FixedScratch(float* base, int64_t length, int64_t size) : floats(0) {
+    const int64_t padded = strips_of(length) * kStripLanes, channels = strips_of(size) * kStripLanes;
+    const auto take = [&](int64_t count) {
+      float* const at = base ? base + floats : nullptr;
+      floats += count;
+      return at;
+    };
+    key = reinterpret_cast<int32_t*>(take(padded * pairs_of(size)));
+    query = reinterpret_cast<int32_t*>(take(padded * pairs_of(size)));
+    value = reinterpret_cast<int32_t*>(take(channels * pairs_of(length)));
+    key_unit = take(padded);
+    query_unit = take(padded);
+    value_unit = take(channels);
+    room = take(channels * kStripLanes);
+    score = take(kAttentionStrips * kStripLanes * length);
+    row = reinterpret_cast<int64_t*>(take(2 * padded));
+  }
+};
+
+// Floats that one thread's attention works in: in fixed point, or keys, values, a block of scores and the mask twice.
+inline int64_t attention_scratch(int64_t length, int64_t size) {
+  const int64_t padded = strips_of(length) * kStripLanes, channels = strips_of(size) * kStripLanes;
+  const int64_t general = padded * size + channels * length + (kAttentionRows + 2) * padded;
+  const int64_t fixed = FixedScratch(nullptr, length, size).floats;
+  return fixed > general ? fixed : general;
+}
 
 // Unit: one of `parts` ranges of the queries of a (batch, head); the parts vary fastest.
 struct AttentionArgs {

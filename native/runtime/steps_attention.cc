@@ -12,13 +12,6 @@ struct AttentionShape {
   int64_t width, stride;
 };
 
-// What ops/attention.h lays out: keys, values, a block of scores, and the mask twice.
-int64_t scratch_bytes(int64_t length, int64_t size) {
-  const int64_t padded = (length + kStripLanes - 1) / kStripLanes * kStripLanes;
-  const int64_t channels = (size + kStripLanes - 1) / kStripLanes * kStripLanes;
-  return padded_bytes((padded * size + channels * length + (kAttentionRows + 2) * padded) * static_cast<int64_t>(sizeof(float)));
-}
-
 AttentionShape check_inputs(const StepChecks& check, const AttentionSpec& s, const Value& y) {
   const Value& q = check.value(s.q, "q", DType::f32);
   check.expect(q.dims.size() == 3, "expected q of shape [B, L, H] or [B, L, 3 H], found " + shape_text(q.dims) + ".");
@@ -39,7 +32,7 @@ AttentionShape check_inputs(const StepChecks& check, const AttentionSpec& s, con
 // Each part packs the keys and values again, so there are no more than the threads need.
 int64_t parts_for(int64_t pairs, int64_t length, int threads) {
   if (threads == 1 || pairs >= 2 * threads) return 1;
-  const int64_t wanted = (2 * threads + pairs - 1) / pairs, most = (length + kAttentionRows - 1) / kAttentionRows;
+  const int64_t wanted = (2 * threads + pairs - 1) / pairs, most = strips_of(length);
   return wanted < most ? wanted : most;
 }
 
@@ -74,7 +67,7 @@ void Program::attention(const std::string& name, const AttentionSpec& s) {
       a.y = b.get<void>(s.y);
       a.scratch = b.scratch_of<float>(thread);
     });
-    work.scratch_bytes = scratch_bytes(args.length, args.size);
+    work.scratch_bytes = padded_bytes(attention_scratch(args.length, args.size) * static_cast<int64_t>(sizeof(float)));
     return work;
   }});
 }

@@ -65,6 +65,15 @@ struct Avx2 {
     store_u8(bytes, v);
     for (int i = 0; i < n && i < 16; ++i) p[i] = bytes[i];
   }
+  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
+    const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(zero_point));
+    const __m256i words0 = _mm256_adds_epi16(_mm256_packs_epi32(v[0][0].low, v[0][0].high), zero);
+    const __m256i words1 = _mm256_adds_epi16(_mm256_packs_epi32(v[1][0].low, v[1][0].high), zero);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words0, words1), order);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + stride), _mm256_extracti128_si256(bytes, 1));
+  }
   static F32 fill_from(F32 v, int n, float fill) {
     const __m256 f = _mm256_set1_ps(fill);
     return {_mm256_blendv_ps(f, v.low, _mm256_castsi256_ps(first(n, 0))),
@@ -75,11 +84,30 @@ struct Avx2 {
   static F32 sub(F32 a, F32 b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
   static F32 mul(F32 a, F32 b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
   static F32 div(F32 a, F32 b) { return {_mm256_div_ps(a.low, b.low), _mm256_div_ps(a.high, b.high)}; }
+  static F32 sqrt(F32 a) { return {_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)}; }
+  static bool all_at_most(F32 a, float bound) {
+    const __m256 most = _mm256_set1_ps(bound);
+    const __m256 both = _mm256_and_ps(_mm256_cmp_ps(a.low, most, _CMP_LE_OQ), _mm256_cmp_ps(a.high, most, _CMP_LE_OQ));
+    return _mm256_movemask_ps(both) == 0xff;
+  }
   static F32 fma(F32 a, F32 b, F32 c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
   }
   static F32 min(F32 a, F32 b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
   static F32 max(F32 a, F32 b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+  static F32 min_magnitude(F32 a, F32 b) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return min({_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)}, b);
+  }
+  static I32 bits(F32 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
+  // vpermps reads three bits of the index; the fourth, moved to the sign, chooses the half of the table.
+  static F32 lookup16(F32 table, I32 index) {
+    const auto one = [&](__m256i i) {
+      return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.low, i), _mm256_permutevar8x32_ps(table.high, i),
+                              _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));
+    };
+    return {one(index.low), one(index.high)};
+  }
   static F32 rint(F32 a) {
     constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     return {_mm256_round_ps(a.low, mode), _mm256_round_ps(a.high, mode)};
@@ -121,6 +149,15 @@ struct Avx2 {
       m[i] = {corner[0][i], corner[2][i]};
       m[8 + i] = {corner[1][i], corner[3][i]};
     }
+  }
+
+  static I32 pair(I32 low, I32 high) {
+    return {_mm256_blend_epi16(low.low, _mm256_slli_epi32(high.low, 16), 0xaa),
+            _mm256_blend_epi16(low.high, _mm256_slli_epi32(high.high, 16), 0xaa)};
+  }
+  static I32 dot_pairs(I32 acc, I32 a, I32 b) {
+    return {_mm256_add_epi32(acc.low, _mm256_madd_epi16(a.low, b.low)),
+            _mm256_add_epi32(acc.high, _mm256_madd_epi16(a.high, b.high))};
   }
 
   static I32 zero_i32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }

@@ -46,6 +46,14 @@ struct Scalar {
   static void store_u8_part(uint8_t* p, I32 v, int n) {
     for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(v.lane[i]);
   }
+  // v + zero_point, from 0 on, of two rows of kStrips vectors. v reaches no higher than 255 - zero_point.
+  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
+    for (int r = 0; r < 2; ++r)
+      for (int i = 0; i < 16 * kStrips; ++i) {
+        const int32_t q = v[r][i / 16].lane[i % 16];
+        p[r * stride + i] = static_cast<uint8_t>(q < -zero_point ? 0 : q + zero_point);
+      }
+  }
   // Lanes from n on take `fill`.
   static F32 fill_from(F32 v, int n, float fill) { return each<F32>([&](int i) { return i < n ? v.lane[i] : fill; }); }
 
@@ -53,9 +61,29 @@ struct Scalar {
   static F32 sub(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] - b.lane[i]; }); }
   static F32 mul(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] * b.lane[i]; }); }
   static F32 div(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] / b.lane[i]; }); }
+  static F32 sqrt(F32 a) { return each<F32>([&](int i) { return std::sqrt(a.lane[i]); }); }
+  // False where a lane is NaN.
+  static bool all_at_most(F32 a, float bound) {
+    bool all = true;
+    for (const float v : a.lane) all = all && v <= bound;
+    return all;
+  }
   static F32 fma(F32 a, F32 b, F32 c) { return each<F32>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); }); }
   static F32 min(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; }); }
   static F32 max(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; }); }
+  // The smaller of |a| and b; b where a is NaN.
+  static F32 min_magnitude(F32 a, F32 b) {
+    return each<F32>([&](int i) { return std::fabs(a.lane[i]) < b.lane[i] ? std::fabs(a.lane[i]) : b.lane[i]; });
+  }
+  static I32 bits(F32 a) {
+    I32 r;
+    std::memcpy(r.lane, a.lane, sizeof r);
+    return r;
+  }
+  // Each lane is the table's lane that the low four bits of the index name.
+  static F32 lookup16(const F32& table, const I32& index) {
+    return each<F32>([&](int i) { return table.lane[index.lane[i] & 15]; });
+  }
   static F32 rint(F32 a) { return each<F32>([&](int i) { return std::nearbyint(a.lane[i]); }); }
   static I32 add(I32 a, I32 b) { return each<I32>([&](int i) { return a.lane[i] + b.lane[i]; }); }
   static F32 to_f32(I32 a) { return each<F32>([&](int i) { return static_cast<float>(a.lane[i]); }); }
@@ -128,6 +156,18 @@ struct Scalar {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.byte[i] = window.byte[index.byte[i] & 63];
     return r;
+  }
+  // Two 16-bit numbers a lane, of which each lane of `low` and `high` holds one.
+  static I32 pair(I32 low, I32 high) {
+    return each<I32>([&](int i) {
+      return static_cast<int32_t>((static_cast<uint32_t>(high.lane[i]) << 16) | (static_cast<uint32_t>(low.lane[i]) & 0xffffu));
+    });
+  }
+  // acc[lane] += sum of 2 products of signed pairs, exact.
+  static I32 dot_pairs(I32 acc, I32 a, I32 b) {
+    const auto low = [](int32_t v) { return static_cast<int32_t>(static_cast<int16_t>(v & 0xffff)); };
+    return each<I32>(
+        [&](int i) { return acc.lane[i] + low(a.lane[i]) * low(b.lane[i]) + (a.lane[i] >> 16) * (b.lane[i] >> 16); });
   }
   // acc[lane] += sum of 4 products of an unsigned activation and a signed weight, exact.
   static I32 dot(I32 acc, Bytes activation, Bytes weight) {

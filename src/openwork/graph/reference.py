@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph import binary32
+from openwork.graph import binary32, fixed_attention
 from openwork.graph.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant, describe
@@ -130,21 +130,32 @@ def softmax_parts(s: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float]:
     return e, sum16(e)
 
 
+def attention_float(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], scale: float) -> Float:
+    """The general form, in binary32, of heads q, k, v [..., L, D] over the kept keys."""
+    e, z = softmax_parts(scores(q, k, scale), np.broadcast_to(kept, (*q.shape[:-1], len(kept))))
+    total = np.zeros(q.shape, np.float32)
+    for j in range(len(kept)):
+        total = fma(e[..., j, None], v[..., None, j, :], total)
+    with quiet():
+        return np.asarray(total * (np.float32(1) / z)[..., None], np.float32)
+
+
+def attention_head(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], scale: float) -> Float:
+    """One head, q, k, v [L, D]: in fixed point where its numbers allow it; 0 where nothing is kept."""
+    if not kept.any():
+        return np.zeros(q.shape, np.float32)
+    if fixed_attention.allowed(q, k[kept], v[kept], scale):
+        return fixed_attention.attention(q, k[kept], v[kept], scale)
+    return attention_float(q, k, v, kept, scale)
+
+
 def attention(q: Float, k: Float, v: Float, mask: Array | None, a: Attributes) -> Array:
     """softmax(q k^T * scale over the kept keys) v, per head: [B, L, H]; 0 where the mask keeps nothing."""
-    heads = a["heads"]
-    queries, keys, values = (_heads(x, heads) for x in (q, k, v))
-    s = scores(queries, keys, a["scale"])
-    kept: NDArray[np.bool_] = np.ones(q.shape[:2], np.bool_)
-    if mask is not None:
-        kept = mask.astype(np.bool_)
-    e, z = softmax_parts(s, np.broadcast_to(kept[:, None, None, :], s.shape))
-    total = np.zeros(queries.shape, np.float32)
-    for j in range(keys.shape[2]):
-        total = fma(e[..., j, None], values[:, :, None, j, :], total)
-    with quiet():
-        y = total * (np.float32(1) / z)[..., None]
-    y = np.where(np.asarray(kept.any(-1))[:, None, None, None], y, np.float32(0)).astype(np.float32)
+    queries, keys, values = (_heads(x, a["heads"]) for x in (q, k, v))
+    kept = np.ones(q.shape[:2], np.bool_) if mask is None else mask.astype(np.bool_)
+    y = np.zeros(queries.shape, np.float32)
+    for b, h in np.ndindex(*queries.shape[:2]):
+        y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a["scale"])
     return _store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
 
 
