@@ -139,10 +139,14 @@ struct Tile {
 // and keeps one copy of it for all tiles.
 template <class V, Activation activation, bool quantized, bool residual>
 struct Finish {
-  [[gnu::always_inline]] static typename V::F32 activate(typename V::F32 v) {
-    if constexpr (activation == Activation::relu) return relu<V>(v);
-    if constexpr (activation == Activation::gelu) return gelu<V>(v);
-    return v;
+  static constexpr int kStrips = V::kStrips;
+  static constexpr int kGroup = kStrips * kStripLanes;
+
+  template <int n>
+  [[gnu::always_inline]] static void activate(typename V::F32 (&v)[n]) {
+    if constexpr (activation == Activation::gelu) gelu_each<V>(v);
+    if constexpr (activation == Activation::relu)
+      for (auto& one : v) one = relu<V>(one);
   }
 
   template <bool whole>
@@ -167,15 +171,57 @@ struct Finish {
   [[gnu::always_inline]] static void strip(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t channel) {
     const auto scale = V::load(a.epilogue.scale + channel), bias = V::load(a.epilogue.bias + channel);
     const auto inverse = quantized ? V::load(a.epilogue.inverse_scale + channel) : V::zero();
-    for (int r = 0; r < rows; ++r, sums += V::kStrips * kStripLanes) {
-      const auto v = activate(V::fma(V::to_f32(V::load_i32(sums)), scale, bias));
-      store<whole>(a, v, inverse, row + r, channel);
+    for (int r = 0; r < rows; ++r, sums += kGroup) {
+      typename V::F32 v[1] = {V::fma(V::to_f32(V::load_i32(sums)), scale, bias)};
+      activate(v);
+      store<whole>(a, v[0], inverse, row + r, channel);
     }
   }
 
+  // Quantized rows of a whole group, two at a time: their vectors are packed to bytes together, and the activation works on
+  // all of them at once. Returns the number of rows done.
+  [[gnu::always_inline]] static int pairs(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t channel) {
+    typename V::F32 scale[kStrips], bias[kStrips], inverse[kStrips];
+#pragma GCC unroll 4
+    for (int s = 0; s < kStrips; ++s) {
+      scale[s] = V::load(a.epilogue.scale + channel + s * kStripLanes);
+      bias[s] = V::load(a.epilogue.bias + channel + s * kStripLanes);
+      inverse[s] = V::load(a.epilogue.inverse_scale + channel + s * kStripLanes);
+    }
+    // Read before the loop: the bytes it stores may be anything to the compiler, the arguments included.
+    const int64_t stride = a.y_stride, residual_stride = a.residual_stride;
+    const int32_t zero_point = a.epilogue.y_zero_point;
+    const float* added = residual ? a.residual + row * residual_stride + channel : nullptr;
+    auto* y = static_cast<uint8_t*>(a.y) + row * stride + channel;
+    int r = 0;
+    for (; r + 2 <= rows; r += 2, y += 2 * stride, sums += 2 * kGroup) {
+      typename V::F32 v[2 * kStrips];
+      typename V::I32 q[2][kStrips];
+#pragma GCC unroll 8
+      for (int i = 0; i < 2 * kStrips; ++i)
+        v[i] = V::fma(V::to_f32(V::load_i32(sums + i * kStripLanes)), scale[i % kStrips], bias[i % kStrips]);
+      activate(v);
+#pragma GCC unroll 8
+      for (int i = 0; i < 2 * kStrips; ++i) {
+        if constexpr (residual)
+          v[i] = V::add(v[i], V::load(added + (r + i / kStrips) * residual_stride + i % kStrips * kStripLanes));
+        q[i / kStrips][i % kStrips] = quantize_high<V>(v[i], inverse[i % kStrips], zero_point);
+      }
+      V::store_u8_rows(y, stride, q, zero_point);
+    }
+    return r;
+  }
+
   static void run(const GemmArgs& a, const int32_t* sums, int64_t row, int rows, int64_t group) {
-    for (int s = 0; s < V::kStrips; ++s, sums += kStripLanes) {
-      const int64_t channel = (group * V::kStrips + s) * kStripLanes;
+    if constexpr (quantized) {
+      if (a.n - group * kGroup >= kGroup) {
+        const int done = pairs(a, sums, row, rows, group * kGroup);
+        if (done == rows) return;
+        sums += done * kGroup, row += done, rows -= done;
+      }
+    }
+    for (int s = 0; s < kStrips; ++s, sums += kStripLanes) {
+      const int64_t channel = group * kGroup + s * kStripLanes;
       if (a.n - channel >= kStripLanes)
         strip<true>(a, sums, row, rows, channel);
       else if (a.n > channel)

@@ -93,11 +93,11 @@ constexpr int kOutputZeroPoint = 119;
 float plain_activation(Activation a, float v) {
   if (a == Activation::relu) return v > 0.0f ? v : 0.0f;
   if (a == Activation::none) return v;
-  const float t = std::fmin(std::fmax(v, -kGeluClamp), kGeluClamp);
-  const float u = std::fma(t * t, kGeluSquareScale, -1.0f);
-  float p = kGelu[kGeluDegree];
-  for (int i = kGeluDegree - 1; i >= 0; --i) p = std::fma(p, u, kGelu[i]);
-  return v * std::fma(t, p, 0.5f);
+  const float at = std::fmin(std::fabs(v), 5.5f);
+  const int piece = static_cast<int>(std::nearbyint(2.75 * at));
+  float p = kGelu[kGeluDegree][piece];
+  for (int i = kGeluDegree - 1; i >= 0; --i) p = std::fma(p, at, kGelu[i][piece]);
+  return std::fmax(v, 0.0f) - p;
 }
 
 uint8_t plain_quantize(float v, int64_t channel) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.graph.coefficients import EXP, GELU, LN2_HIGH, LN2_LOW, LOG2E
+from openwork.graph.coefficients import EXP, GELU, GELU_CLAMP, GELU_STEPS, LN2_HIGH, LN2_LOW, LOG2E
 
 Float = NDArray[np.float32]
 Operand = Float | np.float32
@@ -90,8 +90,11 @@ def dot16(x: Float, y: Float) -> Float:
 
 
 def horner(coefficients: Float, x: Float) -> Float:
-    """The polynomial with these coefficients, lowest degree first, by Horner's rule in fma."""
-    value = np.full(np.shape(x), coefficients[-1], np.float32)
+    """The polynomial with these coefficients, lowest degree first, by Horner's rule in fma.
+
+    coefficients: f32 [degree + 1] or, where each element of x has its own, [degree + 1, ...] of x's shape.
+    """
+    value: Float = np.broadcast_to(coefficients[-1], np.shape(x))
     for coefficient in coefficients[-2::-1]:
         value = fma(value, x, coefficient)
     return value
@@ -109,11 +112,12 @@ def exp(v: Float) -> Float:
 
 
 def gelu(v: Float) -> Float:
-    """v * Phi(v), Phi the normal distribution function; NaN where v is NaN."""
-    t = minimum(maximum(v, np.float32(-5)), np.float32(5))
+    """v * Phi(v), Phi the normal distribution function, as max(0, v) - |v| Phi(-|v|); NaN where v is NaN."""
+    a = minimum(np.abs(v), GELU_CLAMP)
+    piece = np.rint(a.astype(np.float64) * GELU_STEPS).astype(np.intp)
+    p = horner(GELU[:, piece], a)
     with quiet():
-        u = fma(t * t, np.float32(0.08), np.float32(-1))
-        return np.multiply(v, fma(t, horner(GELU, u), np.float32(0.5)), dtype=np.float32)
+        return np.subtract(maximum(np.float32(0), v), p, dtype=np.float32)
 
 
 def relu(v: Float) -> Float:
