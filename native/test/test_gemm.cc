@@ -22,6 +22,7 @@ struct Problem {
   bool quantized = false, residual = false;
   unsigned seed = 0;
   bool extreme = false;  // activations 0 or 255, weights -127 or 127
+  float scale = 1e-4f;
 };
 
 struct Data {
@@ -78,7 +79,7 @@ Data make_data(const Problem& p) {
   else
     for (auto& w : d.weight) w = random_weight(rng, p.extreme);
   for (int64_t c = 0; c < p.n; ++c) {
-    d.scale.push_back(1e-4f * (1.5f + real(rng)));
+    d.scale.push_back(p.scale * (1.5f + real(rng)));
     d.bias.push_back(real(rng));
   }
   if (p.residual)
@@ -97,7 +98,7 @@ float plain_activation(Activation a, float v) {
   const int piece = static_cast<int>(std::nearbyint(2.75 * at));
   float p = kGelu[kGeluDegree][piece];
   for (int i = kGeluDegree - 1; i >= 0; --i) p = std::fma(p, at, kGelu[i][piece]);
-  return std::fmax(v, 0.0f) - p;
+  return (0.0f > v ? 0.0f : v) - p;
 }
 
 uint8_t plain_quantize(float v, int64_t channel) {
@@ -233,10 +234,26 @@ TEST(gemm_is_exact_for_extreme_inputs) {
     }
 }
 
+// Values that no INT32 and no 16-bit word holds, and infinities.
+TEST(gemm_saturates_what_it_quantizes) {
+  for (const float scale : {1.0f, 1e8f, 1e38f})
+    for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu}) {
+      Problem p{9, 40, 80, 2, 4, 100};
+      p.activation = activation;
+      p.quantized = true;
+      p.scale = scale;
+      check_problem(p);
+      p.quantized = false;
+      check_problem(p);
+    }
+}
+
 TEST(gemm_runs_every_tile_height) {
   for (int64_t rows = 1; rows <= 29; ++rows) {
     Problem p{rows, 64, 48, 4, 16, 128};
     p.seed = static_cast<unsigned>(rows);
+    check_problem(p);
+    p.quantized = true;
     check_problem(p);
   }
 }

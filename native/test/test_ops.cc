@@ -120,6 +120,7 @@ TEST(elementwise_operators_equal_plain_loops) {
     Floats a = random.floats(count, 4.0f), b = random.floats(count);
     a[0] = -INFINITY;
     a[count - 1] = 1e30f;
+    if (count > 4) a[1] = INFINITY, a[2] = -0.0f, a[3] = -1e30f;
     const int64_t units = (count + kElementBlock - 1) / kElementBlock;
     const End<float> ga(a), gb(b), y(count);
     const End<uint8_t> yq(count);
