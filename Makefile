@@ -24,7 +24,7 @@ native-test: $(VENV)/.installed
 
 # The same tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/.installed
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_SANITIZE=ON
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_SANITIZE=ON -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
 	build/sanitize/openwork_test
 

@@ -1,7 +1,8 @@
 """The operators of docs/program.md as data: names, element types, shapes and attributes.
 
-A shape is a list of letters; the same letter is the same dimension within one node, and "..." at the front stands for any
-leading dimensions. Everything that must agree about an operator's form (verifying, making nodes, lowering) reads this.
+A shape is a list of letters; the same letter is the same dimension within one node, and "..." at the front
+stands for any leading dimensions. Everything that must agree about an operator's form (verifying, making
+nodes, lowering) reads this.
 """
 
 from __future__ import annotations
@@ -110,16 +111,27 @@ _ATTENTION = Operator(
     quantizes=True,
 )
 PACKED_ATTENTION = Operator(
-    "Attention", (_slot("qkv", "f32", "B L 3H"), _MASK), (_slot("y", "f32|u8", "B L H"),), _HEADS, quantizes=True
+    "Attention",
+    (_slot("qkv", "f32", "B L 3H"), _MASK),
+    (_slot("y", "f32|u8", "B L H"),),
+    _HEADS,
+    quantizes=True,
 )
 _MEAN_POOL = Operator(
-    "MeanPool", (_slot("x", "f32", "B L H"), _slot("mask", "i64", "B L")), (_slot("y", "f32", "B H"),), {}
+    "MeanPool",
+    (_slot("x", "f32", "B L H"), _slot("mask", "i64", "B L")),
+    (_slot("y", "f32", "B H"),),
+    {},
 )
 _L2_NORMALIZE = Operator(
     "L2Normalize", (_slot("x", "f32", "... N"),), (_slot("y", "f32", "... N"),), {"epsilon": "float"}
 )
-_QUANTIZE = Operator("Quantize", (_slot("x", "f32", "..."),), (_slot("y", "u8", "..."),), {}, quantizes=True)
-_ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_slot("y", "f32", "..."),), {})
+_QUANTIZE = Operator(
+    "Quantize", (_slot("x", "f32", "..."),), (_slot("y", "u8", "..."),), {}, quantizes=True
+)
+_ADD = Operator(
+    "Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_slot("y", "f32", "..."),), {}
+)
 _GELU = Operator("Gelu", (_slot("x", "f32", "..."),), (_slot("y", "f32", "..."),), {})
 _RELU = Operator("Relu", (_slot("x", "f32", "..."),), (_slot("y", "f32", "..."),), {})
 
