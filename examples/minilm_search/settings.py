@@ -12,7 +12,7 @@ CALIBRATION_TEXTS = 256
 PRUNING_TEXTS = 1_024
 SHARE = {"2:4": 1.0, "4:16": 0.4}
 """Of the distillation's budget: 2:4, which answers `--query`, has it whole; 4:16 shows how far that goes."""
-FULL_MINUTES = {"2:4": 60.0, "4:16": 90.0}
+FULL_MINUTES = {"2:4": 30.0, "4:16": 60.0}
 
 
 @dataclass(frozen=True)
