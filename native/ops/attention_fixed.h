@@ -23,7 +23,7 @@ struct FixedAttention {
   explicit FixedAttention(const AttentionHead<V>& h)
       : head(h), a(h.a), at(a.scratch, a.length, a.size), pairs(pairs_of(a.size)) {
     for (int64_t j = 0; j < a.length; ++j)
-      if (head.kept(j)) at.row[keys++] = j;
+      if (head.kept(j)) at.row[keys++] = j * a.stride;
   }
 
   // Packs queries, keys and values; whether this head's numbers allow fixed point.
@@ -33,7 +33,7 @@ struct FixedAttention {
     const Rows q{a.q + first, a.stride, a.length, a.size};
     const Rows k{a.k + first, a.stride, keys, a.size, at.row}, v{a.v + first, a.stride, keys, a.size, at.row};
     return keys == 0 || (pack_rows<V>(k, at.room, at.key, at.key_unit) && pack_rows<V>(q, at.room, at.query, at.query_unit) &&
-                         pack_columns<V>(v, at.value, at.value_unit));
+                         pack_columns<V>(v, at.score, at.value, at.value_unit));
   }
 
   // u of `width` strips of queries: [strip][keys][16].
@@ -57,22 +57,28 @@ struct FixedAttention {
     });
   }
 
+  // Turns `n` keys of u into pairs of p, the last one with 0 where n is odd.
+  template <int n>
+  [[gnu::always_inline]] void weights(const float* u, int32_t* to, F32 top, F32 factor, I32& z) const {
+    F32 t[n];
+    I32 p[n + n % 2];
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) t[i] = V::mul(V::sub(V::load(u + i * kStripLanes), top), factor);
+    if constexpr (n % 2) p[n] = V::zero_i32();
+    fixed_exp2<V, n>(t, p);
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i += 2) {
+      const I32 pair = V::pair(p[i], p[i + 1]);
+      z = V::dot_pairs(z, pair, V::set1_i32(0x00010001));
+      V::store_i32(to + i / 2 * kStripLanes, pair);
+    }
+  }
+
   // Turns u of one strip of queries into pairs of p, which take its place from the front, and stores 1 / z.
   [[gnu::always_inline]] void softmax(float* u, F32 top, F32 factor, float* inverse) const {
-    const auto p = [&](int64_t j) { return fixed_exp2<V>(V::mul(V::sub(V::load(u + j * kStripLanes), top), factor)); };
-    int32_t* to = reinterpret_cast<int32_t*>(u);
+    int32_t* const to = reinterpret_cast<int32_t*>(u);
     I32 z = V::zero_i32();
-    int64_t j = 0;
-    for (; j + 2 <= keys; j += 2, to += kStripLanes) {
-      const I32 even = p(j), odd = p(j + 1);
-      z = V::add(z, V::add(even, odd));
-      V::store_i32(to, V::pair(even, odd));
-    }
-    if (j < keys) {
-      const I32 last = p(j);
-      z = V::add(z, last);
-      V::store_i32(to, V::pair(last, V::zero_i32()));
-    }
+    cover<4>(0, keys, [&]<int n>(int64_t j) { weights<n>(u + j * kStripLanes, to + j / 2 * kStripLanes, top, factor, z); });
     V::store(inverse, V::div(V::set1(1.0f), V::to_f32(z)));
   }
 

@@ -17,12 +17,21 @@ inline bool fixed_point_allows(int64_t keys, int64_t size, float scale) {
   return keys <= 65536 && size <= 4096 && scale >= 1.0f / kFixedScale && scale <= kFixedScale;
 }
 
-// `count` rows of `size` floats, those that `chosen` names, or one after the other where it is null.
+// `count` rows of `size` floats, which begin where `begin` says, or `stride` apart where it is null. Passed by value: behind
+// a reference the compiler reads every member again after each store.
 struct Rows {
   const float* x;
   int64_t stride, count, size;
-  const int64_t* chosen = nullptr;
-  const float* operator[](int64_t i) const { return x + (chosen ? chosen[i] : i) * stride; }
+  const int64_t* begin = nullptr;
+  [[gnu::always_inline]] const float* operator[](int64_t i) const { return x + (begin ? begin[i] : i * stride); }
+};
+
+// Sums of squares in four chains: one would take as long as all the rest of packing.
+template <class V>
+struct Squares {
+  typename V::F32 sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  [[gnu::always_inline]] void add(int64_t i, typename V::F32 v) { sum[i % 4] = V::fma(v, v, sum[i % 4]); }
+  [[gnu::always_inline]] typename V::F32 total() const { return V::add(V::add(sum[0], sum[2]), V::add(sum[1], sum[3])); }
 };
 
 template <class V>
@@ -30,7 +39,7 @@ struct FixedUnit {
   typename V::F32 unit, inverse;
   [[gnu::always_inline]] FixedUnit(typename V::F32 square, float full) {
     const auto norm = V::max(V::set1(kFixedLeast), V::sqrt(square));
-    unit = V::div(norm, V::set1(full));
+    unit = V::mul(norm, V::set1(1.0f / full));
     inverse = V::div(V::set1(full), norm);
   }
   [[gnu::always_inline]] typename V::I32 quantize(typename V::F32 x) const { return V::round_i32(V::mul(x, inverse)); }
@@ -38,25 +47,30 @@ struct FixedUnit {
 
 // Sixteen rows into room [size][16]; returns the sums of their squares.
 template <class V>
-[[gnu::always_inline]] inline typename V::F32 transpose_rows(const Rows& x, int64_t first, float* room) {
-  auto square = V::zero();
+[[gnu::always_inline]] inline typename V::F32 transpose_rows(Rows x, int64_t first, float* room) {
+  Squares<V> squares;
   for (int64_t d = 0; d < x.size; d += kStripLanes) {
     typename V::F32 block[kStripLanes];
-    for (int i = 0; i < kStripLanes; ++i)
-      block[i] = first + i < x.count ? load_lanes<V>(x[first + i] + d, x.size - d) : V::zero();
+    if (first + kStripLanes <= x.count && d + kStripLanes <= x.size)
+#pragma GCC unroll 16
+      for (int i = 0; i < kStripLanes; ++i) block[i] = V::load(x[first + i] + d);
+    else
+      for (int i = 0; i < kStripLanes; ++i)
+        block[i] = first + i < x.count ? load_lanes<V>(x[first + i] + d, x.size - d) : V::zero();
     V::transpose(block);
+#pragma GCC unroll 16
     for (int i = 0; i < kStripLanes; ++i) {
-      square = V::fma(block[i], block[i], square);
+      squares.add(i, block[i]);
       V::store(room + (d + i) * kStripLanes, block[i]);
     }
   }
-  return square;
+  return squares.total();
 }
 
 // [strip of 16 rows][pairs of size][16], and the unit of each row. `room` holds 16 rows padded to whole strips. False where a
 // row is not for fixed point.
 template <class V>
-bool pack_rows(const Rows& x, float* room, int32_t* to, float* unit) {
+bool pack_rows(Rows x, float* room, int32_t* to, float* unit) {
   for (int64_t first = 0; first < x.count; first += kStripLanes) {
     const auto square = transpose_rows<V>(x, first, room);
     if (!V::all_at_most(square, kFixedMost)) return false;
@@ -70,32 +84,43 @@ bool pack_rows(const Rows& x, float* room, int32_t* to, float* unit) {
   return true;
 }
 
-// The largest sum of squares of a block of the column in each lane, or more than allowed.
+// Sixteen columns into room [count][16], so that rows far apart are read once; returns the largest sum of squares of a block
+// of the column in each lane, or one that is not allowed.
 template <class V>
-[[gnu::always_inline]] inline typename V::F32 column_squares(const Rows& x, int64_t d) {
+[[gnu::always_inline]] inline typename V::F32 copy_columns(Rows x, int64_t d, float* room) {
   auto most = V::zero();
   for (int64_t first = 0; first < x.count; first += kFixedBlock) {
     const int64_t end = first + kFixedBlock < x.count ? first + kFixedBlock : x.count;
-    auto square = V::zero();
-    for (int64_t j = first; j < end; ++j) {
+    const auto copied = [&](int64_t j) {
       const auto v = load_lanes<V>(x[j] + d, x.size - d);
-      square = V::fma(v, v, square);
-    }
+      V::store(room + j * kStripLanes, v);
+      return v;
+    };
+    Squares<V> squares;
+    int64_t j = first;
+    for (; j + 4 <= end; j += 4)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) squares.add(i, copied(j + i));
+#pragma GCC unroll 4
+    for (int i = 0; i < 3; ++i)
+      if (j + i < end) squares.add(i, copied(j + i));
+    const auto square = squares.total();
     if (!V::all_at_most(square, kFixedMost)) return square;
     most = V::max(most, square);
   }
   return most;
 }
 
-// [strip of 16 columns][pairs of rows][16], and the unit of each column. False where a column is not for fixed point.
+// [strip of 16 columns][pairs of rows][16], and the unit of each column. `room` holds 16 columns. False where a column is not
+// for fixed point.
 template <class V>
-bool pack_columns(const Rows& x, int32_t* to, float* unit) {
+bool pack_columns(Rows x, float* room, int32_t* to, float* unit) {
   for (int64_t d = 0; d < x.size; d += kStripLanes) {
-    const auto square = column_squares<V>(x, d);
+    const auto square = copy_columns<V>(x, d, room);
     if (!V::all_at_most(square, kFixedMost)) return false;
     const FixedUnit<V> column(square, kFixedColumn);
     V::store(unit + d, column.unit);
-    const auto quantized = [&](int64_t j) { return column.quantize(load_lanes<V>(x[j] + d, x.size - d)); };
+    const auto quantized = [&](int64_t j) { return column.quantize(V::load(room + j * kStripLanes)); };
     int64_t j = 0;
     for (; j + 2 <= x.count; j += 2, to += kStripLanes) V::store_i32(to, V::pair(quantized(j), quantized(j + 1)));
     if (j < x.count) {

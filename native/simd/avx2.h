@@ -123,6 +123,7 @@ struct Avx2 {
     };
     return {one(a.low, n.low), one(a.high, n.high)};
   }
+  static F32 times_power(F32 a, F32 n) { return add_exponent(a, to_i32(max(n, set1(-40.0f)))); }
   static float reduce_add(F32 v) {
     const __m256 half = _mm256_add_ps(v.low, v.high);
     const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));

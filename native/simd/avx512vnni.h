@@ -70,6 +70,7 @@ struct Avx512Vnni {
   static F32 add_exponent(F32 a, I32 n) {
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(n, 23)));
   }
+  static F32 times_power(F32 a, F32 n) { return _mm512_scalef_ps(a, n); }
   static float reduce_add(F32 v) {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     const __m128 quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));

@@ -96,15 +96,22 @@ template <class V>
 inline constexpr int kFixedExp2Degree = 4;
 inline constexpr float kFixedExp2[kFixedExp2Degree + 1] = {0x1.fffcp+14f, 0x1.62de66p+14f, 0x1.ebff4ep+12f, 0x1.c9f91ep+10f,
                                                            0x1.3a159p+8f};
-// 2^v below it rounds to 0 of 32767.
-inline constexpr float kFixedExp2Low = -20.0f;
-
-// 2^v for v <= 0 as a fraction of 32767.
-template <class V>
-[[gnu::always_inline]] inline typename V::I32 fixed_exp2(typename V::F32 v) {
-  const auto t = V::max(v, V::set1(kFixedExp2Low));
-  const auto n = V::rint(t);
-  return V::round_i32(V::add_exponent(horner<V, kFixedExp2Degree>(kFixedExp2, V::sub(t, n)), V::to_i32(n)));
+// 2^v for v <= 0 as a fraction of 32767; n vectors at once, step by step, as the chain of one is long.
+template <class V, int n>
+[[gnu::always_inline]] inline void fixed_exp2(const typename V::F32 (&v)[n], typename V::I32* to) {
+  typename V::F32 whole[n], f[n], p[n];
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) {
+    whole[i] = V::rint(v[i]);
+    f[i] = V::sub(v[i], whole[i]);
+    p[i] = V::set1(kFixedExp2[kFixedExp2Degree]);
+  }
+#pragma GCC unroll 8
+  for (int j = kFixedExp2Degree - 1; j >= 0; --j)
+#pragma GCC unroll 8
+    for (int i = 0; i < n; ++i) p[i] = V::fma(p[i], f[i], V::set1(kFixedExp2[j]));
+#pragma GCC unroll 8
+  for (int i = 0; i < n; ++i) to[i] = V::round_i32(V::times_power(p[i], whole[i]));
 }
 
 // The quantizer of one tensor.

@@ -105,6 +105,8 @@ struct Scalar {
       return r;
     });
   }
+  // a * 2^n for 1 < a < 2^16 and whole n <= 0; where n < -40 anything below 2^-24.
+  static F32 times_power(F32 a, F32 n) { return add_exponent(a, to_i32(max(n, set1(-40.0f)))); }
   // The tree of docs/arithmetic.md: lanes j and j + 8, then j + 4, j + 2, j + 1.
   static float reduce_add(F32 v) {
     for (int half = 8; half > 0; half /= 2)

@@ -351,21 +351,28 @@ struct Fixed {
       most = max_of(most, s);
     }
     const float norm = max_of(0x1p-60f, std::sqrt(most));
-    unit = norm / full;
+    unit = norm * (1.0f / full);
     inverse = full / norm;
   }
   int64_t of(float x) const { return static_cast<int64_t>(std::nearbyint(x * inverse)); }
 };
 
 Fixed fixed_row(const Head& h, const float* x, int64_t l) {
-  float square = 0;
-  for (int64_t d = 0; d < h.a.size; ++d) square = std::fma(h.at(x, l, d), h.at(x, l, d), square);
-  return {{square}, 32760.0f};
+  float sum[4] = {};
+  for (int64_t d = 0; d < h.a.size; ++d) sum[d % 4] = std::fma(h.at(x, l, d), h.at(x, l, d), sum[d % 4]);
+  return {{(sum[0] + sum[2]) + (sum[1] + sum[3])}, 32760.0f};
 }
 
 Fixed fixed_column(const Head& h, const float* x, int64_t d) {
-  Floats squares((h.keys.size() + 31) / 32);
-  for (size_t j = 0; j < h.keys.size(); ++j) squares[j / 32] = std::fma(h.at(x, h.keys[j], d), h.at(x, h.keys[j], d), squares[j / 32]);
+  Floats squares;
+  for (size_t first = 0; first < h.keys.size(); first += 32) {
+    float sum[4] = {};
+    for (size_t j = first; j < h.keys.size() && j < first + 32; ++j) {
+      const float v = h.at(x, h.keys[j], d);
+      sum[j % 4] = std::fma(v, v, sum[j % 4]);
+    }
+    squares.push_back((sum[0] + sum[2]) + (sum[1] + sum[3]));
+  }
   return {squares, 11580.0f};
 }
 
