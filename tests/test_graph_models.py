@@ -112,7 +112,8 @@ def check(path: Path, operators: dict[str, int], truth: Path | None = None, **mo
 def test_float_from_the_current_exporter(tmp_path: Path, attention: str) -> None:
     path = export(embedder(attention), example(2, 7), tmp_path / "model.onnx")
     found = check(path, FLOAT_OPERATORS)
-    assert np.abs(found.before["embedding"] - found.after["embedding"]).max() < 1e-5
+    # Unit vectors; attention in fixed point moves a value by some 1e-5 of the largest one, in two layers.
+    assert np.abs(found.before["embedding"] - found.after["embedding"]).max() < 1e-4
 
 
 @pytest.mark.parametrize("attention", ["explicit", "fused"])

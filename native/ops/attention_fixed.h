@@ -78,7 +78,7 @@ struct FixedAttention {
   [[gnu::always_inline]] void softmax(float* u, F32 top, F32 factor, float* inverse) const {
     int32_t* const to = reinterpret_cast<int32_t*>(u);
     I32 z = V::zero_i32();
-    cover<4>(0, keys, [&]<int n>(int64_t j) { weights<n>(u + j * kStripLanes, to + j / 2 * kStripLanes, top, factor, z); });
+    cover<2 * V::kFloatStrips>(0, keys, [&]<int n>(int64_t j) { weights<n>(u + j * kStripLanes, to + j / 2 * kStripLanes, top, factor, z); });
     V::store(inverse, V::div(V::set1(1.0f), V::to_f32(z)));
   }
 
