@@ -44,7 +44,7 @@ def token_batches(texts: Sequence[Sequence[int]]) -> list[tuple[Tensor, Tensor]]
 def prune(teacher: SentenceEmbedder, pattern: str, material: Material, target: Path) -> None:
     """Prune a copy of the teacher in one shot and write its state, masks included."""
     student = copy.deepcopy(teacher)
-    calibration = Calibration(token_batches(material.pruning), keep=lambda batch: batch[1])
+    calibration = Calibration(token_batches(material.pruning))
     Pruner(student, pattern).prune("sparsegpt", calibration, progress=True)
     save(student, target)
 

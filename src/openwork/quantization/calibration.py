@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.affine import Activation, choose_affine
 from openwork.quantization.conversion import LayerChoice, choose_layers, convert, table
@@ -27,9 +27,6 @@ from openwork.quantization.producers import Producers
 from openwork.quantization.search import InputQuantization, Sample, search
 
 logger = logging.getLogger(__name__)
-
-Batch = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-Keep = Callable[[Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ def calibrate(
     try:
         with prepared.watching(), torch.inference_mode(), _advancing(batches, progress) as counted:
             for batch in counted:
-                prepared.observe(batch, keep(batch).bool() if keep else attention_mask(prepared.model, batch))
+                prepared.observe(batch, kept_rows(prepared.model, batch, keep))
         return _finish(prepared)
     finally:
         prepared.model.train(training)
@@ -226,15 +223,6 @@ def _finish(prepared: Prepared) -> dict[str, InputQuantization]:
     return prepared.scales()
 
 
-def attention_mask(model: nn.Module, batch: Batch) -> Tensor | None:
-    """The argument of the model that is named `attention_mask`, as bool, or None if it has none."""
-    if isinstance(batch, Tensor):
-        return None
-    if not isinstance(batch, Mapping):
-        batch = dict(zip(inspect.signature(model.forward).parameters, batch, strict=False))
-    return batch["attention_mask"].bool() if "attention_mask" in batch else None
-
-
 @contextmanager
 def _advancing(batches: Iterable[Batch], shown: bool) -> Iterator[Iterator[Batch]]:
     total = len(batches) if isinstance(batches, Sized) else 0
@@ -246,10 +234,3 @@ def _advancing(batches: Iterable[Batch], shown: bool) -> Iterator[Iterator[Batch
                 advance(done)
 
         yield counted()
-
-
-def run_batch(model: nn.Module, batch: Batch) -> Any:
-    """The model's output for a batch: a tensor, a sequence of arguments or a mapping of keyword arguments."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(batch) if isinstance(batch, Tensor) else model(*batch)

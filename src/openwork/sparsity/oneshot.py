@@ -16,36 +16,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.precision import bfloat16_is_faster
 from openwork.progress import Advance
 from openwork.sparsity.gram import GramCollector
 from openwork.sparsity.pattern import Pattern
 from openwork.sparsity.reconstruction import Reconstructed, reconstruct
 
-Batch = tuple[Any, ...]
-
 
 @dataclass(frozen=True)
 class Calibration:
     """Inputs that stand for what the model will see.
 
-    batches: each the positional arguments of one forward pass. keep: gives, for a batch, which rows count
-    (for token models the attention mask, [batch, length]); None counts all. damping: see `reconstruct`.
+    batches: each a tensor, the positional or the keyword arguments of one forward pass. keep: gives, for a
+    batch, which rows count, [batch, length]; None takes the argument named `attention_mask`, and counts all
+    where there is none. damping: see `reconstruct`.
     bfloat16: run the forward passes in bfloat16; None measures whether that is faster. Moments stay float32.
     """
 
     batches: Sequence[Batch]
-    keep: Callable[[Batch], Tensor] | None = None
+    keep: Keep | None = None
     damping: float = 0.01
     bfloat16: bool | None = None
 
     def __post_init__(self) -> None:
         if not self.batches:
             raise ValueError("Calibration needs at least one batch of inputs, but there is none.")
-
-    def kept_rows(self, batch: Batch) -> Tensor | None:
-        """Which rows of `batch` count, or None if all do."""
-        return self.keep(batch) if self.keep else None
 
 
 @dataclass
@@ -113,8 +109,8 @@ def _collect_model(
     collector = GramCollector(layers)
     with collector.listening():
         for batch in calibration.batches:
-            collector.begin(calibration.kept_rows(batch))
-            model(*batch)
+            collector.begin(kept_rows(model, batch, calibration.keep))
+            run_batch(model, batch)
     return collector
 
 
@@ -143,12 +139,12 @@ def _first_call(model: nn.Module, block: nn.Module, batch: Batch, calibration: C
     calls: list[_Call] = []
 
     def stop(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        calls.append(_Call(inputs[0], inputs[1:], keywords, calibration.kept_rows(batch)))
+        calls.append(_Call(inputs[0], inputs[1:], keywords, kept_rows(model, batch, calibration.keep)))
         raise _StopForward
 
     handle = block.register_forward_pre_hook(stop, with_kwargs=True)
     try:
-        model(*batch)
+        run_batch(model, batch)
     except _StopForward:
         pass
     finally:
@@ -187,7 +183,7 @@ def _is_chain(model: nn.Module, blocks: Sequence[nn.Module], batch: Batch) -> bo
         for block in blocks
     ]
     try:
-        model(*batch)
+        run_batch(model, batch)
     finally:
         for handle in handles:
             handle.remove()
