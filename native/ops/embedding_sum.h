@@ -6,9 +6,18 @@
 
 namespace openwork::ops {
 
+// Rows of a large table come from memory: asking for one a few rows ahead hides most of the wait.
+inline constexpr int64_t kRowsAhead = 4;
+
+template <class V>
+[[gnu::always_inline]] inline void prefetch_row(const float* row, int64_t width) {
+  for (int64_t i = 0; i < width; i += kStripLanes) __builtin_prefetch(row + i);
+}
+
 template <class V>
 void embedding_sum(const EmbeddingSumArgs& a, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
+    if (row + kRowsAhead < end) prefetch_row<V>(a.word + a.ids[row + kRowsAhead] * a.width, a.width);
     const float* word = a.word + a.ids[row] * a.width;
     const float* position = a.position + (row % a.length) * a.width;
     const float* type = a.type_ids ? a.type + a.type_ids[row] * a.width : nullptr;
