@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-STAGES = 8
+STAGES = 9
 
 
 class Narrator:

@@ -1,5 +1,6 @@
 """The demo's stages, one after another."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -10,11 +11,12 @@ from . import chart, corpus, table, texts
 from .console import Narrator
 from .engines import DENSE, Workshop, report_of
 from .lineup import FP32, OURS, Lineup
-from .measuring import Quality, Race, embeddings, quality, race, test_texts
+from .measuring import Agreement, Race, agreement, embeddings, quality, race, test_texts
 from .results import Results
 from .runners import Runner
 from .settings import PATTERNS, SHAPES, Settings
 from .store import Store, write_json
+from .texts import FloatArray
 
 LIBRARIES = ("openwork", "numpy", "onnxruntime", "openvino", "nncf", "torch")
 
@@ -37,11 +39,14 @@ def run(settings: Settings, console: Console) -> Results:
     with narrator.stage("Peers: quantize with their own tools"):
         lineup = Lineup(shop)
     with narrator.stage("Quality on the held-out pairs"):
-        scores = _qualities(shop, lineup.for_quality())
+        made = _embeddings(shop, lineup.for_quality())
+        scores = {name: quality(values, made[FP32]) for name, values in made.items()}
+    with narrator.stage("Agreement with ONNX Runtime on the same Q/DQ models"):
+        agreements = _agreements(shop, lineup, made)
     with narrator.stage(f"Latency, interleaved, {settings.threads} threads"):
         races = [_race(shop, lineup, shape) for shape in SHAPES]
     reports = {pattern: report_of(path) for pattern, path in engines.items()}
-    results = Results(machine, settings, scores, races, reports, narrator.seconds)
+    results = Results(machine, settings, scores, races, reports, narrator.seconds, agreements)
     _show(results, settings.work, console)
     return results
 
@@ -57,10 +62,15 @@ def _make_sparse(shop: Workshop, narrator: Narrator) -> None:
                 narrator.say(shop.notes.pop(0))
 
 
-def _qualities(shop: Workshop, runners: list[Runner]) -> dict[str, Quality]:
+def _embeddings(shop: Workshop, runners: Iterable[Runner]) -> dict[str, FloatArray]:
+    """Of all held-out texts, by the runner's name."""
     data = list(texts.batches(shop.tokenizer, test_texts(shop.corpus.test)))
-    made = {runner.name: embeddings(runner, data, shop.store) for runner in runners}
-    return {name: quality(values, made[FP32]) for name, values in made.items()}
+    return {runner.name: embeddings(runner, data, shop.store) for runner in runners}
+
+
+def _agreements(shop: Workshop, lineup: Lineup, made: dict[str, FloatArray]) -> dict[str, Agreement]:
+    witnesses = _embeddings(shop, lineup.witnesses.values())
+    return {name: agreement(made[name], witnesses[w.name]) for name, w in lineup.witnesses.items()}
 
 
 def _race(shop: Workshop, lineup: Lineup, shape: tuple[int, int]) -> Race:

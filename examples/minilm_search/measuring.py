@@ -58,6 +58,21 @@ def quality(values: FloatArray, reference: FloatArray) -> Quality:
     return Quality(retrieval(values[:half], values[half:]), float(cosines.mean()), float(cosines.min()))
 
 
+@dataclass(frozen=True)
+class Agreement:
+    """Cosines of the embeddings of all held-out texts to those of the same Q/DQ model in ONNX Runtime."""
+
+    least: float
+    median: float
+    texts: int
+
+
+def agreement(values: FloatArray, witness: FloatArray) -> Agreement:
+    """values, witness: embeddings of the same texts."""
+    cosines = cosine_similarity(values, witness)
+    return Agreement(float(cosines.min()), float(np.median(cosines)), len(cosines))
+
+
 def test_texts(pairs: Sequence[Pair]) -> list[str]:
     """All queries, then all documents."""
     return [pair.query for pair in pairs] + [pair.document for pair in pairs]

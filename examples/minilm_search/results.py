@@ -1,6 +1,6 @@
 """What a run found, and its JSON form."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from openwork.bench import STEADY_VARIATION, variation_warning
@@ -9,7 +9,7 @@ from openwork.report import BuildReport
 
 from .engines import DENSE
 from .lineup import FP32, INT8_PEERS, OURS
-from .measuring import Quality, Race, label
+from .measuring import Agreement, Quality, Race, label
 from .settings import PATTERNS, Settings
 
 
@@ -23,6 +23,7 @@ class Results:
     races: list[Race]
     reports: dict[str, BuildReport]
     seconds: dict[str, float]
+    agreement: dict[str, Agreement] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -62,6 +63,11 @@ class Results:
                 f"{OURS[pattern]}: {self.kept(OURS[pattern]):.1%} of dense FP32's NDCG@10; weights of the "
                 f"pruned layers {self.weights_ratio(pattern):.2f} of dense INT8's"
             )
+        for name, found in self.agreement.items():
+            lines.append(
+                f"{name}: cosine to ONNX Runtime on the same Q/DQ model at least {found.least:.5f}, median "
+                f"{found.median:.6f}, over {found.texts:,} held-out texts"
+            )
         return lines + self._warnings()
 
     def _warnings(self) -> list[str]:
@@ -83,6 +89,7 @@ class Results:
             "fastest_int8_peer": {label(race.shape): race.fastest(INT8_PEERS) for race in self.races},
             "speedup_over_fastest_int8_peer": self.speedups(),
             "sparse_weights_of_dense": {pattern: self.weights_ratio(pattern) for pattern in PATTERNS},
+            "agreement_with_onnxruntime": {name: asdict(found) for name, found in self.agreement.items()},
             "stages": self.seconds,
             "build_reports": {pattern: report.to_json() for pattern, report in self.reports.items()},
         }
