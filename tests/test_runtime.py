@@ -192,6 +192,28 @@ def test_a_row_does_not_depend_on_its_batch(engine: Engine) -> None:
         np.testing.assert_array_equal(one[0], whole[row])
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("batch", "length"), [(300, 1), (40, 16), (100, 7), (17, 15)])
+def test_slices_of_a_large_batch_have_the_bits_of_single_rows(
+    path: Path, threads: int, batch: int, length: int
+) -> None:
+    feed = encoder_inputs(batch, length)
+    engine, alone = openwork.load(path, threads=threads), openwork.load(path, threads=1)
+    found = engine.run(feed)
+    for row in range(batch):
+        single = alone.run({name: array[row : row + 1] for name, array in feed.items()})
+        for name, expected in single.items():
+            assert found[name][row : row + 1].tobytes() == expected.tobytes(), (name, row)
+
+
+def test_a_wrong_id_in_a_late_slice_is_refused_by_its_place(engine: Engine) -> None:
+    feed = encoder_inputs(40, 16)
+    name = next(iter(feed))
+    feed[name][39, 15] = 10**6
+    with pytest.raises(ValueError, match="1000000"):
+        engine.run(feed)
+
+
 def test_contexts_and_one_shared_engine_run_at_the_same_time(engine: Engine) -> None:
     shapes = [(1 + i % 3, 1 + 5 * i % 16) for i in range(12)]
     expected = {shape: engine.run(encoder_inputs(*shape))["embedding"] for shape in shapes}
