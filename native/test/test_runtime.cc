@@ -170,6 +170,50 @@ TEST(inputs_are_not_read_behind_their_end_and_threads_change_no_bit) {
   }
 }
 
+namespace {
+
+// Float in, float out, so that a large batch is run in slices; the caller's memory ends at a page which may not be touched.
+std::vector<float> run_quantized(int threads, int64_t rows) {
+  std::mt19937 rng(9);
+  auto program = std::make_shared<Program>(*available_tables().front());
+  const int x = program->value(DType::f32, {-1, 40}), q = program->value(DType::u8, {-1, 40});
+  const int y = program->value(DType::f32, {-1, 50});
+  const std::vector<float> scale(50, 1e-3f);
+  program->quantize("q", x, q, {0.05f, 128});
+  program->linear("l", {q, kAbsent, y, {random_weights(50, 40, program->table(), rng)}, {-1}, tensor(scale, {50}), {}, 128,
+                        Activation::none, {{1.0f, 0}}});
+  program->finish({x}, {y});
+  std::vector<float> values(rows * 40);
+  for (auto& v : values) v = static_cast<float>(static_cast<int>(rng() % 200) - 100) * 0.07f;
+  const Guarded gx(values.data(), values.size() * sizeof(float), 0);
+  Context context(program, threads, 4);
+  const auto out = context.run({{DType::f32, {rows, 40}, gx.data()}});
+  const auto* data = out[0].buffer.as<float>();
+  return {data, data + rows * 50};
+}
+
+}  // namespace
+
+TEST(slices_change_no_bit) {
+  const auto slices_of = [](int64_t rows, int threads) {
+    auto program = std::make_shared<Program>(*available_tables().front());
+    const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
+    program->relu("r", x, y);
+    program->finish({x}, {y});
+    return slice_batch(*program, 0, make_plan(*program, {rows}, threads)->sizes);
+  };
+  CHECK(slices_of(700, 2).count == 4 && slices_of(700, 2).size == kSliceRows);
+  CHECK(slices_of(100, 2).count == 0 && slices_of(128, 1).count == 0 && slices_of(300, 1).count == 2);
+  for (const int64_t rows : {127, 128, 256, 300, 700}) {
+    const auto one = run_quantized(1, rows);
+    // The first rows alone are not cut.
+    const auto few = run_quantized(1, 100);
+    CHECK(std::equal(few.begin(), few.end(), one.begin()));
+    CHECK(one == run_quantized(2, rows));
+    CHECK(one == run_quantized(3, rows));
+  }
+}
+
 TEST(a_value_too_large_to_address_is_refused) {
   auto program = std::make_shared<Program>(*available_tables().back());
   const int x = program->value(DType::f32, {-1}), y = program->value(DType::f32, {-1});
