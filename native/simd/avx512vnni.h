@@ -14,6 +14,7 @@ struct Avx512Vnni {
   // 32 registers: two strips of accumulators, one weight and (sparse) one index register a strip, and the activation.
   static constexpr int kStrips = 2;
   static constexpr int kMaxRows = 14;
+  // 13 rows fit too, and were 1 to 2% slower.
   static constexpr int kMaxRowsSparse = 12;
 
   // 16 accumulators: eight cover four cycles of latency on two ports, and 8 rows divide the usual lengths.
