@@ -36,7 +36,8 @@ bool usable_in_place(const InputTensor& input) {
 
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
     : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
-      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), slice_arenas_(threads) {}
+      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), slice_arenas_(threads),
+      seconds_(program_->steps().size(), 0.0), slice_seconds_(threads, seconds_) {}
 
 void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   const auto& ids = program_->inputs();
@@ -144,7 +145,7 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   const Slicing slicing = slicing_of(*plan, inputs);
   if (slicing.count > 0) run_slices(slicing, free, {inputs, outputs});
   run_rest(*plan, slicing.covered(), free, {inputs, outputs});
-  ++profiled_;
+  if (profiling_) ++profiled_;
   return outputs;
 }
 
@@ -163,8 +164,7 @@ std::vector<StepProfile> Context::profile() {
   for (size_t i = 0; i < program_->steps().size(); ++i) {
     double slices = 0;
     for (const auto& thread : slice_seconds_) slices += thread[i];
-    const double whole = seconds_.empty() ? 0 : seconds_[i];
-    rows.push_back({program_->steps()[i].name, whole + slices / pool_.threads(), seconds_.empty() ? 0 : profiled_});
+    rows.push_back({program_->steps()[i].name, seconds_[i] + slices / pool_.threads(), profiled_});
   }
   return rows;
 }
