@@ -19,10 +19,10 @@ def main(
     distill_minutes: Annotated[
         float, typer.Option(min=0, help="Minutes to distil 2:4; 4:16 gets 0.4 of it; 0 skips both.")
     ] = 5.0,
-    full: Annotated[bool, typer.Option("--full", help="Distil as long as the recipe wants: hours.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Distil for 90 minutes in all instead.")] = False,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Seconds to time each runner at each shape.")
-    ] = 1.5,
+    ] = Settings.seconds,
     query: Annotated[str | None, typer.Option(help="Search the documentation with the 2:4 engine.")] = None,
     hits: Annotated[int, typer.Option(min=1, help="How many hits to show.")] = 5,
 ) -> None:

@@ -19,15 +19,15 @@ FULL_MINUTES = {"2:4": 30.0, "4:16": 60.0}
 class Settings:
     """One run of the demo.
 
-    work: the folder for everything it makes. distill_minutes: training time of all patterns together; 0
-    skips it. full: train as long as the recipe wants instead. seconds: timed calls per runner and shape.
+    work: the folder for everything it makes. distill_minutes: training time of 2:4, of which 4:16 gets its
+    SHARE; 0 skips both. full: train for FULL_MINUTES instead. seconds: timed calls per runner and shape.
     """
 
     work: Path
     threads: int
     distill_minutes: float
     full: bool = False
-    seconds: float = 3.0
+    seconds: float = 1.5
 
     def minutes(self, pattern: str) -> float:
         """The training time of one pattern."""
