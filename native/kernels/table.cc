@@ -3,18 +3,27 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#ifdef __aarch64__
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 namespace openwork {
 
 extern const KernelTable kScalarTable;
 #ifdef __x86_64__
 extern const KernelTable kAvx512VnniTable;
+extern const KernelTable kAvx512VnniNoVbmiTable;
 extern const KernelTable kAvx2Table;
+#endif
+#ifdef __aarch64__
+extern const KernelTable kNeonTable;
 #endif
 
 namespace {
 
-constexpr FormInfo kForms[] = {
-#define OPENWORK_GEMM(form, window, shuffled) {#form, window, shuffled},
+constexpr FormInfo kFormInfos[] = {
+#define OPENWORK_GEMM(form, reach, share, bits) {#form, reach, share, bits},
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
 };
@@ -22,16 +31,24 @@ constexpr FormInfo kForms[] = {
 #ifdef __x86_64__
 bool has_avx512vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
+bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+#ifdef __aarch64__
+bool has_dot_product() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
 
 std::vector<const KernelTable*> find_tables() {
   std::vector<const KernelTable*> tables;
 #ifdef __x86_64__
-  if (has_avx512vnni()) tables.push_back(&kAvx512VnniTable);
+  if (has_avx512vnni() && has_vbmi()) tables.push_back(&kAvx512VnniTable);
+  if (has_avx512vnni()) tables.push_back(&kAvx512VnniNoVbmiTable);
   if (has_avx2()) tables.push_back(&kAvx2Table);
+#endif
+#ifdef __aarch64__
+  if (has_dot_product()) tables.push_back(&kNeonTable);
 #endif
   tables.push_back(&kScalarTable);
   return tables;
@@ -45,14 +62,22 @@ std::string names(const std::vector<const KernelTable*>& tables) {
 
 }  // namespace
 
-const FormInfo& form_info(Form form) { return kForms[static_cast<int>(form)]; }
+const FormInfo& form_info(Form form) { return kFormInfos[static_cast<int>(form)]; }
 
 Form form_named(const std::string& name) {
   for (int i = 0; i < static_cast<int>(Form::count); ++i)
-    if (name == kForms[i].name) return static_cast<Form>(i);
+    if (name == kFormInfos[i].name) return static_cast<Form>(i);
   std::string known;
-  for (const auto& form : kForms) known += (known.empty() ? "" : ", ") + std::string(form.name);
+  for (const auto& form : kFormInfos) known += (known.empty() ? "" : ", ") + std::string(form.name);
   throw std::invalid_argument("Expected one of the packed forms " + known + ", found \"" + name + "\".");
+}
+
+const char* type_name(Type type) { return type == Type::i8 ? "i8" : type == Type::bf16 ? "bf16" : "f32"; }
+
+Type type_named(const std::string& name) {
+  for (const Type type : {Type::i8, Type::bf16, Type::f32})
+    if (name == type_name(type)) return type;
+  throw std::invalid_argument("Expected one of the element types i8, bf16, f32, found \"" + name + "\".");
 }
 
 const std::vector<const KernelTable*>& available_tables() {

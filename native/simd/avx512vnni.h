@@ -1,4 +1,5 @@
-// The vocabulary on AVX-512 with VNNI and VBMI (Ice Lake, Zen 4 and later): one register of 512 bits is 16 lanes.
+// The vocabulary on AVX-512 with VNNI: one register of 512 bits is 16 lanes. With VBMI (Ice Lake, Zen 4 and later) bytes can
+// be picked from the whole register; without it (Cascade Lake) see avx512vnni_novbmi.h.
 #pragma once
 
 #include <immintrin.h>
@@ -7,7 +8,10 @@
 
 namespace openwork {
 
-struct Avx512Vnni {
+// A template, so that the functions of the two translation units, which have different flags, are not one symbol to the
+// linker.
+template <bool vbmi>
+struct Avx512 {
   static constexpr const char* kName = "avx512vnni";
   static constexpr int kLanes = 16;
   static constexpr int kActivationOffset = 0;
@@ -16,6 +20,11 @@ struct Avx512Vnni {
   static constexpr int kMaxRows = 14;
   // 13 rows fit too, and were 1 to 2% slower.
   static constexpr int kMaxRowsSparse = 12;
+  static constexpr int kMaxRowsShared2 = 12;
+  static constexpr int kMaxRowsShared4 = 6;
+  // Accumulators that cover the latency of a dot product.
+  static constexpr int kChainedRegisters = 8;
+  static constexpr bool kEveryForm = false;
 
   // 16 accumulators: eight cover four cycles of latency on two ports, and 8 rows divide the usual lengths.
   static constexpr int kFloatRows = 8;
@@ -113,9 +122,45 @@ struct Avx512Vnni {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static Bytes window64(const uint8_t* p) { return load_bytes(p); }
+  // The number that a byte of activations stands for is unsigned here.
+  static Bytes flip(Bytes v) { return v; }
   static constexpr bool kHasShuffle64 = true;
   static Bytes shuffle16(Bytes window, Bytes index) { return _mm512_shuffle_epi8(window, index); }
   static Bytes shuffle64(Bytes window, Bytes index) { return _mm512_permutexvar_epi8(index, window); }
+  // Stored indices of fewer bits. Two bits each, of four positions in the first and in the second half of 8 bytes:
+  static constexpr bool kHasExpand = true;
+  static Bytes expand2(const uint8_t* p) {
+    const __m512i lanes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m512i fields = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x2624222006040200), lanes);
+    // (fields & 3) | half
+    return _mm512_ternarylogic_epi32(fields, _mm512_set1_epi32(0x03030303), _mm512_set1_epi32(0x04040000), 0xea);
+  }
+  // Four bits each, of 16 positions.
+  static Bytes expand4(const uint8_t* p) {
+    const __m512i lanes = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const __m512i fields = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x2c2824200c080400), lanes);
+    return _mm512_and_si512(fields, _mm512_set1_epi32(0x0f0f0f0f));
+  }
+  // Lane i of a and b become lanes 2 i and 2 i + 1 of both together.
+  static void interleave(I32& a, I32& b) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    const __m512i first = _mm512_permutex2var_epi32(a, low, b);
+    b = _mm512_permutex2var_epi32(a, high, b);
+    a = first;
+  }
+  static void interleave(F32& a, F32& b) {
+    I32 x = _mm512_castps_si512(a), y = _mm512_castps_si512(b);
+    interleave(x, y);
+    a = _mm512_castsi512_ps(x), b = _mm512_castsi512_ps(y);
+  }
+  static F32 floats(Bytes v) { return _mm512_castsi512_ps(v); }
+  // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
+  static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(x, high)), _mm512_castsi512_ps(_mm512_and_si512(w, high)), acc);
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), acc);
+  }
   static I32 pair(I32 low, I32 high) { return _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16)); }
   // GCC 12 copies and spills the accumulators around the intrinsic: 45 us for what takes 28 so.
   static I32 dot_pairs(I32 acc, I32 a, I32 b) {
@@ -132,5 +177,7 @@ struct Avx512Vnni {
     return v;
   }
 };
+
+using Avx512Vnni = Avx512<true>;
 
 }  // namespace openwork

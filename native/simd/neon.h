@@ -1,0 +1,213 @@
+// The vocabulary on AArch64 with the dot product extension (Armv8.2-A FEAT_DotProd): four registers of 128 bits are 16
+// lanes.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstdint>
+
+namespace openwork {
+
+struct Neon {
+  static constexpr const char* kName = "neon";
+  static constexpr int kLanes = 16;
+  // sdot multiplies signed by signed: the windows arrive with their top bit flipped, which subtracts 128.
+  static constexpr int kActivationOffset = 128;
+  // 32 registers. A row's accumulators of one strip take four and a strip's weights four. Dense: 6 rows leave 4 for the
+  // window and the constant that flips it. Shuffled: the strip's indices take four more and the window up to four, which
+  // tbl wants side by side, so that 4 rows (16 + 12) leave 4 for the picked bytes and the constant.
+  static constexpr int kStrips = 1;
+  static constexpr int kMaxRows = 6;
+  static constexpr int kMaxRowsSparse = 4;
+
+  // 4 rows of 4 accumulators cover four cycles of latency on four ports.
+  static constexpr int kFloatRows = 4;
+  static constexpr int kFloatStrips = 1;
+
+  struct F32 { float32x4_t q[4]; };
+  struct I32 { int32x4_t q[4]; };
+  struct Bytes { uint8x16_t q[4]; };
+  // Four bytes for every lane: sdot repeats one element of a register itself.
+  struct Quad { uint8x8_t d; };
+
+  // f of each of the four registers.
+  template <class R, class F>
+  [[gnu::always_inline]] static R each(F f) {
+    return {{f(0), f(1), f(2), f(3)}};
+  }
+
+  static F32 zero() { return set1(0.0f); }
+  static F32 set1(float v) { return each<F32>([&](int) { return vdupq_n_f32(v); }); }
+  static I32 set1_i32(int32_t v) { return each<I32>([&](int) { return vdupq_n_s32(v); }); }
+  static F32 load(const float* p) { return each<F32>([&](int i) { return vld1q_f32(p + 4 * i); }); }
+  static F32 load_part(const float* p, int n) {
+    float lanes[16] = {};
+    for (int i = 0; i < n && i < 16; ++i) lanes[i] = p[i];
+    return load(lanes);
+  }
+  static I32 load_i32(const int32_t* p) { return each<I32>([&](int i) { return vld1q_s32(p + 4 * i); }); }
+  static void store(float* p, F32 v) {
+    for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, v.q[i]);
+  }
+  static void store_part(float* p, F32 v, int n) {
+    float lanes[16];
+    store(lanes, v);
+    for (int i = 0; i < n && i < 16; ++i) p[i] = lanes[i];
+  }
+  static void store_i32(int32_t* p, I32 v) {
+    for (int i = 0; i < 4; ++i) vst1q_s32(p + 4 * i, v.q[i]);
+  }
+  static void store_u8(uint8_t* p, I32 v) {
+    const auto words = [&](int i) {
+      return vcombine_u16(vmovn_u32(vreinterpretq_u32_s32(v.q[i])), vmovn_u32(vreinterpretq_u32_s32(v.q[i + 1])));
+    };
+    vst1q_u8(p, vcombine_u8(vmovn_u16(words(0)), vmovn_u16(words(2))));
+  }
+  static void store_u8_part(uint8_t* p, I32 v, int n) {
+    uint8_t bytes[16];
+    store_u8(bytes, v);
+    for (int i = 0; i < n && i < 16; ++i) p[i] = bytes[i];
+  }
+  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
+    const int16x8_t zero = vdupq_n_s16(static_cast<int16_t>(zero_point));
+    for (int r = 0; r < 2; ++r) {
+      const auto bytes = [&](int i) {
+        const int16x8_t words = vcombine_s16(vqmovn_s32(v[r][0].q[i]), vqmovn_s32(v[r][0].q[i + 1]));
+        return vqmovun_s16(vqaddq_s16(words, zero));
+      };
+      vst1q_u8(p + r * stride, vcombine_u8(bytes(0), bytes(2)));
+    }
+  }
+  static F32 fill_from(F32 v, int n, float fill) {
+    const int32x4_t lane = {0, 1, 2, 3};
+    return each<F32>([&](int i) { return vbslq_f32(vcltq_s32(lane, vdupq_n_s32(n - 4 * i)), v.q[i], vdupq_n_f32(fill)); });
+  }
+
+  static F32 add(F32 a, F32 b) { return each<F32>([&](int i) { return vaddq_f32(a.q[i], b.q[i]); }); }
+  static F32 sub(F32 a, F32 b) { return each<F32>([&](int i) { return vsubq_f32(a.q[i], b.q[i]); }); }
+  static F32 mul(F32 a, F32 b) { return each<F32>([&](int i) { return vmulq_f32(a.q[i], b.q[i]); }); }
+  static F32 div(F32 a, F32 b) { return each<F32>([&](int i) { return vdivq_f32(a.q[i], b.q[i]); }); }
+  static F32 sqrt(F32 a) { return each<F32>([&](int i) { return vsqrtq_f32(a.q[i]); }); }
+  static bool all_at_most(F32 a, float bound) {
+    const auto at_most = [&](int i) { return vcleq_f32(a.q[i], vdupq_n_f32(bound)); };
+    return vminvq_u32(vandq_u32(vandq_u32(at_most(0), at_most(1)), vandq_u32(at_most(2), at_most(3)))) != 0;
+  }
+  static F32 fma(F32 a, F32 b, F32 c) { return each<F32>([&](int i) { return vfmaq_f32(c.q[i], a.q[i], b.q[i]); }); }
+  // Not fmin and fmax, which know a NaN and a sign of zero that x86 does not.
+  static F32 min(F32 a, F32 b) { return each<F32>([&](int i) { return vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]); }); }
+  static F32 max(F32 a, F32 b) { return each<F32>([&](int i) { return vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i]); }); }
+  static F32 min_magnitude(F32 a, F32 b) {
+    return min(each<F32>([&](int i) { return vabsq_f32(a.q[i]); }), b);
+  }
+  static I32 bits(F32 a) { return each<I32>([&](int i) { return vreinterpretq_s32_f32(a.q[i]); }); }
+  // tbl reads bytes: four for each lane, from 4 * (index & 15) on.
+  static F32 lookup16(F32 table, I32 index) {
+    const uint8x16x4_t bytes = four([&](int i) { return vreinterpretq_u8_f32(table.q[i]); });
+    const uint32x4_t first = vdupq_n_u32(0x03020100), step = vdupq_n_u32(0x04040404);
+    return each<F32>([&](int i) {
+      const uint32x4_t lane = vandq_u32(vreinterpretq_u32_s32(index.q[i]), vdupq_n_u32(15));
+      return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(vmlaq_u32(first, lane, step))));
+    });
+  }
+  static F32 rint(F32 a) { return each<F32>([&](int i) { return vrndnq_f32(a.q[i]); }); }
+  static I32 add(I32 a, I32 b) { return each<I32>([&](int i) { return vaddq_s32(a.q[i], b.q[i]); }); }
+  static F32 to_f32(I32 a) { return each<F32>([&](int i) { return vcvtq_f32_s32(a.q[i]); }); }
+  static I32 to_i32(F32 a) { return each<I32>([&](int i) { return vcvtq_s32_f32(a.q[i]); }); }
+  // The conversion makes 0 of NaN where the least integer is wanted: fmaxnm takes the number instead of the NaN.
+  static I32 round_i32(F32 a) {
+    return each<I32>([&](int i) { return vcvtnq_s32_f32(vmaxnmq_f32(a.q[i], vdupq_n_f32(-0x1p31f))); });
+  }
+  static I32 max(I32 a, I32 b) { return each<I32>([&](int i) { return vmaxq_s32(a.q[i], b.q[i]); }); }
+  static F32 add_exponent(F32 a, I32 n) {
+    return each<F32>([&](int i) {
+      return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.q[i]), vshlq_n_s32(n.q[i], 23)));
+    });
+  }
+  static F32 times_power(F32 a, F32 n) { return add_exponent(a, to_i32(max(n, set1(-40.0f)))); }
+  static float reduce_add(F32 v) {
+    const float32x4_t quarter = vaddq_f32(vaddq_f32(v.q[0], v.q[2]), vaddq_f32(v.q[1], v.q[3]));
+    const float32x2_t pair = vadd_f32(vget_low_f32(quarter), vget_high_f32(quarter));
+    return vget_lane_f32(pair, 0) + vget_lane_f32(pair, 1);
+  }
+  static float reduce_max(F32 v) {
+    const auto larger = [](float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); };
+    const float32x4_t quarter = larger(larger(v.q[0], v.q[2]), larger(v.q[1], v.q[3]));
+    const float32x2_t low = vget_low_f32(quarter), high = vget_high_f32(quarter);
+    const float32x2_t pair = vbsl_f32(vcgt_f32(low, high), low, high);
+    const float a = vget_lane_f32(pair, 0), b = vget_lane_f32(pair, 1);
+    return a > b ? a : b;
+  }
+
+  static void transpose(F32 (&m)[16]) {
+    F32 t[16];
+    // Row 4 j + k of the result's column block i is column k of the block (rows 4 i to 4 i + 3, registers j).
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < 4; ++j) {
+        const float32x4_t a = m[4 * i].q[j], b = m[4 * i + 1].q[j], c = m[4 * i + 2].q[j], d = m[4 * i + 3].q[j];
+        const auto pairs = [](float32x4_t v) { return vreinterpretq_f64_f32(v); };
+        const float64x2_t even_ab = pairs(vtrn1q_f32(a, b)), odd_ab = pairs(vtrn2q_f32(a, b));
+        const float64x2_t even_cd = pairs(vtrn1q_f32(c, d)), odd_cd = pairs(vtrn2q_f32(c, d));
+        t[4 * j].q[i] = vreinterpretq_f32_f64(vtrn1q_f64(even_ab, even_cd));
+        t[4 * j + 1].q[i] = vreinterpretq_f32_f64(vtrn1q_f64(odd_ab, odd_cd));
+        t[4 * j + 2].q[i] = vreinterpretq_f32_f64(vtrn2q_f64(even_ab, even_cd));
+        t[4 * j + 3].q[i] = vreinterpretq_f32_f64(vtrn2q_f64(odd_ab, odd_cd));
+      }
+    for (int i = 0; i < 16; ++i) m[i] = t[i];
+  }
+
+  static I32 pair(I32 low, I32 high) { return each<I32>([&](int i) { return vsliq_n_s32(low.q[i], high.q[i], 16); }); }
+  static I32 dot_pairs(I32 acc, I32 a, I32 b) {
+    return each<I32>([&](int i) {
+      const int16x8_t x = vreinterpretq_s16_s32(a.q[i]), y = vreinterpretq_s16_s32(b.q[i]);
+      return vaddq_s32(acc.q[i], vpaddq_s32(vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)));
+    });
+  }
+
+  static I32 zero_i32() { return set1_i32(0); }
+  static Bytes load_bytes(const void* p) {
+    return each<Bytes>([&](int i) { return vld1q_u8(static_cast<const uint8_t*>(p) + 16 * i); });
+  }
+  static Quad window4(const uint8_t* p) {
+    return {veor_u8(vreinterpret_u8_u32(vset_lane_u32(load<uint32_t>(p), vdup_n_u32(0), 0)), vdup_n_u8(0x80))};
+  }
+  // A window of 8 or 16 bytes is the same in all four registers: the compiler keeps one.
+  static Bytes window8(const uint8_t* p) { return flipped(same(vreinterpretq_u8_u64(vdupq_n_u64(load<uint64_t>(p))))); }
+  static Bytes window16(const uint8_t* p) { return flipped(same(vld1q_u8(p))); }
+  static Bytes window64(const uint8_t* p) { return flipped(load_bytes(p)); }
+  static constexpr bool kHasShuffle64 = true;
+  static Bytes shuffle16(Bytes window, Bytes index) {
+    return each<Bytes>([&](int i) { return vqtbl1q_u8(window.q[i], index.q[i]); });
+  }
+  static Bytes shuffle64(Bytes window, Bytes index) {
+    const uint8x16x4_t bytes = four([&](int i) { return window.q[i]; });
+    return each<Bytes>([&](int i) { return vqtbl4q_u8(bytes, index.q[i]); });
+  }
+  static I32 dot(I32 acc, Quad activation, Bytes weight) {
+    return each<I32>([&](int i) {
+      return vdotq_lane_s32(acc.q[i], vreinterpretq_s8_u8(weight.q[i]), vreinterpret_s8_u8(activation.d), 0);
+    });
+  }
+  static I32 dot(I32 acc, Bytes activation, Bytes weight) {
+    return each<I32>([&](int i) {
+      return vdotq_s32(acc.q[i], vreinterpretq_s8_u8(activation.q[i]), vreinterpretq_s8_u8(weight.q[i]));
+    });
+  }
+
+ private:
+  template <class F>
+  [[gnu::always_inline]] static uint8x16x4_t four(F f) {
+    return {{f(0), f(1), f(2), f(3)}};
+  }
+  static Bytes same(uint8x16_t v) { return {{v, v, v, v}}; }
+  static Bytes flipped(Bytes v) {
+    return each<Bytes>([&](int i) { return veorq_u8(v.q[i], vdupq_n_u8(0x80)); });
+  }
+  template <class T>
+  static T load(const uint8_t* p) {
+    T v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+  }
+};
+
+}  // namespace openwork
