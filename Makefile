@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 NATIVE_SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.inc') CMakeLists.txt pyproject.toml
 JOBS ?= $(shell nproc)
 
-.PHONY: demo test lint native-test sanitize clean check-tools
+.PHONY: demo test lint native-test sanitize neon-test neon-test-run clean check-tools
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m examples.minilm_search $(ARGS)
 
-test: lint native-test sanitize
+test: lint native-test sanitize neon-test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -20,6 +20,7 @@ lint: $(VENV)/.installed
 native-test: $(VENV)/.installed
 	$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON
 	$(BIN)/cmake --build build/native -j $(JOBS)
+	$(BIN)/python native/test/shared_symbols.py build/native
 	build/native/openwork_test
 
 # The same tests under AddressSanitizer and UndefinedBehaviorSanitizer.
@@ -27,6 +28,17 @@ sanitize: $(VENV)/.installed
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_SANITIZE=ON -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
 	build/sanitize/openwork_test
+
+# The same tests for 64-bit Arm, cross-compiled and run under QEMU as a CPU that has the dot product and nothing later. Few
+# random problems: QEMU takes twenty times as long.
+neon-test: $(VENV)/.installed
+	@if command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null; then $(MAKE) neon-test-run; \
+	else echo "neon-test skipped: to compile and run the tests for 64-bit Arm, install a cross compiler and QEMU (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)."; fi
+
+neon-test-run:
+	$(BIN)/cmake -S . -B build/neon -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON
+	$(BIN)/cmake --build build/neon -j $(JOBS)
+	OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=500 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test
 
 check-tools:
 	@command -v $(PYTHON) >/dev/null || { echo "openwork needs Python 3.11 or newer: install it (Debian: apt-get install python3 python3-venv), or name it with PYTHON=."; exit 1; }

@@ -1,9 +1,12 @@
 #include "runtime/cpu.h"
 
-#include <cstring>
-
 #ifdef __x86_64__
 #include <cpuid.h>
+
+#include <cstring>
+#endif
+#ifdef __aarch64__
+#include <fstream>
 #endif
 
 namespace openwork {
@@ -22,6 +25,11 @@ std::string cpu_name() {
     const auto begin = name.find_first_not_of(' ');
     if (begin != std::string::npos) return name.substr(begin, name.find_last_not_of(' ') - begin + 1);
   }
+#endif
+#ifdef __aarch64__
+  // The core's implementer, part and revision: Arm cores carry no name.
+  std::ifstream file("/sys/devices/system/cpu/cpu0/regs/identification/midr_el1");
+  if (std::string number; file >> number) return "Arm core " + number;
 #endif
   return "unknown";
 }
