@@ -168,6 +168,11 @@ struct Avx512 {
     return acc;
   }
   static I32 dot(I32 acc, Bytes activation, Bytes weight) { return _mm512_dpbusd_epi32(acc, activation, weight); }
+  // A vector that the compiler must take for a new one, in a register (kernels/peak.h).
+  template <class T>
+  [[gnu::always_inline]] static void hide(T& v) {
+    asm volatile("" : "+v"(v));
+  }
 
  private:
   template <class T>

@@ -1,0 +1,56 @@
+// What a core does at most, for the benchmarks to hold the kernels against: products of registers alone, and reads of memory
+// alone. Included only by the instruction sets' own translation units.
+#pragma once
+
+#include "kernels/peak_args.h"
+#include "kernels/types.h"
+
+namespace openwork::ops {
+
+// Factors that never change would let the compiler take a part of each product out of the loop, and make one sum of two. They
+// change, as it sees it, as in a tile: the activations after each row, the weights after each step.
+template <class V, Type type>
+void peak_of(const PeakArgs& a, int64_t turns) {
+  using E = Element<V, type>;
+  // Independent sums: enough that none waits for its own latency, few enough that each keeps its register.
+  constexpr int sums = V::kFloatRows * V::kFloatStrips;
+  static_assert(kPeakDots % sums == 0 && kPeakDots % V::kStrips == 0);
+  typename E::Vector acc[sums];
+#pragma GCC unroll 16
+  for (int i = 0; i < sums; ++i) acc[i] = E::zero();
+  auto x = V::load_bytes(a.factors), w = V::load_bytes(a.factors + 64);
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    V::hide(w);
+#pragma GCC unroll 16
+    for (int i = 0; i < kPeakDots; ++i) {
+      if (i % V::kStrips == 0) V::hide(x);
+      acc[i % sums] = E::dot(acc[i % sums], x, w);
+      V::hide(acc[i % sums]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 1; i < sums; ++i) acc[0] = E::add(acc[0], acc[i]);
+  E::store(static_cast<typename E::Sum*>(a.sum), acc[0]);
+}
+
+template <class V>
+void peak(const PeakArgs& a, int64_t begin, int64_t end) {
+  switch (a.type) {
+    case Type::i8: return peak_of<V, Type::i8>(a, end - begin);
+    case Type::bf16: return peak_of<V, Type::bf16>(a, end - begin);
+    case Type::f32: return peak_of<V, Type::f32>(a, end - begin);
+  }
+}
+
+template <class V>
+void read_memory(const ReadArgs& a, int64_t begin, int64_t end) {
+  for (int64_t pass = begin; pass < end; ++pass)
+    for (int64_t at = 0; at < a.bytes; at += kReadStep)
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < kReadStep; i += 64) {
+        auto line = V::load_bytes(a.data + at + i);
+        V::hide(line);
+      }
+}
+
+}  // namespace openwork::ops
