@@ -12,8 +12,9 @@ namespace openwork::ops {
 template <class V, Type type>
 void peak_of(const PeakArgs& a, int64_t turns) {
   using E = Element<V, type>;
-  // Independent sums: enough that none waits for its own latency, few enough that each keeps its register.
-  constexpr int sums = V::kFloatRows * V::kFloatStrips;
+  // Independent sums: enough that none waits for its own latency, few enough that each keeps its registers, of which half as
+  // wide vectors take two and products of several instructions some more.
+  constexpr int sums = V::kFloatRows * V::kFloatStrips > 12 ? 12 : type == Type::f32 ? 6 : 4;
   static_assert(kPeakDots % sums == 0 && kPeakDots % V::kStrips == 0);
   typename E::Vector acc[sums];
 #pragma GCC unroll 16
@@ -21,7 +22,7 @@ void peak_of(const PeakArgs& a, int64_t turns) {
   auto x = V::load_bytes(a.factors), w = V::load_bytes(a.factors + 64);
   for (int64_t turn = 0; turn < turns; ++turn) {
     V::hide(w);
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < kPeakDots; ++i) {
       if (i % V::kStrips == 0) V::hide(x);
       acc[i % sums] = E::dot(acc[i % sums], x, w);

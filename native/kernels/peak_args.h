@@ -8,7 +8,7 @@
 namespace openwork {
 
 // Unit: kPeakDots dot products of whole registers; a turn of the loop is long against its branch.
-inline constexpr int kPeakDots = 16;
+inline constexpr int kPeakDots = 24;
 inline constexpr int kPeakFactorBytes = 128;
 
 struct PeakArgs {
