@@ -260,7 +260,7 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
     step = OneStep(isa)
     i, r = step.input(x), step.input(residual)
     y = step.output("u8" if quantized else "f32", (rows, n))
-    packed = native.PackedWeights.dense(weight, isa)
+    packed = native.PackedWeights.pack(weight, "dense", isa)
     step.program.linear("l", i, r, y, [packed], [-1], scale, bias, zero_point, activation, **QUANTIZED)
     found = step.run(y)[0]
     a = {"x_scale": x_scale, "x_zero_point": zero_point, "activation": activation}

@@ -55,7 +55,7 @@ class TinyEncoder:
         p.embedding_sum("embedding", ids, -1, x, self.word, self.position, None)
         p.layer_norm("norm", x, y, q, self.gamma, self.beta, 1e-5, X_SCALE, X_ZERO)
         qkv, context, out = f32(p, BATCH, LENGTH, 3 * H), f32(p, BATCH, LENGTH, H), f32(p, BATCH, LENGTH, H)
-        packed = native.PackedWeights.dense(self.weight, isa)
+        packed = native.PackedWeights.pack(self.weight, "dense", isa)
         scale = np.float32(X_SCALE) * self.weight_scale
         p.linear("qkv", q, -1, qkv, [packed, packed], [max_rows, -1], scale, self.bias, X_ZERO, "none")
         p.attention("attention", qkv, -1, -1, mask, context, HEADS, 0.35)
@@ -143,17 +143,15 @@ def test_the_profile_names_each_step_and_counts_runs() -> None:
 
 def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
     k, n = 64, 48
-    values = rng(1).integers(-127, 128, (n, k // 2), np.int8)
-    positions = np.sort(rng(2).permuted(np.tile(np.arange(4), (n, k // 4, 1)), axis=-1)[..., :2], axis=-1)
-    fields = positions.reshape(n, -1).astype(np.uint8)
-    indices = (fields.reshape(n, -1, 4) << np.array([0, 2, 4, 6], np.uint8)).sum(-1).astype(np.uint8)
-    weight = np.zeros((n, k // 4, 4), np.int8)
-    np.put_along_axis(weight, positions, values.reshape(n, k // 4, 2), axis=-1)
+    weight = rng(1).integers(-127, 128, (n, k // 4, 4), np.int8)
+    pruned = rng(2).permuted(np.tile(np.arange(4), (n, k // 4, 1)), axis=-1)[..., :2]
+    np.put_along_axis(weight, pruned, 0, axis=-1)
+    weight = weight.reshape(n, k)
     x, scale = rng(3).integers(0, 256, (30, k), np.uint8), np.full(n, 1e-3, np.float32)
     expected = reference.linear(
         x,
         None,
-        weight.reshape(n, k),
+        weight,
         scale,
         None,
         None,
@@ -161,7 +159,7 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
     )
     for isa in ISAS:
         for form in native.forms(isa)[1:]:
-            packed = native.PackedWeights.sparse(values, indices, 2, 4, k, form, isa)
+            packed = native.PackedWeights.pack(weight, form, isa)
             assert (packed.form, packed.n, packed.k, packed.isa) == (form, n, k, isa)
             found = native.linear(x, packed, scale, None, 9, "none", None, None, 0, 2)
             assert found.tobytes() == expected.tobytes(), (isa, form)
@@ -169,7 +167,8 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
 
 def test_timing_gives_a_positive_number_for_each_weight_and_repeat() -> None:
     weights = [
-        native.PackedWeights.dense(rng(i).integers(-127, 128, (32, 64), np.int8), ISAS[0]) for i in (1, 2)
+        native.PackedWeights.pack(rng(i).integers(-127, 128, (32, 64), np.int8), "dense", ISAS[0])
+        for i in (1, 2)
     ]
     seconds = native.time_linear(weights, 5, "gelu", True, 2, 4)
     assert seconds.shape == (2, 4)
@@ -197,7 +196,7 @@ def embedding(p: Any) -> None:
 
 
 def packed(n: int = 4, k: int = 8, isa: str = "scalar") -> Any:
-    return native.PackedWeights.dense(np.ones((n, k), np.int8), isa)
+    return native.PackedWeights.pack(np.ones((n, k), np.int8), "dense", isa)
 
 
 def linear(p: Any, **changes: Any) -> None:
@@ -412,13 +411,14 @@ def test_a_run_refuses_ids_outside_of_their_table() -> None:
     assert context.run(inputs)[0].tobytes() == encoder.expected(*inputs)[0].tobytes()
 
 
-WRONG_WEIGHTS = [np.ones((4, 8), np.int32), np.ones((8, 4), np.int8).T, np.ones(8, np.int8)]
-
-
-@pytest.mark.parametrize("array", WRONG_WEIGHTS, ids=["type", "order", "rank"])
-def test_packing_takes_one_type_order_and_rank(array: NDArray[Any]) -> None:
+def test_packing_takes_one_type_order_and_rank() -> None:
+    pack = native.PackedWeights.pack
+    assert refusal(lambda: pack(np.ones((4, 8), np.int32), "dense", "scalar")) == (
+        "Expected weights of int8, of uint16 (BF16), or of float32."
+    )
+    assert "found 1 dimensions" in refusal(lambda: pack(np.ones(8, np.int8), "dense", "scalar"))
     with pytest.raises(TypeError):
-        native.PackedWeights.dense(array, "scalar")
+        pack(np.ones((8, 4), np.int8).T, "dense", "scalar")
 
 
 def test_tensors_are_borrowed_or_refused_and_never_converted() -> None:
@@ -429,17 +429,12 @@ def test_tensors_are_borrowed_or_refused_and_never_converted() -> None:
         p.layer_norm("n", x, y, -1, gamma, beta, 1e-5)
 
 
-def test_sparse_packing_checks_the_shapes_of_its_tensors() -> None:
-    values, indices = np.ones((4, 4), np.int8), np.zeros((4, 2), np.uint8)
-    assert refusal(lambda: native.PackedWeights.sparse(values, indices, 2, 4, 8, "window8", "scalar")) == (
-        "Expected indices of shape [4, 1], found [4, 2]."
+def test_packing_refuses_forms_that_do_not_run_the_weights() -> None:
+    pack = native.PackedWeights.pack
+    assert "window7" in refusal(lambda: pack(np.ones((4, 8), np.int8), "window7", "scalar"))
+    assert refusal(lambda: pack(np.ones((4, 8), np.float32), "window8", "scalar")) == (
+        "The form window8 is not on scalar for f32."
     )
-    assert refusal(lambda: native.PackedWeights.sparse(values, indices, 2, 4, 16, "window8", "scalar")) == (
-        "Expected values of shape [4, 8], found [4, 4]."
-    )
-    assert refusal(lambda: native.PackedWeights.sparse(values, indices, 0, 4, 8, "window8", "scalar")) == (
-        "Expected 1 <= kept <= group <= 256 and k of at least 1, found kept 0, group 4, k 8."
-    )
-    assert "window7" in refusal(
-        lambda: native.PackedWeights.sparse(values, indices[:, :1].copy(), 2, 4, 8, "window7", "scalar")
+    assert "use a shuffled form" in refusal(
+        lambda: pack(np.ones((4, 3, 3, 8), np.int8), "dense", "scalar", groups=2)
     )

@@ -12,42 +12,55 @@ void expect(bool holds, const std::string& sentence) {
   if (!holds) throw std::invalid_argument(sentence);
 }
 
-Weights pack_dense(const Array<int8_t, 2>& weight, const std::string& isa) {
-  return PackedWeights::dense(weight.data(), weight.shape(0), weight.shape(1), choose_table(isa));
+// s8, BF16 as its upper 16 bits, or binary32.
+using AnyWeight = AnyArray;
+
+Type type_of(const AnyWeight& weight) {
+  if (weight.dtype() == nb::dtype<int8_t>()) return Type::i8;
+  if (weight.dtype() == nb::dtype<uint16_t>()) return Type::bf16;
+  expect(weight.dtype() == nb::dtype<float>(), "Expected weights of int8, of uint16 (BF16), or of float32.");
+  return Type::f32;
 }
 
-Weights pack_sparse(const Array<int8_t, 2>& values, const Array<uint8_t, 2>& indices, int kept, int group, int64_t k,
-                    const std::string& form, const std::string& isa) {
-  expect(group >= 1 && group <= 256 && kept >= 1 && kept <= group && k >= 1,
-         "Expected 1 <= kept <= group <= 256 and k of at least 1, found kept " + std::to_string(kept) + ", group " +
-             std::to_string(group) + ", k " + std::to_string(k) + ".");
-  const int64_t n = static_cast<int64_t>(values.shape(0)), total = (k + group - 1) / group * kept;
-  const std::vector<int64_t> value_shape{n, total}, index_shape{n, index_bytes(k, kept, group)};
-  expect(shape_of(values) == value_shape,
-         "Expected values of shape " + shape_text(value_shape) + ", found " + shape_text(shape_of(values)) + ".");
-  expect(shape_of(indices) == index_shape,
-         "Expected indices of shape " + shape_text(index_shape) + ", found " + shape_text(shape_of(indices)) + ".");
-  return PackedWeights::sparse({values.data(), indices.data(), n, k, kept, group}, form_named(form), choose_table(isa));
+Weights pack(const AnyWeight& weight, const std::string& form, const std::string& isa, int64_t groups, bool merged) {
+  const Type type = type_of(weight);
+  expect(weight.ndim() == 2 || weight.ndim() == 4,
+         "Expected weights of shape [n, k], or [n, kernel height, kernel width, channels of a group], found " +
+             std::to_string(weight.ndim()) + " dimensions.");
+  const auto size = [&](size_t d) { return static_cast<int64_t>(weight.shape(d)); };
+  const bool matrix = weight.ndim() == 2;
+  const WeightShape shape = matrix ? WeightShape{size(0), size(1)} : WeightShape{size(0), size(3), size(1), size(2), groups, merged};
+  expect(!matrix || (groups == 1 && !merged), "Expected a convolution's weights of 4 dimensions where groups or merged taps are given.");
+  return PackedWeights::pack(shape, type, weight.data(), form_named(form), choose_table(isa));
 }
 
 struct LinearShape {
   int64_t rows, n, k;
 };
 
-LinearShape check_linear(const Array<uint8_t, 2>& x, const Weights& weights, const Floats1& scale,
+LinearShape check_linear(const nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>& x, const Weights& weights, const Floats1& scale,
                          const std::optional<Floats1>& bias, const std::optional<Floats2>& residual) {
   const LinearShape s{static_cast<int64_t>(x.shape(0)), weights->n(), weights->k()};
   const auto check = [](const char* role, const std::vector<int64_t>& expected, const std::vector<int64_t>& found) {
     expect(found == expected, "Expected " + std::string(role) + " of shape " + shape_text(expected) + ", found " + shape_text(found) + ".");
   };
-  check("x", {s.rows, s.k}, shape_of(x));
+  expect(x.shape(1) == static_cast<size_t>(s.k), "Expected x of shape [rows, " + std::to_string(s.k) + "], found [" +
+                                                     std::to_string(s.rows) + ", " + std::to_string(x.shape(1)) + "].");
+  const bool right = weights->type() == Type::i8     ? x.dtype() == nb::dtype<uint8_t>()
+                     : weights->type() == Type::bf16 ? x.dtype() == nb::dtype<uint16_t>()
+                                                     : x.dtype() == nb::dtype<float>();
+  expect(right, "Expected x of uint8 for weights of i8, of uint16 for bf16, of float32 for f32; these weights are " +
+                    std::string(type_name(weights->type())) + ".");
   check("scale", {s.n}, shape_of(scale));
   if (bias) check("bias", {s.n}, shape_of(*bias));
   if (residual) check("residual", {s.rows, s.n}, shape_of(*residual));
   return s;
 }
 
-nb::object linear(const Array<uint8_t, 2>& x, const Weights& weights, const Floats1& scale, const std::optional<Floats1>& bias,
+// x of u8, BF16 as uint16, or f32, by the weights.
+using Activations = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+nb::object linear(const Activations& x, const Weights& weights, const Floats1& scale, const std::optional<Floats1>& bias,
                   int x_zero_point, const std::string& activation, const std::optional<Floats2>& residual,
                   std::optional<float> y_scale, int y_zero_point, int threads) {
   const LinearShape s = check_linear(x, weights, scale, bias, residual);
@@ -86,15 +99,17 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weight
 }  // namespace
 
 void bind_linear(nb::module_& m) {
-  nb::class_<PackedWeights>(m, "PackedWeights", "INT8 weights in the form that a kernel reads, for one instruction set.")
-      .def_static("dense", &pack_dense, nb::arg("weight").noconvert(), nb::arg("isa"),
-                  "Packs s8 `weight` [N, K], values in [-127, 127]. Raises ValueError for anything else.")
-      .def_static("sparse", &pack_sparse, nb::arg("values").noconvert(), nb::arg("indices").noconvert(), nb::arg("kept"), nb::arg("group"), nb::arg("k"),
-                  nb::arg("form"), nb::arg("isa"),
-                  "Packs the canonical compressed form of docs/program.md: s8 `values` [N, ceil(k / group) * kept] and the\n"
-                  "bit fields `indices` u8 [N, bytes]. Raises ValueError where `form` does not take the pattern.")
+  nb::class_<PackedWeights>(m, "PackedWeights", "Weights in the form that a kernel reads, for one instruction set.")
+      .def_static("pack", &pack, nb::arg("weight"), nb::arg("form"), nb::arg("isa"), nb::arg("groups") = 1,
+                  nb::arg("merged") = false,
+                  "Packs `weight` [N, K], or of a convolution [N, KH, KW, C / groups], of int8 in [-127, 127], of BF16 as uint16,\n"
+                  "or of float32. `merged`: the taps of a row are one run of activations. Zeros are left out of all forms but\n"
+                  "\"dense\". Raises ValueError where the form does not hold these weights on the instruction set.")
       .def_prop_ro("nbytes", &PackedWeights::bytes, "Bytes that the kernel streams.")
       .def_prop_ro("form", [](const PackedWeights& w) { return form_info(w.form()).name; }, "One of forms(isa).")
+      .def_prop_ro("type", [](const PackedWeights& w) { return type_name(w.type()); }, "\"i8\", \"bf16\" or \"f32\".")
+      .def_prop_ro("steps", &PackedWeights::steps, "Steps of all groups: what the kernel's time follows.")
+      .def_prop_ro("ordered", [](const PackedWeights& w) { return w.span() > 1; }, "Whether output channels were put in another order.")
       .def_prop_ro("n", &PackedWeights::n, "Output channels.")
       .def_prop_ro("k", &PackedWeights::k, "Input channels.")
       .def_prop_ro("isa", [](const PackedWeights& w) { return w.table().isa; }, "The instruction set.");

@@ -1,51 +1,54 @@
-// INT8 products: what a kernel takes. The meaning is docs/arithmetic.md, "Linear, INT8".
+// Products of activations and packed weights: what a kernel takes. The meaning is docs/arithmetic.md, "Linear".
 #pragma once
 
 #include <cstdint>
 
-#include "simd/math.h"
+#include "kernels/epilogue.h"
 
 namespace openwork {
 
 inline constexpr int kStripLanes = 16;
-// Bytes that a kernel may read behind the last element of `x`: the widest window, less one byte.
+// Bytes that a kernel may read behind the last element of a run of activations: the widest window, less one byte.
 inline constexpr int64_t kReadAhead = 63;
 
+// Of activations and weights. `i8` activations are u8, weights s8, sums INT32; the others sum in binary32.
+enum class Type { i8, bf16, f32 };
+constexpr int element_bytes(Type type) { return type == Type::i8 ? 1 : type == Type::bf16 ? 2 : 4; }
+
 enum class Form {
-#define OPENWORK_GEMM(form, window, shuffled) form,
+#define OPENWORK_GEMM(form, reach, share, bits) form,
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
   count
 };
 
-enum class Activation { none, relu, gelu };
-
-// Weights as a kernel reads them: groups of `strips` strips of 16 output channels; in a group, for each window and step,
-// the 64 index bytes of each strip (shuffled forms), then its 64 weight bytes. Plain data: packing.h owns the memory.
+// Weights as a kernel reads them: a stream of steps for each group of strips. A strip is 16 output channels, one a lane of
+// four bytes. A step holds, at its place in a run of activations (`offset`), the index bytes of each mask (shuffled forms: 64
+// bytes, or fewer where they are compressed), then 64 weight bytes of each strip. Plain data: packing.h owns the memory.
 struct PackedView {
   const uint8_t* data = nullptr;
-  int64_t group_bytes = 0;
+  const int64_t* group_data = nullptr;  // [groups + 1]: where the group's steps begin in `data`
+  const int64_t* group_step = nullptr;  // [groups + 1]: the number of its first step
+  const int32_t* run_steps = nullptr;   // [groups, runs]: steps of each run
+  const int32_t* offset = nullptr;      // [steps]: first byte of the step's window in its run
+  const int32_t* order = nullptr;       // [channels]: the place of each sum of a group within its span, or null: as they stand
   int64_t groups = 0;
-  int64_t windows = 0;
-  int64_t steps = 0;  // a window
+  int64_t runs = 0;
+  int64_t span = 1;  // groups whose channels `order` mixes; blocks begin and end at whole spans
 };
 
-// What happens to the INT32 sums. The arrays hold groups * strips * 16 entries: kernels read whole strips.
-struct Epilogue {
-  const int32_t* offset = nullptr;  // (activation offset of the instruction set - x_zero_point) * column sum
-  const float* scale = nullptr;
-  const float* bias = nullptr;
-  Activation activation = Activation::none;
-  bool quantized = false;                // y is u8 through the two below, else float
-  const float* inverse_scale = nullptr;  // y_multiplier / y_scale
-  int32_t y_zero_point = 0;
-};
+// Output channels that an order mixes: their sums of one tile stay in L1.
+inline constexpr int64_t kSpanChannels = 512;
 
 struct GemmArgs {
-  const uint8_t* x = nullptr;  // [rows, k], readable for kReadAhead bytes behind its end
-  int64_t x_stride = 0;        // bytes
+  // The first byte of each run of each row of the block: x[run * x_stride + row - row_begin]. Every run is readable for
+  // kReadAhead bytes behind its end.
+  const uint8_t* const* x = nullptr;
+  int64_t x_stride = 0;  // pointers
   PackedView weights;
-  int64_t n = 0;  // output channels that are stored
+  // Where the sums begin, by strip and lane: (activation offset of the instruction set - x_zero_point) * column sum.
+  const int32_t* start = nullptr;  // INT8 only
+  int64_t n = 0;                   // output channels that are stored
   Epilogue epilogue;
   const float* residual = nullptr;  // [rows, n] or null
   int64_t residual_stride = 0;      // elements

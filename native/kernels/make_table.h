@@ -7,26 +7,39 @@
 
 namespace openwork {
 
-template <class V, Form form>
+template <class V, Type type, Form form>
 constexpr GemmKernel gemm_or_null() {
-  if constexpr (form == Form::window64 && !V::kHasShuffle64)
-    return nullptr;
+  if constexpr (has_kernel<V, type, form>())
+    return Gemm<V, type, form>::run;
   else
-    return gemm<V, form>;
+    return nullptr;
 }
 
 template <class V>
 constexpr KernelTable make_table() {
   return KernelTable{
       V::kName,
-      V::kStrips,
-      V::kMaxRows,
       V::kActivationOffset,
       {
-#define OPENWORK_GEMM(form, window, shuffled) gemm_or_null<V, Form::form>(),
+#define OPENWORK_GEMM(form, reach, share, bits) Tiling<V, Form::form>::kStrips,
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
       },
+      {{
+#define OPENWORK_GEMM(form, reach, share, bits) gemm_or_null<V, Type::i8, Form::form>(),
+#include "kernels/table.inc"
+#undef OPENWORK_GEMM
+       },
+       {
+#define OPENWORK_GEMM(form, reach, share, bits) gemm_or_null<V, Type::bf16, Form::form>(),
+#include "kernels/table.inc"
+#undef OPENWORK_GEMM
+       },
+       {
+#define OPENWORK_GEMM(form, reach, share, bits) gemm_or_null<V, Type::f32, Form::form>(),
+#include "kernels/table.inc"
+#undef OPENWORK_GEMM
+       }},
 #define OPENWORK_OP(op, Arguments) ops::op<V>,
 #include "kernels/table.inc"
 #undef OPENWORK_OP

@@ -1,8 +1,9 @@
 #include "kernels/packing.h"
 
-#include <bit>
+#include <algorithm>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 
@@ -11,118 +12,337 @@ namespace {
 
 // 255 * 127 * k < 2^31: the INT32 sum is exact (docs/arithmetic.md).
 constexpr int64_t kMaxReduction = 66000;
+// Fewer steps by less than this are not worth putting the sums back in order.
+constexpr double kWorthOrdering = 0.04;
+// What a window that is not aligned costs: its 64 bytes lie in two cache lines.
+constexpr double kUnaligned = 1.06;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int field_bits(int group) { return std::bit_width(static_cast<unsigned>(group - 1)); }
 
-void check_shape(int64_t n, int64_t k) {
-  if (n >= 1 && k >= 1 && k <= kMaxReduction) return;
-  throw std::invalid_argument("Expected weights of at least 1 output channel and 1 to " + std::to_string(kMaxReduction) +
-                              " input channels, found " + std::to_string(n) + " x " + std::to_string(k) +
-                              "; a longer reduction could overflow INT32.");
+[[noreturn]] void refuse(const std::string& sentence) { throw std::invalid_argument(sentence); }
+
+void check_shape(const WeightShape& s, Type type) {
+  if (s.n < 1 || s.channels < 1 || s.kernel_h < 1 || s.kernel_w < 1 || s.groups < 1 || s.n % s.groups != 0)
+    refuse("Expected weights of at least 1 output channel, 1 input channel and 1 kernel tap, and as many output channels for "
+           "each group, found " + std::to_string(s.n) + " output channels in " + std::to_string(s.groups) + " groups, " +
+           std::to_string(s.channels) + " input channels and " + std::to_string(s.kernel_h) + " x " +
+           std::to_string(s.kernel_w) + " taps.");
+  if (type == Type::i8 && s.k() > kMaxReduction)
+    refuse("Expected weights of 1 to " + std::to_string(kMaxReduction) + " input channels and taps for each output channel, "
+           "found " + std::to_string(s.k()) + "; a longer reduction could overflow INT32.");
 }
 
-void check_pattern(const SparseWeights& w, Form form, const KernelTable& table) {
-  const FormInfo& info = form_info(form);
-  const std::string pattern = std::to_string(w.kept) + ":" + std::to_string(w.group);
-  if (w.kept < 1 || w.kept > w.group || w.group > 256)
-    throw std::invalid_argument("Expected a pattern N:M with 1 <= N <= M <= 256, found " + pattern + ".");
-  if (!info.shuffled || !table.gemm[static_cast<int>(form)])
-    throw std::invalid_argument("The form " + std::string(info.name) + " does not hold sparse weights on " + table.isa + ".");
-  if (info.window % w.group != 0)
-    throw std::invalid_argument("The form " + std::string(info.name) + " reads windows of " + std::to_string(info.window) +
-                                " input channels, which do not hold whole groups of the pattern " + pattern +
-                                "; use a wider form or dense.");
-}
-
-// Fields of `bits` bits, from the least significant bit of each byte upwards.
-int read_field(const uint8_t* bytes, int64_t field, int bits) {
-  int value = 0;
-  for (int b = 0; b < bits; ++b) {
-    const int64_t bit = field * bits + b;
-    value |= ((bytes[bit / 8] >> (bit % 8)) & 1) << b;
-  }
-  return value;
+void check_form(const WeightShape& s, Type type, Form form, const KernelTable& table) {
+  const std::string name = form_info(form).name;
+  if (!table.kernel(type, form)) refuse("The form " + name + " is not on " + table.isa + " for " + type_name(type) + ".");
+  if (type == Type::bf16 && s.run_elements() == 1 && !form_info(form).shuffled())
+    refuse("The form " + name + " reads BF16 by twos, and a run of these activations has one; use f32.");
+  if (form_info(form).shuffled() || s.groups == 1) return;
+  if (s.merged) refuse("The form " + name + " does not run grouped convolutions with rows of taps together.");
+  if ((s.n / s.groups) % table.group_channels(form) != 0)
+    refuse("The form " + name + " makes " + std::to_string(table.group_channels(form)) + " output channels at once on " +
+           table.isa + ", which do not fit the " + std::to_string(s.n / s.groups) + " of each group; use a shuffled form.");
 }
 
 }  // namespace
 
-int64_t index_bytes(int64_t k, int kept, int group) {
-  return divide_up(divide_up(k, group) * kept * field_bits(group), 8);
-}
+// One use: the weights, and the PackedWeights that they become.
+class Packer {
+ public:
+  Packer(PackedWeights& to, const void* weight)
+      : to_(to), shape_(to.shape_), weight_(static_cast<const uint8_t*>(weight)), bytes_(element_bytes(to.type_)),
+        info_(form_info(to.form_)), group_channels_(to.table_.group_channels(to.form_)),
+        share_(std::max(1, info_.share)) {}
+
+  void pack() {
+    add_columns();
+    if (info_.shuffled())
+      shuffled();
+    else
+      dense();
+  }
+
+ private:
+  int64_t masks() const { return info_.shuffled() ? group_channels_ / kStripLanes / share_ : 0; }
+  int64_t index_bytes() const { return info_.bits * 8; }
+  int64_t step_bytes() const { return masks() * index_bytes() + group_channels_ * 4; }
+  int64_t slots() const { return 4 / bytes_; }
+
+  bool zero(int64_t at) const {
+    for (int64_t b = 0; b < bytes_; ++b)
+      if (weight_[at * bytes_ + b] != 0) return is_minus_zero(at);
+    return true;
+  }
+  // -0 multiplies to nothing either.
+  bool is_minus_zero(int64_t at) const {
+    if (to_.type_ == Type::i8) return false;
+    uint8_t any = 0;
+    for (int64_t b = 0; b < bytes_ - 1; ++b) any |= weight_[at * bytes_ + b];
+    return !any && weight_[at * bytes_ + bytes_ - 1] == 0x80;
+  }
+
+  void add_columns() {
+    if (to_.type_ != Type::i8) return;
+    const auto* w = reinterpret_cast<const int8_t*>(weight_);
+    for (int64_t c = 0; c < shape_.n; ++c)
+      for (int64_t i = 0; i < shape_.k(); ++i) {
+        // -128 has no opposite in a byte, and AVX2 needs one (avx2.h, dot).
+        if (w[c * shape_.k() + i] == -128)
+          refuse("Expected symmetric weights in [-127, 127], found -128 in output channel " + std::to_string(c) +
+                 "; quantize the weights symmetrically.");
+        to_.column_sums_[static_cast<size_t>(c)] += w[c * shape_.k() + i];
+      }
+  }
+
+  // The taps that a run covers.
+  int64_t first_tap(int64_t run) const { return shape_.merged ? run * shape_.kernel_w : run; }
+  int64_t run_taps() const { return shape_.merged ? shape_.kernel_w : 1; }
+  int64_t base(int64_t channel) const { return channel / (shape_.n / shape_.groups) * shape_.channels; }
+  // The weight of `channel` at element `at` of a run, or -1 where it has none there.
+  int64_t source(int64_t channel, int64_t run, int64_t at) const {
+    if (channel >= shape_.n) return -1;
+    const int64_t tap = at / shape_.pixel(), within = at % shape_.pixel() - base(channel);
+    if (tap >= run_taps() || within < 0 || within >= shape_.channels) return -1;
+    return channel * shape_.k() + (first_tap(run) + tap) * shape_.channels + within;
+  }
+
+  // The positions where any of the `share_` channels from `channel` on has a weight.
+  Positions positions(int64_t channel, int64_t run) const {
+    Positions found;
+    for (int64_t c = channel; c < std::min(channel + share_, shape_.n); ++c)
+      for (int64_t t = 0; t < run_taps(); ++t)
+        for (int64_t i = 0; i < shape_.channels; ++i)
+          if (!zero(c * shape_.k() + (first_tap(run) + t) * shape_.channels + i))
+            found.push_back(static_cast<int32_t>(t * shape_.pixel() + base(c) + i));
+    if (share_ > 1) {
+      std::sort(found.begin(), found.end());
+      found.erase(std::unique(found.begin(), found.end()), found.end());
+    }
+    return found;
+  }
+
+  // ---- dense
+  void dense() {
+    const int64_t steps = divide_up(shape_.merged ? shape_.run_elements() : shape_.channels, slots());
+    allocate(to_.groups_ * shape_.runs() * steps);
+    for (int64_t g = 0; g < to_.groups_; ++g) {
+      begin_group();
+      const int64_t start = base(g * group_channels_);
+      for (int64_t run = 0; run < shape_.runs(); ++run) {
+        for (int64_t s = 0; s < steps; ++s) {
+          const int64_t at = dense_step(start, s);
+          std::byte* step = add_step(at * bytes_);
+          for (int64_t c = 0; c < group_channels_; ++c)
+            for (int64_t i = start + s * slots() - at; i < slots(); ++i)
+              put(step + 4 * c + i * bytes_, source(g * group_channels_ + c, run, at + i));
+        }
+        to_.run_steps_.push_back(static_cast<int32_t>(steps));
+      }
+    }
+    end_groups();
+  }
+
+  // Where a step of the dense form begins. The last BF16 of an odd run is read with the one before it: what lies behind the
+  // run might be no number, and not even a weight of zero makes a number of that.
+  int64_t dense_step(int64_t start, int64_t step) const {
+    const int64_t at = start + step * slots();
+    return to_.type_ == Type::bf16 && at + 1 == shape_.run_elements() ? at - 1 : at;
+  }
+
+  // ---- shuffled
+  using Runs = std::vector<std::vector<WindowStep>>;  // of one group
+  StepShape step_shape(int align) const {
+    return {info_.reach / static_cast<int>(bytes_), static_cast<int>(slots()), align, info_.bits == 2};
+  }
+  int widest_align() const { return info_.reach / static_cast<int>(bytes_); }
+
+  // The positions of each lane in each run: [run][unit], a unit being `share_` neighbouring channels.
+  std::vector<std::vector<Positions>> all_positions() const {
+    std::vector<std::vector<Positions>> all(static_cast<size_t>(shape_.runs()));
+    for (int64_t run = 0; run < shape_.runs(); ++run)
+      for (int64_t unit = 0; unit < units(); ++unit) all[static_cast<size_t>(run)].push_back(positions(unit * share_, run));
+    return all;
+  }
+  int64_t units() const { return to_.channels() / share_; }
+  int64_t group_units() const { return group_channels_ / share_; }
+
+  Runs cut_group(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order, int64_t group, int align) const {
+    Runs runs;
+    for (const auto& run : all) {
+      std::vector<Positions> lanes;
+      for (int64_t u = group * group_units(); u < (group + 1) * group_units(); ++u)
+        lanes.push_back(run[static_cast<size_t>(order[static_cast<size_t>(u)])]);
+      runs.push_back(cut_steps(lanes, step_shape(align)));
+    }
+    return runs;
+  }
+
+  struct Cut {
+    std::vector<int64_t> order;  // of units
+    std::vector<Runs> groups;
+    int64_t steps = 0;
+  };
+  Cut cut(const std::vector<std::vector<Positions>>& all, std::vector<int64_t> order, int align) const {
+    Cut cut{std::move(order), {}, 0};
+    for (int64_t g = 0; g < to_.groups_; ++g) {
+      cut.groups.push_back(cut_group(all, cut.order, g, align));
+      for (const auto& run : cut.groups.back()) cut.steps += static_cast<int64_t>(run.size());
+    }
+    return cut;
+  }
+  // Aligned windows, unless others need clearly fewer steps.
+  Cut best_cut(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order) const {
+    Cut aligned = cut(all, order, widest_align());
+    if (info_.bits == 2) return aligned;
+    Cut any = cut(all, order, 1);
+    const double cost = info_.reach == 64 ? kUnaligned : 1.0;
+    return static_cast<double>(any.steps) * cost < static_cast<double>(aligned.steps) ? std::move(any) : std::move(aligned);
+  }
+
+  // Units of each span by their number of weights, so that the lanes of a group end together.
+  std::vector<int64_t> sorted_units(const std::vector<std::vector<Positions>>& all) const {
+    std::vector<int64_t> order = natural_units(), count(static_cast<size_t>(units()), 0);
+    for (const auto& run : all)
+      for (size_t u = 0; u < run.size(); ++u) count[u] += static_cast<int64_t>(run[u].size());
+    const auto span = static_cast<std::ptrdiff_t>(kSpanChannels / share_);
+    for (auto at = order.begin(); at < order.end();) {
+      const auto end = order.end() - at > span ? at + span : order.end();
+      std::stable_sort(at, end, [&](int64_t a, int64_t b) { return count[static_cast<size_t>(a)] > count[static_cast<size_t>(b)]; });
+      at = end;
+    }
+    return order;
+  }
+  std::vector<int64_t> natural_units() const {
+    std::vector<int64_t> order(static_cast<size_t>(units()));
+    std::iota(order.begin(), order.end(), 0);
+    return order;
+  }
+
+  void shuffled() {
+    const auto all = all_positions();
+    Cut chosen = best_cut(all, natural_units());
+    if (to_.groups_ > 1 && !full(chosen, all)) {
+      Cut sorted = best_cut(all, sorted_units(all));
+      if (static_cast<double>(sorted.steps) < (1 - kWorthOrdering) * static_cast<double>(chosen.steps)) {
+        chosen = std::move(sorted);
+        set_order(chosen.order);
+      }
+    }
+    allocate(chosen.steps);
+    for (int64_t g = 0; g < to_.groups_; ++g) write_group(chosen, all, g);
+    end_groups();
+  }
+  // Whether no order could do with much fewer steps.
+  bool full(const Cut& cut, const std::vector<std::vector<Positions>>& all) const {
+    int64_t taken = 0;
+    for (const auto& run : all)
+      for (const auto& lane : run) taken += static_cast<int64_t>(lane.size());
+    return static_cast<double>(taken) >= (1 - kWorthOrdering) * static_cast<double>(cut.steps * group_units() * slots());
+  }
+  void set_order(const std::vector<int64_t>& order) {
+    to_.span_ = kSpanChannels / group_channels_;
+    for (const int64_t unit : order)
+      for (int64_t c = 0; c < share_; ++c) to_.order_.push_back(static_cast<int32_t>((unit * share_ + c) % kSpanChannels));
+  }
+
+  void write_group(const Cut& cut, const std::vector<std::vector<Positions>>& all, int64_t group) {
+    begin_group();
+    const Runs& runs = cut.groups[static_cast<size_t>(group)];
+    for (size_t run = 0; run < runs.size(); ++run) {
+      for (const WindowStep& step : runs[run]) {
+        std::byte* to = add_step(step.begin * bytes_);
+        for (int64_t u = 0; u < group_units(); ++u) {
+          const int64_t unit = cut.order[static_cast<size_t>(group * group_units() + u)];
+          write_lane(to, u, step, all[run][static_cast<size_t>(unit)], unit, static_cast<int64_t>(run));
+        }
+      }
+      to_.run_steps_.push_back(static_cast<int32_t>(runs[run].size()));
+    }
+  }
+  // Lane u of a group stands in mask u / 16; its channels in the strips of that mask.
+  void write_lane(std::byte* step, int64_t u, const WindowStep& cut, const Positions& positions, int64_t unit, int64_t run) {
+    const int64_t mask = u / kStripLanes, lane = u % kStripLanes;
+    const Take& take = cut.lanes[static_cast<size_t>(u)];
+    // A slot without a weight picks the window's first element: a whole one, and one of the run.
+    for (int64_t b = 0; info_.bits == 8 && b < 4; ++b) put_index(step + mask * index_bytes(), lane * 4 + b, b % bytes_);
+    for (int64_t i = 0; i < take.count; ++i) {
+      const int32_t at = positions[static_cast<size_t>(take.first + i)];
+      const int64_t slot = info_.bits == 2 && i >= take.low ? slots() / 2 + i - take.low : i;
+      for (int64_t b = 0; b < bytes_; ++b)
+        put_index(step + mask * index_bytes(), lane * 4 + slot * bytes_ + b, (at - cut.begin) * bytes_ + b);
+      for (int64_t c = 0; c < share_; ++c)
+        put(step + masks() * index_bytes() + 64 * (mask * share_ + c) + 4 * lane + slot * bytes_,
+            source(unit * share_ + c, run, at));
+    }
+  }
+  // Field `field` of `bits` bits.
+  void put_index(std::byte* mask, int64_t field, int64_t index) {
+    const int64_t per_byte = 8 / info_.bits, most = (1 << info_.bits) - 1, shift = field % per_byte * info_.bits;
+    std::byte& byte = mask[field / per_byte];
+    byte = (byte & ~static_cast<std::byte>(most << shift)) | static_cast<std::byte>((index & most) << shift);
+  }
+  void put(std::byte* to, int64_t source) {
+    if (source >= 0) std::memcpy(to, weight_ + source * bytes_, static_cast<size_t>(bytes_));
+  }
+
+  // ---- the stream
+  void allocate(int64_t steps) {
+    const auto size = static_cast<size_t>(std::max<int64_t>(64, steps * step_bytes()));
+    to_.data_.reset(static_cast<std::byte*>(::operator new[](size, std::align_val_t(64))));
+    std::memset(to_.data_.get(), 0, size);
+  }
+  void begin_group() {
+    to_.group_data_.push_back(to_.steps() * step_bytes());
+    to_.group_step_.push_back(to_.steps());
+  }
+  void end_groups() { begin_group(); }
+  std::byte* add_step(int64_t offset) {
+    std::byte* step = to_.data_.get() + to_.steps() * step_bytes();
+    to_.offset_.push_back(static_cast<int32_t>(offset));
+    return step;
+  }
+
+  PackedWeights& to_;
+  const WeightShape& shape_;
+  const uint8_t* weight_;
+  int64_t bytes_;  // of an element
+  const FormInfo& info_;
+  int64_t group_channels_, share_;
+};
 
 void PackedWeights::Free::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
 
-PackedWeights::PackedWeights(Form form, int64_t n, int64_t k, int64_t steps, const KernelTable& table)
-    : form_(form),
-      n_(n),
-      k_(k),
-      windows_(divide_up(k, form_info(form).window)),
-      steps_(steps),
-      groups_(divide_up(n, int64_t{table.strips} * kStripLanes)),
-      table_(table),
-      data_(static_cast<std::byte*>(::operator new[](static_cast<size_t>(bytes()), std::align_val_t(64)))),
-      column_sums_(static_cast<size_t>(channels()), 0) {
-  std::memset(data_.get(), 0, static_cast<size_t>(bytes()));
-}
+PackedWeights::PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table)
+    : shape_(shape), type_(type), form_(form), table_(table), groups_(divide_up(shape.n, table.group_channels(form))),
+      column_sums_(static_cast<size_t>(channels()), 0) {}
 
-int64_t PackedWeights::group_bytes() const {
-  return windows_ * steps_ * index_distance() * (form_info(form_).shuffled ? 2 : 1);
+std::shared_ptr<const PackedWeights> PackedWeights::pack(const WeightShape& shape, Type type, const void* weight, Form form,
+                                                         const KernelTable& table) {
+  check_shape(shape, type);
+  check_form(shape, type, form, table);
+  std::shared_ptr<PackedWeights> packed(new PackedWeights(shape, type, form, table));
+  Packer(*packed, weight).pack();
+  return packed;
 }
 
 PackedView PackedWeights::view() const {
-  return {reinterpret_cast<const uint8_t*>(data_.get()), group_bytes(), groups_, windows_, steps_};
+  return {reinterpret_cast<const uint8_t*>(data_.get()),
+          group_data_.data(),
+          group_step_.data(),
+          run_steps_.data(),
+          offset_.data(),
+          order_.empty() ? nullptr : order_.data(),
+          groups_,
+          shape_.runs(),
+          span_};
 }
 
-int64_t PackedWeights::weight_at(int64_t channel, int64_t window, int64_t slot) const {
-  const int64_t strip = channel / kStripLanes, group = strip / table_.strips;
-  const bool shuffled = form_info(form_).shuffled;
-  const int64_t step = window * steps_ + slot / 4;
-  return group * group_bytes() + step * index_distance() * (shuffled ? 2 : 1) + (shuffled ? index_distance() : 0) +
-         64 * (strip % table_.strips) + 4 * (channel % kStripLanes) + slot % 4;
-}
-
-void PackedWeights::set(int64_t channel, int64_t window, int64_t slot, int8_t value, int position) {
-  // -128 has no opposite in a byte, and AVX2 needs one (avx2.h, dot).
-  if (value == -128)
-    throw std::invalid_argument("Expected symmetric weights in [-127, 127], found -128 in output channel " +
-                                std::to_string(channel) + "; quantize the weights symmetrically.");
-  const int64_t at = weight_at(channel, window, slot);
-  data_[at] = static_cast<std::byte>(value);
-  if (form_info(form_).shuffled) data_[at - index_distance()] = static_cast<std::byte>(position);
-  column_sums_[static_cast<size_t>(channel)] += value;
-}
-
-std::shared_ptr<const PackedWeights> PackedWeights::dense(const int8_t* weight, int64_t n, int64_t k,
-                                                          const KernelTable& table) {
-  check_shape(n, k);
-  std::shared_ptr<PackedWeights> packed(new PackedWeights(Form::dense, n, k, 1, table));
-  for (int64_t c = 0; c < n; ++c)
-    for (int64_t i = 0; i < k; ++i) packed->set(c, i / 4, i % 4, weight[c * k + i], 0);
-  return packed;
-}
-
-std::shared_ptr<const PackedWeights> PackedWeights::sparse(const SparseWeights& w, Form form, const KernelTable& table) {
-  check_shape(w.n, w.k);
-  check_pattern(w, form, table);
-  const int64_t per_window = form_info(form).window / w.group;  // groups
-  std::shared_ptr<PackedWeights> packed(new PackedWeights(form, w.n, w.k, divide_up(per_window * w.kept, 4), table));
-  const int64_t groups = divide_up(w.k, w.group), row_bytes = index_bytes(w.k, w.kept, w.group);
-  const int bits = field_bits(w.group);
-  for (int64_t c = 0; c < w.n; ++c) {
-    for (int64_t i = 0; i < groups * w.kept; ++i) {
-      const int64_t group = i / w.kept, window = group / per_window;
-      const int position = read_field(w.indices + c * row_bytes, i, bits);
-      const int8_t value = w.values[c * groups * w.kept + i];
-      if (position >= w.group || (value != 0 && group * w.group + position >= w.k))
-        throw std::invalid_argument("Output channel " + std::to_string(c) + ", group " + std::to_string(group) +
-                                    " of the compressed weights names position " + std::to_string(position) +
-                                    ", which is outside the group or the " + std::to_string(w.k) + " input channels.");
-      const int64_t in_window = group % per_window;
-      packed->set(c, window, in_window * w.kept + i % w.kept, value, static_cast<int>(in_window * w.group + position));
-    }
-  }
-  return packed;
+int64_t PackedWeights::natural(int64_t packed) const {
+  const int64_t share = std::max(1, form_info(form_).share), together = share * kStripLanes;
+  const int64_t strip = packed % together / kStripLanes, lane = packed % kStripLanes;
+  const int64_t stored = packed / together * together + lane * share + strip;
+  if (order_.empty()) return stored;
+  return stored / kSpanChannels * kSpanChannels + order_[static_cast<size_t>(stored)];
 }
 
 }  // namespace openwork

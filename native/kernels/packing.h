@@ -6,55 +6,69 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/steps.h"
 #include "kernels/table.h"
 
 namespace openwork {
 
-// Canonical compressed N:M weights (docs/program.md): per channel and group of `group` input channels `kept` values, and
-// their positions in the group as fields of ceil(log2 group) bits.
-struct SparseWeights {
-  const int8_t* values = nullptr;    // [n, ceil(k / group) * kept]
-  const uint8_t* indices = nullptr;  // [n, index_bytes(...)]
-  int64_t n = 0, k = 0;
-  int kept = 0, group = 0;
+// A weight of `n` output channels in `groups` groups, each over `channels` input channels and kernel_h x kernel_w taps:
+// [n, kernel_h, kernel_w, channels]. A matrix [n, k] has one tap and k channels.
+struct WeightShape {
+  int64_t n = 0, channels = 0;
+  int64_t kernel_h = 1, kernel_w = 1;
+  int64_t groups = 1;
+  // A run of activations is a row of taps, whose pixels lie side by side, and not one tap.
+  bool merged = false;
+
+  int64_t taps() const { return kernel_h * kernel_w; }
+  int64_t k() const { return taps() * channels; }  // weights of an output channel
+  int64_t pixel() const { return groups * channels; }
+  int64_t runs() const { return merged ? kernel_h : taps(); }
+  int64_t run_elements() const { return pixel() * (merged ? kernel_w : 1); }
 };
-int64_t index_bytes(int64_t k, int kept, int group);
 
 // Immutable, and shared by every context that runs it.
 class PackedWeights {
  public:
-  // `weight` is [n, k]. Throws std::invalid_argument for an empty or too long reduction, or a weight of -128.
-  static std::shared_ptr<const PackedWeights> dense(const int8_t* weight, int64_t n, int64_t k, const KernelTable& table);
-  // Throws std::invalid_argument where the form is not on this instruction set, where a window does not hold whole groups,
-  // or where an index leaves its group.
-  static std::shared_ptr<const PackedWeights> sparse(const SparseWeights& weights, Form form, const KernelTable& table);
+  // `weight`: s8, BF16 as its upper 16 bits, or binary32, by `type`. Zeros are left out of the shuffled forms, whatever the
+  // pattern. Throws std::invalid_argument for an empty weight or a reduction that INT32 cannot hold, a weight of -128, and
+  // where the form is not on this instruction set or does not hold these weights.
+  static std::shared_ptr<const PackedWeights> pack(const WeightShape& shape, Type type, const void* weight, Form form,
+                                                   const KernelTable& table);
 
   PackedView view() const;
   Form form() const { return form_; }
-  int64_t n() const { return n_; }
-  int64_t k() const { return k_; }
-  int64_t groups() const { return groups_; }
-  int64_t channels() const { return groups_ * table_.strips * kStripLanes; }
-  int64_t bytes() const { return groups_ * group_bytes(); }
+  Type type() const { return type_; }
+  const WeightShape& shape() const { return shape_; }
+  int64_t n() const { return shape_.n; }
+  int64_t k() const { return shape_.k(); }
+  int64_t groups() const { return groups_; }      // of strips
+  int64_t span() const { return span_; }          // groups that only run together
+  int64_t channels() const { return groups_ * table_.group_channels(form_); }
+  int64_t steps() const { return static_cast<int64_t>(offset_.size()); }
+  int64_t bytes() const { return group_data_.back(); }
   const KernelTable& table() const { return table_; }
-  // Per channel the sum of its weights, zero behind n.
+  // Per channel the sum of its INT8 weights, zero behind n; in natural order.
   const std::vector<int32_t>& column_sums() const { return column_sums_; }
+  // The output channel that stands in lane packed % 16 of strip packed / 16, in whole groups.
+  int64_t natural(int64_t packed) const;
+  GemmKernel kernel() const { return table_.kernel(type_, form_); }
 
  private:
-  PackedWeights(Form form, int64_t n, int64_t k, int64_t steps, const KernelTable& table);
-  int64_t group_bytes() const;
-  // The byte of slot `slot` of a channel and window: four slots a step. Indices lie `index_distance` bytes before it.
-  int64_t weight_at(int64_t channel, int64_t window, int64_t slot) const;
-  int64_t index_distance() const { return 64 * table_.strips; }
-  void set(int64_t channel, int64_t window, int64_t slot, int8_t value, int position);
+  friend class Packer;
+  PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table);
 
   struct Free {
     void operator()(std::byte* p) const;
   };
+  WeightShape shape_;
+  Type type_;
   Form form_;
-  int64_t n_, k_, windows_, steps_, groups_;
   const KernelTable& table_;
+  int64_t groups_, span_ = 1;
   std::unique_ptr<std::byte[], Free> data_;
+  std::vector<int64_t> group_data_, group_step_;
+  std::vector<int32_t> run_steps_, offset_, order_;
   std::vector<int32_t> column_sums_;
 };
 

@@ -14,6 +14,7 @@ extern const KernelTable kScalarTable;
 #ifdef __x86_64__
 extern const KernelTable kAvx512VnniTable;
 extern const KernelTable kAvx512VnniNoVbmiTable;
+extern const KernelTable kAvxVnniTable;
 extern const KernelTable kAvx2Table;
 #endif
 #ifdef __aarch64__
@@ -45,6 +46,7 @@ std::vector<const KernelTable*> find_tables() {
 #ifdef __x86_64__
   if (has_avx512vnni() && has_vbmi()) tables.push_back(&kAvx512VnniTable);
   if (has_avx512vnni()) tables.push_back(&kAvx512VnniNoVbmiTable);
+  if (has_avx2() && __builtin_cpu_supports("avxvnni")) tables.push_back(&kAvxVnniTable);
   if (has_avx2()) tables.push_back(&kAvx2Table);
 #endif
 #ifdef __aarch64__

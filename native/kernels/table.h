@@ -9,25 +9,36 @@
 
 namespace openwork {
 
+inline constexpr int kTypes = 3;
+inline constexpr int kForms = static_cast<int>(Form::count);
+
 struct KernelTable {
   const char* isa;
-  int strips;             // of 16 output channels that a tile makes at once: packing follows it
-  int max_rows;           // of the largest dense tile
-  int activation_offset;  // what the products subtract from each activation
-  GemmKernel gemm[static_cast<int>(Form::count)];  // null: not on this instruction set
+  int activation_offset;  // what the INT8 products subtract from each activation
+  int group_strips[kForms];
+  GemmKernel gemm[kTypes][kForms];  // null: not on this instruction set
 #define OPENWORK_OP(op, Arguments) void (*op)(const Arguments&, int64_t begin, int64_t end);
 #include "kernels/table.inc"
 #undef OPENWORK_OP
+
+  GemmKernel kernel(Type type, Form form) const { return gemm[static_cast<int>(type)][static_cast<int>(form)]; }
+  int64_t group_channels(Form form) const { return int64_t{group_strips[static_cast<int>(form)]} * kStripLanes; }
 };
 
 struct FormInfo {
   const char* name;
-  int window;     // activation bytes
-  bool shuffled;  // weights carry indices
+  int reach;  // activation bytes of a window
+  int share;  // strips that one shuffle feeds; 0: no shuffle, dense
+  int bits;   // of a stored index
+
+  bool shuffled() const { return share > 0; }
 };
 const FormInfo& form_info(Form form);
 // Throws std::invalid_argument for a name that is not in the table.
 Form form_named(const std::string& name);
+
+const char* type_name(Type type);
+Type type_named(const std::string& name);
 
 // Every instruction set that this build holds and this CPU runs, best first; `scalar` is always the last.
 const std::vector<const KernelTable*>& available_tables();

@@ -1,32 +1,56 @@
 #include "runtime/linear.h"
 
+#include <algorithm>
+
 namespace openwork {
 
+namespace {
+
+// Rows of one kernel call: as many pointers stand on the stack.
+constexpr int64_t kCallRows = 512;
+
+// Each packed channel's sum begins with what the activations' zero point takes from it.
+Aligned<int32_t> starts(const PackedWeights& w, int x_zero_point) {
+  Aligned<int32_t> start(static_cast<size_t>(w.channels()));
+  const int32_t shift = w.table().activation_offset - x_zero_point;
+  for (int64_t c = 0; c < w.channels(); ++c)
+    start[static_cast<size_t>(c)] = shift * w.column_sums()[static_cast<size_t>(w.natural(c))];
+  return start;
+}
+
+}  // namespace
+
 LinearLayer::LinearLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue)
-    : weights_(std::move(weights)), scale_(epilogue.scale), bias_(epilogue.bias), inverse_scale_(epilogue.inverse_scale) {
-  const int32_t shift = weights_->table().activation_offset - epilogue.x_zero_point;
-  for (const int32_t sum : weights_->column_sums()) offset_.push_back(shift * sum);
+    : weights_(std::move(weights)), start_(starts(*weights_, epilogue.x_zero_point)), scale_(epilogue.scale),
+      bias_(epilogue.bias), inverse_scale_(epilogue.inverse_scale) {
   scale_.resize(weights_->channels());
   bias_.resize(weights_->channels());
   inverse_scale_.resize(weights_->channels());
-  epilogue_ = {nullptr, nullptr, nullptr, epilogue.activation, epilogue.quantized, nullptr, epilogue.y_zero_point};
+  epilogue_ = {scale_.data(),        bias_.data(), epilogue.activation, epilogue.quantized, inverse_scale_.data(),
+               epilogue.y_zero_point};
 }
 
 LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
-  return partition_linear(rows, weights_->k(), weights_->groups(), weights_->bytes() / weights_->groups(), threads);
+  const PackedWeights& w = *weights_;
+  const int64_t row_bytes = w.k() * element_bytes(w.type());
+  return partition_linear({rows, row_bytes, w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span()}, threads);
 }
 
-GemmArgs LinearLayer::args(const uint8_t* x, const float* residual, void* y) const {
-  GemmArgs a{x, weights_->k(), weights_->view(), weights_->n(), epilogue_, residual, weights_->n(), y, weights_->n()};
-  a.epilogue.offset = offset_.data();
-  a.epilogue.scale = scale_.data();
-  a.epilogue.bias = bias_.data();
-  a.epilogue.inverse_scale = inverse_scale_.data();
-  return a;
+GemmArgs LinearLayer::args(const float* residual, void* y) const {
+  const int64_t n = weights_->n();
+  return {nullptr, 0, weights_->view(), start_.data(), n, epilogue_, residual, n, y, n};
 }
 
-void LinearLayer::run(const GemmArgs& args, const Block& block) const {
-  weights_->table().gemm[static_cast<int>(weights_->form())](args, block);
+void LinearLayer::run(const LinearBuffers& buffers, const Block& block) const {
+  const int64_t row_bytes = weights_->k() * element_bytes(weights_->type());
+  const uint8_t* rows[kCallRows];
+  GemmArgs call = args(buffers.residual, buffers.y);
+  call.x = rows;
+  for (int64_t begin = block.row_begin; begin < block.row_end; begin += kCallRows) {
+    const int64_t end = std::min(begin + kCallRows, block.row_end);
+    for (int64_t r = begin; r < end; ++r) rows[r - begin] = static_cast<const uint8_t*>(buffers.x) + r * row_bytes;
+    weights_->kernel()(call, {begin, end, block.group_begin, block.group_end});
+  }
 }
 
 }  // namespace openwork

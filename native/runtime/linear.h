@@ -20,20 +20,29 @@ struct LinearEpilogue {
   int y_zero_point = 0;
 };
 
+struct LinearBuffers {
+  const void* x;          // [rows, k] of the weights' type, with kReadAhead behind it
+  const float* residual;  // [rows, n] or null
+  void* y;                // [rows, n]
+};
+
 class LinearLayer {
  public:
   // `epilogue` fits the weights: scale and bias have n entries.
   LinearLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue);
+  // The epilogue points into the arrays.
+  LinearLayer(LinearLayer&&) = default;
+  LinearLayer(const LinearLayer&) = delete;
 
   const PackedWeights& weights() const { return *weights_; }
   LinearPartition partition(int64_t rows, int threads) const;
-  // x: [rows, k] with kReadAhead; residual: [rows, n] or null; y: [rows, n].
-  GemmArgs args(const uint8_t* x, const float* residual, void* y) const;
-  void run(const GemmArgs& args, const Block& block) const;
+  void run(const LinearBuffers& buffers, const Block& block) const;
+  // For a call of the kernel, but for where the activations are.
+  GemmArgs args(const float* residual, void* y) const;
 
  private:
   std::shared_ptr<const PackedWeights> weights_;
-  Aligned<int32_t> offset_;
+  Aligned<int32_t> start_;
   Floats scale_, bias_, inverse_scale_;
   Epilogue epilogue_;
 };

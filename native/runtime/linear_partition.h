@@ -10,13 +10,20 @@
 namespace openwork {
 
 struct LinearPartition {
-  int64_t rows = 0, groups = 0;
+  int64_t rows = 0, groups = 0, span = 1;
   int64_t row_blocks = 1, group_blocks = 1;
 
   int64_t units() const { return row_blocks * group_blocks; }
   Block block(int64_t unit) const {
     const int64_t r = unit % row_blocks, g = unit / row_blocks;
-    return {rows * r / row_blocks, rows * (r + 1) / row_blocks, groups * g / group_blocks, groups * (g + 1) / group_blocks};
+    return {rows * r / row_blocks, rows * (r + 1) / row_blocks, group(g), group(g + 1)};
+  }
+
+ private:
+  // Where group block g begins, at a whole span.
+  int64_t group(int64_t g) const {
+    const int64_t spans = (groups + span - 1) / span;
+    return std::min(groups, spans * g / group_blocks * span);
   }
 };
 
@@ -26,14 +33,19 @@ inline constexpr int64_t kLeastRows = 48;
 inline constexpr int64_t kGroupBlockBytes = 256 * 1024;
 inline constexpr int64_t kUnitsPerThread = 4;
 
-// `group_bytes` are the packed weights of one group.
-inline LinearPartition partition_linear(int64_t rows, int64_t k, int64_t groups, int64_t group_bytes, int threads) {
-  LinearPartition p{rows, groups, 1, 1};
+// The weights of one layer: `row_bytes` of activations to a row, `group_bytes` of packed weights to a group, of which `span`
+// run together.
+struct LinearSize {
+  int64_t rows, row_bytes, groups, group_bytes, span;
+};
+
+inline LinearPartition partition_linear(const LinearSize& s, int threads) {
   const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  p.row_blocks = divide_up(rows, std::max(kLeastRows, kRowBlockBytes / k));
+  LinearPartition p{s.rows, s.groups, s.span, 1, 1};
+  p.row_blocks = divide_up(s.rows, std::max(kLeastRows, kRowBlockBytes / s.row_bytes));
   const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
-  const int64_t blocks = std::max(divide_up(groups * group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
-  p.group_blocks = std::min(groups, blocks);
+  const int64_t blocks = std::max(divide_up(s.groups * s.group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
+  p.group_blocks = std::min(divide_up(s.groups, s.span), blocks);
   return p;
 }
 

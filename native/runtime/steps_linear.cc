@@ -103,8 +103,8 @@ void Program::linear(const std::string& name, const LinearSpec& s) {
     Work work;
     work.units = partition.units();
     work.run = [s, layers, layer, partition](const Buffers& b, const Part& part) {
-      const GemmArgs args = layer->args(b.get<const uint8_t>(s.x), b.get<const float>(s.residual), b.get<void>(s.y));
-      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(args, partition.block(unit));
+      const LinearBuffers buffers{b.get<const uint8_t>(s.x), b.get<const float>(s.residual), b.get<void>(s.y)};
+      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit));
     };
     return work;
   }});

@@ -7,7 +7,9 @@
 
 namespace openwork {
 
-struct Avx2 {
+// A template, so that the functions of translation units with different flags (avxvnni.h) are not one symbol to the linker.
+template <bool vnni>
+struct Avx256 {
   static constexpr const char* kName = "avx2";
   static constexpr int kLanes = 16;
   // `dot` works on signed activations: the windows arrive with their top bit flipped, which subtracts 128.
@@ -16,6 +18,10 @@ struct Avx2 {
   static constexpr int kStrips = 1;
   static constexpr int kMaxRows = 4;
   static constexpr int kMaxRowsSparse = 4;
+  static constexpr int kMaxRowsShared2 = 2;
+  static constexpr int kMaxRowsShared4 = 0;  // one row's accumulators would fill half of the registers
+  static constexpr int kChainedRegisters = 4;
+  static constexpr bool kEveryForm = false;
 
   // 8 accumulators cover four cycles of latency on two ports; with 2 lanes of weights and 1 broadcast they fit 16.
   static constexpr int kFloatRows = 4;
@@ -167,14 +173,63 @@ struct Avx2 {
     return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
   }
   // A window is the same in both halves: the compiler keeps one register.
-  static Bytes flipped(__m256i v) {
-    v = _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(0x80)));
-    return {v, v};
-  }
-  static Bytes window4(const uint8_t* p) { return flipped(_mm256_set1_epi32(load<int32_t>(p))); }
-  static Bytes window8(const uint8_t* p) { return flipped(_mm256_set1_epi64x(load<int64_t>(p))); }
+  static Bytes twice(__m256i v) { return {v, v}; }
+  static Bytes window4(const uint8_t* p) { return twice(_mm256_set1_epi32(load<int32_t>(p))); }
+  static Bytes window8(const uint8_t* p) { return twice(_mm256_set1_epi64x(load<int64_t>(p))); }
   static Bytes window16(const uint8_t* p) {
-    return flipped(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+    return twice(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  // The activations of `dot`.
+  static Bytes flip(Bytes v) {
+    const __m256i top = _mm256_set1_epi8(static_cast<char>(0x80));
+    return {_mm256_xor_si256(v.low, top), _mm256_xor_si256(v.high, top)};
+  }
+  // Stored indices of fewer bits. Two bits each, of four positions in the first and in the second half of 8 bytes:
+  static constexpr bool kHasExpand = true;
+  static Bytes expand2(const uint8_t* p) {
+    const auto one = [](const uint8_t* q) {
+      __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(q)));
+      v = _mm256_or_si256(v, _mm256_slli_epi32(v, 6));
+      v = _mm256_or_si256(v, _mm256_slli_epi32(v, 12));
+      return _mm256_or_si256(_mm256_and_si256(v, _mm256_set1_epi32(0x03030303)), _mm256_set1_epi32(0x04040000));
+    };
+    return {one(p), one(p + 8)};
+  }
+  // Four bits each, of 16 positions.
+  static Bytes expand4(const uint8_t* p) {
+    const auto one = [](const uint8_t* q) {
+      __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+      v = _mm256_and_si256(_mm256_or_si256(v, _mm256_slli_epi32(v, 8)), _mm256_set1_epi32(0x00ff00ff));
+      return _mm256_and_si256(_mm256_or_si256(v, _mm256_slli_epi32(v, 4)), _mm256_set1_epi32(0x0f0f0f0f));
+    };
+    return {one(p), one(p + 16)};
+  }
+  // Lane i of a and b become lanes 2 i and 2 i + 1 of both together.
+  static void interleave(I32& a, I32& b) {
+    const auto half = [](__m256i x, __m256i y) -> I32 {
+      const __m256i low = _mm256_unpacklo_epi32(x, y), high = _mm256_unpackhi_epi32(x, y);
+      return {_mm256_permute2x128_si256(low, high, 0x20), _mm256_permute2x128_si256(low, high, 0x31)};
+    };
+    const I32 first = half(a.low, b.low), second = half(a.high, b.high);
+    a = first, b = second;
+  }
+  static void interleave(F32& a, F32& b) {
+    I32 x = bits(a), y = bits(b);
+    interleave(x, y);
+    a = floats(x), b = floats(y);
+  }
+  template <class Integers>
+  static F32 floats(Integers v) {
+    return {_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)};
+  }
+  // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
+  static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
+    const auto one = [](__m256 sum, __m256i a, __m256i b) {
+      const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+      sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(a, high)), _mm256_castsi256_ps(_mm256_and_si256(b, high)), sum);
+      return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(b, 16)), sum);
+    };
+    return {one(acc.low, x.low, w.low), one(acc.high, x.high, w.high)};
   }
   // No shuffle of AVX2 reaches 64 bytes: window64 is not in this instruction set's rows of the kernel table.
   static constexpr bool kHasShuffle64 = false;
@@ -185,6 +240,11 @@ struct Avx2 {
   // signed one a pair sums to at most 2 * 128 * 127 = 32512, so nothing saturates.
   static I32 dot(I32 acc, Bytes activation, Bytes weight) {
     return {dot8(acc.low, activation.low, weight.low), dot8(acc.high, activation.high, weight.high)};
+  }
+  // A vector that the compiler must take for a new one, in a register (kernels/peak.h).
+  template <class T>
+  [[gnu::always_inline]] static void hide(T& v) {
+    asm volatile("" : "+x"(v.low), "+x"(v.high));
   }
 
  private:
@@ -216,5 +276,7 @@ struct Avx2 {
     return v;
   }
 };
+
+using Avx2 = Avx256<false>;
 
 }  // namespace openwork

@@ -19,6 +19,13 @@ struct Neon {
   static constexpr int kStrips = 1;
   static constexpr int kMaxRows = 6;
   static constexpr int kMaxRowsSparse = 4;
+  // Two strips that share their picked bytes: 2 rows of 8 accumulators, 8 weights, 4 indices, and 4 left again.
+  static constexpr int kMaxRowsShared2 = 2;
+  static constexpr int kMaxRowsShared4 = 0;  // four strips' weights and one row's accumulators would fill all registers
+  // In strips of four registers: 16 sdot cover four cycles of latency on four ports.
+  static constexpr int kChainedRegisters = 4;
+  // tbl from four registers takes up to four times as long as from one: windows of 8 and 16 bytes are worth having.
+  static constexpr bool kEveryForm = true;
 
   // 4 rows of 4 accumulators cover four cycles of latency on four ports.
   static constexpr int kFloatRows = 4;
@@ -27,8 +34,11 @@ struct Neon {
   struct F32 { float32x4_t q[4]; };
   struct I32 { int32x4_t q[4]; };
   struct Bytes { uint8x16_t q[4]; };
-  // Four bytes for every lane: sdot repeats one element of a register itself.
-  struct Quad { uint8x8_t d; };
+  // The same four bytes in every lane, which sdot repeats itself: a vector operation less for each row and step.
+  struct Quad {
+    uint8x8_t d;
+    operator Bytes() const { return same(vreinterpretq_u8_u32(vdupq_lane_u32(vreinterpret_u32_u8(d), 0))); }
+  };
 
   // f of each of the four registers.
   template <class R, class F>
@@ -167,13 +177,16 @@ struct Neon {
   static Bytes load_bytes(const void* p) {
     return each<Bytes>([&](int i) { return vld1q_u8(static_cast<const uint8_t*>(p) + 16 * i); });
   }
-  static Quad window4(const uint8_t* p) {
-    return {veor_u8(vreinterpret_u8_u32(vset_lane_u32(load<uint32_t>(p), vdup_n_u32(0), 0)), vdup_n_u8(0x80))};
+  static Quad window4(const uint8_t* p) { return {vreinterpret_u8_u32(vset_lane_u32(load<uint32_t>(p), vdup_n_u32(0), 0))}; }
+  // A window of 8 or 16 bytes is the same in all four registers: the compiler keeps one. No index reaches behind the 8 bytes.
+  static Bytes window8(const uint8_t* p) { return same(vcombine_u8(vld1_u8(p), vdup_n_u8(0))); }
+  static Bytes window16(const uint8_t* p) { return same(vld1q_u8(p)); }
+  static Bytes window64(const uint8_t* p) { return load_bytes(p); }
+  // The activations of `dot`.
+  static Quad flip(Quad v) { return {veor_u8(v.d, vdup_n_u8(0x80))}; }
+  static Bytes flip(Bytes v) {
+    return each<Bytes>([&](int i) { return veorq_u8(v.q[i], vdupq_n_u8(0x80)); });
   }
-  // A window of 8 or 16 bytes is the same in all four registers: the compiler keeps one.
-  static Bytes window8(const uint8_t* p) { return flipped(same(vreinterpretq_u8_u64(vdupq_n_u64(load<uint64_t>(p))))); }
-  static Bytes window16(const uint8_t* p) { return flipped(same(vld1q_u8(p))); }
-  static Bytes window64(const uint8_t* p) { return flipped(load_bytes(p)); }
   static constexpr bool kHasShuffle64 = true;
   static Bytes shuffle16(Bytes window, Bytes index) {
     return each<Bytes>([&](int i) { return vqtbl1q_u8(window.q[i], index.q[i]); });
@@ -187,10 +200,59 @@ struct Neon {
       return vdotq_lane_s32(acc.q[i], vreinterpretq_s8_u8(weight.q[i]), vreinterpret_s8_u8(activation.d), 0);
     });
   }
+  static I32 dot(I32 acc, Bytes activation, Quad weight) { return dot(acc, weight, activation); }
   static I32 dot(I32 acc, Bytes activation, Bytes weight) {
     return each<I32>([&](int i) {
       return vdotq_s32(acc.q[i], vreinterpretq_s8_u8(activation.q[i]), vreinterpretq_s8_u8(weight.q[i]));
     });
+  }
+
+  // Stored indices of fewer bits. Two bits each, of four positions in the first and in the second half of 8 bytes:
+  static constexpr bool kHasExpand = true;
+  static Bytes expand2(const uint8_t* p) {
+    const uint8x16_t packed = vld1q_u8(p), lane = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};
+    const uint8x16_t half = vreinterpretq_u8_u32(vdupq_n_u32(0x04040000));
+    const int8x16_t shift = {0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6, 0, -2, -4, -6};
+    return each<Bytes>([&](int i) {
+      const uint8x16_t repeated = vqtbl1q_u8(packed, vaddq_u8(lane, vdupq_n_u8(static_cast<uint8_t>(4 * i))));
+      return vorrq_u8(vandq_u8(vshlq_u8(repeated, shift), vdupq_n_u8(3)), half);
+    });
+  }
+  // Four bits each, of 16 positions.
+  static Bytes expand4(const uint8_t* p) {
+    const uint8x16_t a = vld1q_u8(p), b = vld1q_u8(p + 16), low = vdupq_n_u8(15);
+    const uint8x16_t a_low = vandq_u8(a, low), a_high = vshrq_n_u8(a, 4), b_low = vandq_u8(b, low), b_high = vshrq_n_u8(b, 4);
+    return {{vzip1q_u8(a_low, a_high), vzip2q_u8(a_low, a_high), vzip1q_u8(b_low, b_high), vzip2q_u8(b_low, b_high)}};
+  }
+  // Lane i of a and b become lanes 2 i and 2 i + 1 of both together.
+  static void interleave(I32& a, I32& b) {
+    const auto half = [](const int32x4_t* x, const int32x4_t* y) -> I32 {
+      return {{vzip1q_s32(x[0], y[0]), vzip2q_s32(x[0], y[0]), vzip1q_s32(x[1], y[1]), vzip2q_s32(x[1], y[1])}};
+    };
+    const I32 first = half(a.q, b.q), second = half(a.q + 2, b.q + 2);
+    a = first, b = second;
+  }
+  static void interleave(F32& a, F32& b) {
+    I32 x = bits(a), y = bits(b);
+    interleave(x, y);
+    const auto back = [](const I32& v) { return each<F32>([&](int i) { return vreinterpretq_f32_s32(v.q[i]); }); };
+    a = back(x), b = back(y);
+  }
+  static F32 floats(Bytes v) { return each<F32>([&](int i) { return vreinterpretq_f32_u8(v.q[i]); }); }
+  // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
+  static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
+    const auto high = [](uint8x16_t v) {
+      return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u8(v), vdupq_n_u32(0xffff0000)));
+    };
+    const auto low = [](uint8x16_t v) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u8(v), 16)); };
+    return each<F32>([&](int i) {
+      return vfmaq_f32(vfmaq_f32(acc.q[i], high(x.q[i]), high(w.q[i])), low(x.q[i]), low(w.q[i]));
+    });
+  }
+  // A vector that the compiler must take for a new one, in a register (kernels/peak.h).
+  template <class T>
+  [[gnu::always_inline]] static void hide(T& v) {
+    asm volatile("" : "+w"(v.q[0]), "+w"(v.q[1]), "+w"(v.q[2]), "+w"(v.q[3]));
   }
 
  private:
@@ -199,9 +261,6 @@ struct Neon {
     return {{f(0), f(1), f(2), f(3)}};
   }
   static Bytes same(uint8x16_t v) { return {{v, v, v, v}}; }
-  static Bytes flipped(Bytes v) {
-    return each<Bytes>([&](int i) { return veorq_u8(v.q[i], vdupq_n_u8(0x80)); });
-  }
   template <class T>
   static T load(const uint8_t* p) {
     T v;

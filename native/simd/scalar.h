@@ -17,6 +17,12 @@ struct Scalar {
   static constexpr int kStrips = 2;
   static constexpr int kMaxRows = 4;
   static constexpr int kMaxRowsSparse = 4;
+  static constexpr int kMaxRowsShared2 = 4;
+  static constexpr int kMaxRowsShared4 = 2;
+  // Accumulators, in strips, that cover the latency of a dot product: below it INT8 sums are made in several chains.
+  static constexpr int kChainedRegisters = 4;
+  // Also the forms that a wider shuffle makes needless: here speed does not matter, and tests see all of them.
+  static constexpr bool kEveryForm = true;
 
   // The tile of the FP32 products: rows, and strips of 16 lanes.
   static constexpr int kFloatRows = 4;
@@ -171,6 +177,49 @@ struct Scalar {
     return each<I32>(
         [&](int i) { return acc.lane[i] + low(a.lane[i]) * low(b.lane[i]) + (a.lane[i] >> 16) * (b.lane[i] >> 16); });
   }
+  // Turns a window of activations into what `dot` multiplies: kActivationOffset less.
+  static Bytes flip(Bytes v) { return v; }
+  // Stored indices of fewer bits, lowest bits first. Two bits each, of four positions in the first and in the second half of
+  // 8 bytes:
+  static constexpr bool kHasExpand = true;
+  static Bytes expand2(const uint8_t* p) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = static_cast<uint8_t>(((p[i / 4] >> (i % 4 * 2)) & 3) | (i % 4 / 2 * 4));
+    return r;
+  }
+  // Four bits each, of 16 positions.
+  static Bytes expand4(const uint8_t* p) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = (p[i / 2] >> (i % 2 * 4)) & 15;
+    return r;
+  }
+  // Lane i of a and b become lanes 2 i and 2 i + 1 of both together.
+  template <class Lanes>
+  static void interleave(Lanes& a, Lanes& b) {
+    const Lanes x = a, y = b;
+    for (int i = 0; i < 16; ++i) {
+      a.lane[i] = i % 2 ? y.lane[i / 2] : x.lane[i / 2];
+      b.lane[i] = i % 2 ? y.lane[8 + i / 2] : x.lane[8 + i / 2];
+    }
+  }
+  static F32 floats(Bytes v) {
+    F32 r;
+    std::memcpy(r.lane, v.byte, 64);
+    return r;
+  }
+  // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
+  static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
+    const auto number = [](const Bytes& from, int i) {
+      const uint32_t bits = static_cast<uint32_t>(from.byte[2 * i]) << 16 | static_cast<uint32_t>(from.byte[2 * i + 1]) << 24;
+      float v;
+      std::memcpy(&v, &bits, 4);
+      return v;
+    };
+    return each<F32>([&](int i) {
+      const float sum = std::fma(number(x, 2 * i + 1), number(w, 2 * i + 1), acc.lane[i]);
+      return std::fma(number(x, 2 * i), number(w, 2 * i), sum);
+    });
+  }
   // acc[lane] += sum of 4 products of an unsigned activation and a signed weight, exact.
   static I32 dot(I32 acc, Bytes activation, Bytes weight) {
     return each<I32>([&](int i) {
@@ -178,6 +227,11 @@ struct Scalar {
       for (int j = 4 * i; j < 4 * i + 4; ++j) sum += activation.byte[j] * static_cast<int8_t>(weight.byte[j]);
       return sum;
     });
+  }
+  // A vector that the compiler must take for a new one (kernels/peak.h).
+  template <class T>
+  static void hide(T& v) {
+    asm volatile("" : "+m"(v));
   }
 };
 

@@ -19,7 +19,7 @@ namespace {
 std::shared_ptr<const PackedWeights> random_weights(int64_t n, int64_t k, const KernelTable& table, std::mt19937& rng) {
   std::vector<int8_t> weight(n * k);
   for (auto& w : weight) w = static_cast<int8_t>(static_cast<int>(rng() % 255) - 127);
-  return PackedWeights::dense(weight.data(), n, k, table);
+  return PackedWeights::pack({n, k}, Type::i8, weight.data(), Form::dense, table);
 }
 
 FloatTensor tensor(const std::vector<float>& v, std::vector<int64_t> shape) { return {v.data(), std::move(shape), nullptr}; }

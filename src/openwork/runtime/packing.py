@@ -57,13 +57,8 @@ def pack(weight: Weight, form: str, isa: str) -> Any:
 
     Raises ValueError where the form cannot hold the weight's pattern.
     """
-    packed = native().PackedWeights
-    if form == DENSE:
-        dense = decompress(weight) if isinstance(weight, Compressed) else weight
-        return packed.dense(dense, isa)
-    if not isinstance(weight, Compressed):
-        raise ValueError(f"The form '{form}' packs a compressed weight, but this one is stored dense.")
-    return packed.sparse(weight.values, weight.indices, weight.kept, weight.group, weight.k, form, isa)
+    dense = decompress(weight) if isinstance(weight, Compressed) else weight
+    return native().PackedWeights.pack(dense, form, isa)
 
 
 def sparse_forms(isa: str) -> tuple[str, ...]:

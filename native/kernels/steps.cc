@@ -1,0 +1,44 @@
+#include "kernels/steps.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace openwork {
+namespace {
+
+// The lane's next position, or none.
+constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
+
+Take take(const Positions& lane, int32_t first, int32_t begin, const StepShape& shape) {
+  Take taken{first, 0, 0};
+  const int32_t middle = begin + shape.reach / 2, end = begin + shape.reach;
+  const auto most = static_cast<int8_t>(shape.slots);
+  for (size_t i = static_cast<size_t>(first); i < lane.size() && lane[i] < end && taken.count < most; ++i) {
+    if (shape.halves && lane[i] < middle && taken.low == most / 2) break;
+    if (shape.halves && lane[i] >= middle && taken.count - taken.low == most / 2) break;
+    taken.low = static_cast<int8_t>(taken.low + (lane[i] < middle));
+    ++taken.count;
+  }
+  return taken;
+}
+
+}  // namespace
+
+std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const StepShape& shape) {
+  std::vector<WindowStep> steps;
+  std::vector<int32_t> next(lanes.size(), 0);
+  for (;;) {
+    int32_t begin = kNone;
+    for (size_t l = 0; l < lanes.size(); ++l)
+      if (next[l] < static_cast<int32_t>(lanes[l].size())) begin = std::min(begin, lanes[l][static_cast<size_t>(next[l])]);
+    if (begin == kNone) return steps;
+    WindowStep step{begin / shape.align * shape.align, {}};
+    for (size_t l = 0; l < lanes.size(); ++l) {
+      step.lanes.push_back(take(lanes[l], next[l], step.begin, shape));
+      next[l] += step.lanes.back().count;
+    }
+    steps.push_back(std::move(step));
+  }
+}
+
+}  // namespace openwork
