@@ -1,0 +1,201 @@
+// The words of a vocabulary of simd/ behind function pointers, so that a test compares instruction sets that need different
+// compiler flags. Included by one translation unit for each set, which defines no symbol that another one could share.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace openwork::test {
+
+// What a word is given: simd/scalar.h says what each is for.
+enum class Draw {
+  floats,     // anything but a signalling NaN, the extremes often
+  moderate,   // finite, not 0
+  whole,      // whole numbers that INT32 holds
+  below,      // floats, but nothing above INT32
+  powers,     // a in (1, 2^16), b whole in [-200, 0]
+  exponents,  // a moderate, b INT32 in [-60, 60]
+  integers,   // INT32, whose sums INT32 holds
+  pixels,     // INT32 in [0, 255]
+  pairs,      // of 16-bit numbers, the sums of whose products INT32 holds
+  bytes,
+  index8,     // bytes, those of b below 8
+  index16,    // bytes, those of b below 16
+  index64,    // bytes, those of b below 64
+  weights,    // bytes, those of b in [-127, 127], and c integers
+};
+
+struct Operands {
+  alignas(64) uint8_t a[64], b[64], c[64];
+  int n;  // lanes of a part, 0 to 16
+};
+
+struct Result {
+  alignas(64) uint8_t first[64], second[64];
+};
+
+struct Word {
+  const char* name;
+  Draw draw;
+  bool floats;                            // a NaN is as good as another
+  void (*run)(const Operands&, Result&);  // null where the instruction set lacks the word
+};
+
+struct Vocabulary {
+  const char* isa;
+  const Word* words;
+  int count;
+};
+
+template <class V>
+struct Words {
+  using F32 = typename V::F32;
+  using I32 = typename V::I32;
+  using Bytes = typename V::Bytes;
+
+  static const float* floats(const uint8_t* p) { return reinterpret_cast<const float*>(p); }
+  static F32 f(const uint8_t* p) { return V::load(floats(p)); }
+  static I32 i(const uint8_t* p) { return V::load_i32(reinterpret_cast<const int32_t*>(p)); }
+  static Bytes b(const uint8_t* p) { return V::load_bytes(p); }
+  static void put(uint8_t* to, F32 v) { V::store(reinterpret_cast<float*>(to), v); }
+  static void put(uint8_t* to, float v) { std::memcpy(to, &v, sizeof v); }
+  static void put_i32(uint8_t* to, const I32& v) { V::store_i32(reinterpret_cast<int32_t*>(to), v); }
+  static void put_bytes(uint8_t* to, const Bytes& v) { put(to, V::floats(v)); }
+
+  static void transpose(const Operands& o, Result& r) {
+    F32 m[16];
+    for (int k = 0; k < 16; ++k) m[k] = V::add(f(k % 2 ? o.b : o.a), V::set1(static_cast<float>(k)));
+    V::transpose(m);
+    F32 sum = V::zero();
+    for (int k = 0; k < 16; ++k) sum = V::fma(m[k], V::set1(static_cast<float>(k + 1)), sum);
+    put(r.first, m[5]);
+    put(r.second, sum);
+  }
+  static void store_u8_rows(const Operands& o, Result& r) {
+    // Up to 255 - zero point, as the kernels clamp it, and far below.
+    I32 v[2][V::kStrips];
+    for (int s = 0; s < V::kStrips; ++s) {
+      v[0][s] = V::round_i32(V::min(V::set1(155.0f), f(o.a)));
+      v[1][s] = V::round_i32(V::min(V::set1(155.0f), f(o.b)));
+    }
+    uint8_t rows[2][64 + 16 * V::kStrips] = {};
+    V::store_u8_rows(rows[0], sizeof rows[0], v, 100);
+    for (int s = 0; s < V::kStrips; ++s) {
+      if (std::memcmp(rows[0], rows[0] + 16 * s, 16) != 0 || std::memcmp(rows[1], rows[1] + 16 * s, 16) != 0) return;
+    }
+    std::memcpy(r.first, rows[0], 16);
+    std::memcpy(r.first + 16, rows[1], 16);
+  }
+  // What `dot` subtracts from the activations is given back. The weights of a lane, or the first four for all.
+  static void restore(const Operands& o, bool first_four, uint8_t (&sums)[64]) {
+    for (int lane = 0; lane < 16; ++lane) {
+      int32_t sum;
+      std::memcpy(&sum, sums + 4 * lane, 4);
+      for (int k = 0; k < 4; ++k) sum += V::kActivationOffset * static_cast<int8_t>(o.b[first_four ? k : 4 * lane + k]);
+      std::memcpy(sums + 4 * lane, &sum, 4);
+    }
+  }
+  static void dot(const Operands& o, Result& r) {
+    put_i32(r.first, V::dot(i(o.c), V::flip(b(o.a)), b(o.b)));
+    put_i32(r.second, V::dot(i(o.c), V::flip(V::window4(o.a + 1)), b(o.b)));
+    restore(o, false, r.first);
+    restore(o, false, r.second);
+  }
+  static void dot_of_one_quad(const Operands& o, Result& r) {
+    put_i32(r.first, V::dot(i(o.c), V::flip(b(o.a)), V::window4(o.b)));
+    restore(o, true, r.first);
+  }
+};
+
+template <class V>
+constexpr auto shuffle64() -> decltype(Word::run) {
+  using W = Words<V>;
+  if constexpr (V::kHasShuffle64)
+    return [](const Operands& o, Result& r) { W::put_bytes(r.first, V::shuffle64(V::window64(o.a), W::b(o.b))); };
+  else
+    return nullptr;
+}
+
+#define OPENWORK_F(name, draw, expression) \
+  {name, Draw::draw, true, [](const Operands& o, Result& r) { (void)o; W::put(r.first, expression); }}
+#define OPENWORK_I(name, draw, expression) \
+  {name, Draw::draw, false, [](const Operands& o, Result& r) { (void)o; W::put_i32(r.first, expression); }}
+#define OPENWORK_B(name, draw, expression) \
+  {name, Draw::draw, false, [](const Operands& o, Result& r) { (void)o; W::put_bytes(r.first, expression); }}
+
+template <class V, class W = Words<V>>
+inline constexpr Word kWords[] = {
+    OPENWORK_F("zero", floats, V::zero()),
+    OPENWORK_F("set1", floats, V::set1(W::floats(o.a)[3])),
+    OPENWORK_I("set1_i32", integers, V::set1_i32(o.a[3] - 100)),
+    OPENWORK_I("zero_i32", integers, V::zero_i32()),
+    OPENWORK_F("load_part", floats, V::load_part(W::floats(o.a), o.n)),
+    OPENWORK_F("fill_from", floats, V::fill_from(W::f(o.a), o.n, W::floats(o.b)[0])),
+    {"store_part", Draw::floats, true,
+     [](const Operands& o, Result& r) { V::store_part(reinterpret_cast<float*>(r.first), W::f(o.a), o.n); }},
+    {"store_u8", Draw::pixels, false, [](const Operands& o, Result& r) { V::store_u8(r.first, W::i(o.a)); }},
+    {"store_u8_part", Draw::pixels, false, [](const Operands& o, Result& r) { V::store_u8_part(r.first, W::i(o.a), o.n); }},
+    {"store_u8_rows", Draw::floats, false, W::store_u8_rows},
+    OPENWORK_F("add", floats, V::add(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("sub", floats, V::sub(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("mul", floats, V::mul(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("div", floats, V::div(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("sqrt", floats, V::sqrt(W::f(o.a))),
+    OPENWORK_F("fma", floats, V::fma(W::f(o.a), W::f(o.b), W::f(o.c))),
+    OPENWORK_F("min", floats, V::min(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("max", floats, V::max(W::f(o.a), W::f(o.b))),
+    OPENWORK_F("min_magnitude", floats, V::min_magnitude(W::f(o.a), V::set1(5.5f))),
+    OPENWORK_F("rint", floats, V::rint(W::f(o.a))),
+    OPENWORK_F("all_at_most", floats, V::all_at_most(W::f(o.a), W::floats(o.b)[0]) ? 1.0f : 0.0f),
+    OPENWORK_F("all_at_most of moderate numbers", moderate, V::all_at_most(W::f(o.a), 900.0f) ? 1.0f : 0.0f),
+    OPENWORK_F("lookup16", floats, V::lookup16(W::f(o.a), V::bits(W::f(o.b)))),
+    OPENWORK_F("reduce_add", moderate, V::reduce_add(W::f(o.a))),
+    OPENWORK_F("reduce_add of extremes", floats, V::reduce_add(W::f(o.a))),
+    OPENWORK_F("reduce_max", moderate, V::reduce_max(W::f(o.a))),
+    {"transpose", Draw::moderate, true, W::transpose},
+    OPENWORK_I("bits", floats, V::bits(W::f(o.a))),
+    OPENWORK_F("to_f32", integers, V::to_f32(W::i(o.a))),
+    OPENWORK_I("to_i32", whole, V::to_i32(W::f(o.a))),
+    OPENWORK_I("round_i32", below, V::round_i32(W::f(o.a))),
+    OPENWORK_I("add of integers", integers, V::add(W::i(o.a), W::i(o.b))),
+    OPENWORK_I("max of integers", integers, V::max(W::i(o.a), W::i(o.b))),
+    OPENWORK_F("add_exponent", exponents, V::add_exponent(W::f(o.a), W::i(o.b))),
+    OPENWORK_I("times_power", powers, V::round_i32(V::times_power(W::f(o.a), W::f(o.b)))),
+    OPENWORK_I("pair", pairs, V::pair(W::i(o.a), W::i(o.b))),
+    OPENWORK_I("dot_pairs", pairs, V::dot_pairs(W::i(o.c), W::i(o.a), W::i(o.b))),
+    OPENWORK_B("window4", bytes, V::window4(o.a + 1)),
+    OPENWORK_B("window8", index8, V::shuffle16(V::window8(o.a + 1), W::b(o.b))),
+    OPENWORK_B("window16", bytes, V::window16(o.a + 1)),
+    OPENWORK_B("expand2", bytes, V::expand2(o.a + 1)),
+    OPENWORK_B("expand4", bytes, V::expand4(o.a + 1)),
+    OPENWORK_B("shuffle16", index16, V::shuffle16(V::window16(o.a), W::b(o.b))),
+    {"shuffle64", Draw::index64, false, shuffle64<V>()},
+    {"dot", Draw::weights, false, W::dot},
+    {"dot of weights that all lanes share", Draw::weights, false, W::dot_of_one_quad},
+    OPENWORK_F("dot_bf16", floats, V::dot_bf16(W::f(o.c), W::b(o.a), W::b(o.b))),
+    {"interleave", Draw::integers, false,
+     [](const Operands& o, Result& r) {
+       typename V::I32 x = W::i(o.a), y = W::i(o.b);
+       V::interleave(x, y);
+       W::put_i32(r.first, x);
+       W::put_i32(r.second, y);
+     }},
+    {"interleave of floats", Draw::floats, true,
+     [](const Operands& o, Result& r) {
+       typename V::F32 x = W::f(o.a), y = W::f(o.b);
+       V::interleave(x, y);
+       W::put(r.first, x);
+       W::put(r.second, y);
+     }},
+};
+
+#undef OPENWORK_F
+#undef OPENWORK_I
+#undef OPENWORK_B
+
+template <class V>
+constexpr Vocabulary vocabulary_of() {
+  return {V::kName, kWords<V>, static_cast<int>(sizeof kWords<V> / sizeof(Word))};
+}
+
+}  // namespace openwork::test
