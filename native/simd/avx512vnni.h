@@ -167,7 +167,10 @@ struct Avx512 {
     asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
   }
-  static I32 dot(I32 acc, Bytes activation, Bytes weight) { return _mm512_dpbusd_epi32(acc, activation, weight); }
+  static I32 dot(I32 acc, Bytes activation, Bytes weight) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(activation), "v"(weight));
+    return acc;
+  }
   // A vector that the compiler must take for a new one, in a register (kernels/peak.h).
   template <class T>
   [[gnu::always_inline]] static void hide(T& v) {
