@@ -8,6 +8,8 @@ namespace {
 
 // Products of two of these, and sums of a few such products, fit 64 bits.
 constexpr int64_t kMostSize = int64_t{1} << 30;
+// Bytes of a grouped convolution's input pixel up to which rows of taps run together.
+constexpr int64_t kMostMergedPixel = 512;
 // The bound of a program's values (program.cc).
 constexpr int64_t kMostElements = int64_t{1} << 40;
 
@@ -45,6 +47,14 @@ void check_elements(int64_t batch, int64_t height, int64_t width, int64_t channe
 
 }  // namespace
 
+ConvShape conv_shape(const WeightShape& w, const ConvAttributes& a) {
+  return {w.n,
+          w.groups * w.channels,
+          w.groups,
+          {w.kernel_h, a.strides[0], a.dilations[0], a.pads[0], a.pads[2]},
+          {w.kernel_w, a.strides[1], a.dilations[1], a.pads[1], a.pads[3]}};
+}
+
 void check_shape(const ConvShape& shape) {
   expect_size(shape.n, 1, "number of output channels");
   expect_size(shape.channels, 1, "number of input channels");
@@ -69,11 +79,26 @@ ConvGeometry make_geometry(const ConvShape& shape, int64_t batch, int64_t height
   return g;
 }
 
-ConvRuns choose_runs(const ConvShape& shape, int element_bytes) {
+ConvGeometry flattened(const ConvGeometry& g) {
+  const auto alone = [](const ConvAxis& a) { return a.kernel == 1 && a.stride == 1 && a.pad_begin == 0 && a.pad_end == 0; };
+  if (!alone(g.shape.height) || !alone(g.shape.width)) return g;
+  return {g.shape, 1, 1, g.pixels(), 1, g.rows()};
+}
+
+ConvRuns make_runs(const ConvShape& shape, int element_bytes, bool merged) {
   const int64_t pixel = shape.channels * element_bytes;
-  if (shape.width.kernel > 1 && shape.width.dilation == 1 && pixel % 64 != 0)
-    return {true, shape.height.kernel, shape.width.kernel, shape.width.kernel * pixel};
+  if (merged) return {true, shape.height.kernel, shape.width.kernel, shape.width.kernel * pixel};
   return {false, shape.taps(), 1, pixel};
+}
+
+WeightShape weight_shape(const ConvShape& shape, bool merged) {
+  return {shape.n, shape.channels / shape.groups, shape.height.kernel, shape.width.kernel, shape.groups, merged};
+}
+
+bool merges_taps(const ConvShape& shape, Type type, Form form) {
+  const bool side_by_side = shape.width.kernel > 1 && shape.width.dilation == 1;
+  if (shape.groups == 1) return side_by_side;
+  return side_by_side && form_info(form).shuffled() && shape.channels * element_bytes(type) <= kMostMergedPixel;
 }
 
 }  // namespace openwork

@@ -1,9 +1,12 @@
 // What a convolution is given and what follows from it: sizes, and how its input is cut into runs. NHWC.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "kernels/packing.h"
 
 namespace openwork {
 
@@ -29,6 +32,13 @@ struct ConvShape {
   int64_t taps() const { return height.kernel * width.kernel; }
 };
 
+// What a convolution is given beside its weights, in the order of ONNX.
+struct ConvAttributes {
+  std::array<int64_t, 2> strides{1, 1}, dilations{1, 1};  // height, width
+  std::array<int64_t, 4> pads{};                          // top, left, bottom, right
+};
+ConvShape conv_shape(const WeightShape& weights, const ConvAttributes& attributes);
+
 // Throws std::invalid_argument, saying what was expected and found, for sizes that no convolution has.
 void check_shape(const ConvShape& shape);
 
@@ -47,6 +57,8 @@ struct ConvGeometry {
 // Throws std::invalid_argument for a kernel that does not fit into the padded input, and for values that are too large to
 // address.
 ConvGeometry make_geometry(const ConvShape& shape, int64_t batch, int64_t height, int64_t width);
+// The same product with all pixels in one row, where each output pixel sees just its own input pixel: as it is elsewhere.
+ConvGeometry flattened(const ConvGeometry& geometry);
 
 // How the taps of an output pixel are cut into runs of contiguous input: one run for each tap, or one for each row of taps,
 // whose pixels lie side by side in NHWC.
@@ -57,7 +69,12 @@ struct ConvRuns {
   int64_t bytes = 1;
 };
 
-// Whole rows of taps where a pixel does not fill whole windows of 64 bytes: fewer runs, and less padding inside of them.
-ConvRuns choose_runs(const ConvShape& shape, int element_bytes);
+ConvRuns make_runs(const ConvShape& shape, int element_bytes, bool merged);
+// The form in which weights [n, kernel height, kernel width, channels / groups] are packed for these runs.
+WeightShape weight_shape(const ConvShape& shape, bool merged);
+// Whether a form is better packed for whole rows of taps, which are fewer runs with less padding inside of them. The dense form
+// holds the taps of a grouped convolution one by one, and the copies at the border cost more than that where all groups'
+// channels are many and one output sees few of them.
+bool merges_taps(const ConvShape& shape, Type type, Form form);
 
 }  // namespace openwork

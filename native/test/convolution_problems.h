@@ -46,7 +46,7 @@ inline std::string describe(const ConvAxis& a) {
 }
 
 inline std::string describe(const ConvGeometry& g) {
-  return "[" + std::to_string(g.batch) + ", " + std::to_string(g.in_height) + ", " + std::to_string(g.in_width) + ", " +
+  return std::string("[") + std::to_string(g.batch) + ", " + std::to_string(g.in_height) + ", " + std::to_string(g.in_width) + ", " +
          std::to_string(g.shape.channels) + "] to " + std::to_string(g.shape.n) + " channels, " + std::to_string(g.shape.groups) +
          " groups, height " + describe(g.shape.height) + ", width " + describe(g.shape.width);
 }

@@ -48,8 +48,9 @@ void check_geometry(const ConvGeometry& g, int element_bytes, std::mt19937& rng,
   const int zero_point = element_bytes == 1 ? static_cast<int>(rng() % 256) : 0;
   std::vector<uint8_t> x(static_cast<size_t>(g.pixels() * g.shape.channels * element_bytes));
   for (auto& byte : x) byte = static_cast<uint8_t>(rng());
+  const bool merged = g.shape.width.dilation == 1 && rng() % 2;
   const Guarded guarded(x.data(), x.size(), static_cast<size_t>(kReadAhead));
-  const Indirection indirection(g, choose_runs(g.shape, element_bytes), element_bytes, zero_point);
+  const Indirection indirection(g, make_runs(g.shape, element_bytes, merged), element_bytes, zero_point);
   check_block(indirection, x, guarded.data(), 0, g.rows(), zero_point, what);
   for (int i = 0; i < 3; ++i) {
     const int64_t begin = static_cast<int64_t>(rng()) % g.rows();
@@ -67,16 +68,19 @@ TEST(convolution_pointers_lead_to_what_each_tap_sees) {
 }
 
 TEST(convolution_merges_rows_of_taps_that_lie_side_by_side) {
-  ConvShape shape{64, 3, 1, {7, 2, 1, 3, 3}, {7, 2, 1, 3, 3}};
-  ConvRuns runs = choose_runs(shape, 1);
-  CHECK(runs.merged && runs.count == 7 && runs.taps == 7 && runs.bytes == 21);
-  shape.width.dilation = 2;
-  runs = choose_runs(shape, 2);
-  CHECK(!runs.merged && runs.count == 49 && runs.taps == 1 && runs.bytes == 6);
-  shape = {64, 128, 1, {3, 1, 1, 1, 1}, {3, 1, 1, 1, 1}};
-  CHECK(!choose_runs(shape, 1).merged && choose_runs(shape, 1).count == 9);
-  shape = {64, 48, 1, {}, {5, 1, 1, 2, 2}};
-  CHECK(choose_runs(shape, 1).count == 1 && choose_runs(shape, 1).bytes == 240);
+  const ConvShape first{64, 3, 1, {7, 2, 1, 3, 3}, {7, 2, 1, 3, 3}};
+  CHECK(merges_taps(first, Type::i8, Form::dense));
+  const ConvRuns runs = make_runs(first, 1, true);
+  CHECK(runs.count == 7 && runs.taps == 7 && runs.bytes == 21);
+  CHECK(weight_shape(first, true).runs() == 7 && weight_shape(first, true).run_elements() == 21);
+  ConvShape other = first;
+  other.width.dilation = 2;
+  CHECK(!merges_taps(other, Type::i8, Form::dense));
+  CHECK(make_runs(other, 2, false).count == 49 && make_runs(other, 2, false).bytes == 6);
+  const ConvShape grouped{64, 48, 2, {}, {5, 1, 1, 2, 2}};
+  CHECK(merges_taps(grouped, Type::i8, Form::window64) && !merges_taps(grouped, Type::i8, Form::dense));
+  const ConvShape deep{64, 1024, 2, {}, {5, 1, 1, 2, 2}};
+  CHECK(!merges_taps(deep, Type::i8, Form::window64));
 }
 
 TEST(convolution_output_sizes_are_those_of_onnx) {

@@ -1,0 +1,35 @@
+#include "runtime/convolution_partition.h"
+
+namespace openwork {
+
+namespace {
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Input bytes that an output pixel adds to those that its neighbours see.
+int64_t new_bytes(const ConvGeometry& g, const ConvRuns& runs) {
+  const auto step = [](const ConvAxis& a) { return std::min(a.stride, a.kernel); };
+  return runs.bytes / runs.taps * step(g.shape.height) * step(g.shape.width);
+}
+
+}  // namespace
+
+int64_t most_block_rows(const Indirection& indirection) {
+  const ConvRuns& runs = indirection.runs();
+  const int64_t by_table = kTableBytes / static_cast<int64_t>(sizeof(void*)) / runs.count;
+  const int64_t by_input = kRowBlockBytes / new_bytes(indirection.geometry(), runs);
+  int64_t rows = std::max(kLeastRows, std::min(by_table, by_input));
+  while (rows > kLeastRows && indirection.scratch_bytes(rows) > kMostScratchBytes) rows = std::max(kLeastRows, rows / 2);
+  return rows;
+}
+
+LinearPartition partition_convolution(const Indirection& indirection, const ConvWeightSize& weights, int threads) {
+  LinearPartition p{indirection.geometry().rows(), weights.groups, weights.span, 1, 1};
+  p.row_blocks = divide_up(p.rows, most_block_rows(indirection));
+  const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
+  const int64_t blocks = std::max(divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
+  p.group_blocks = std::min(divide_up(weights.groups, weights.span), blocks);
+  return p;
+}
+
+}  // namespace openwork

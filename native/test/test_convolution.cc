@@ -1,0 +1,249 @@
+// Convolutions of every instruction set, type and form of this machine against plain loops: the same bits.
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "runtime/convolution.h"
+#include "test/convolution_problems.h"
+#include "test/guarded.h"
+#include "test/harness.h"
+
+namespace openwork {
+namespace {
+
+struct Problem {
+  ConvGeometry g;
+  Type type = Type::i8;
+  unsigned zeros_in_16 = 0;  // of the weights
+  int zero_point = 0;
+  bool extreme = false;  // activations 0 or 255, weights -127 or 127
+  bool relu = false, quantized = false, residual = false;
+  unsigned seed = 0;
+};
+
+struct Data {
+  std::vector<int> x;       // [pixels, channels]
+  std::vector<int> weight;  // [n, taps, channels / groups]
+  std::vector<float> scale, bias, residual;
+};
+
+constexpr float kInverseScale = 37.5f;
+constexpr int kOutputZeroPoint = 119;
+
+// Floats are small whole numbers, so that their sums are exact in any order.
+int random_value(const Problem& p, std::mt19937& rng, bool weight) {
+  if (p.type != Type::i8) return static_cast<int>(test::draw(rng, -6, 6));
+  if (p.extreme) return weight ? (rng() % 2 ? 127 : -127) : (rng() % 2 ? 255 : 0);
+  return static_cast<int>(weight ? test::draw(rng, -127, 127) : test::draw(rng, 0, 255));
+}
+
+Data make_data(const Problem& p) {
+  std::mt19937 rng(p.seed);
+  std::uniform_real_distribution<float> real(-1.0f, 1.0f);
+  const ConvShape& s = p.g.shape;
+  Data d;
+  for (int64_t i = 0; i < p.g.pixels() * s.channels; ++i) d.x.push_back(random_value(p, rng, false));
+  for (int64_t i = 0; i < s.n * s.taps() * (s.channels / s.groups); ++i)
+    d.weight.push_back(rng() % 16 < p.zeros_in_16 ? 0 : random_value(p, rng, true));
+  for (int64_t c = 0; c < s.n; ++c) {
+    d.scale.push_back(1e-4f * (1.5f + real(rng)));
+    d.bias.push_back(real(rng));
+  }
+  if (p.residual)
+    for (int64_t i = 0; i < p.g.rows() * s.n; ++i) d.residual.push_back(real(rng));
+  return d;
+}
+
+std::vector<uint8_t> encode(Type type, const std::vector<int>& values) {
+  const auto size = static_cast<size_t>(element_bytes(type));
+  std::vector<uint8_t> bytes(values.size() * size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float real = static_cast<float>(values[i]);
+    // A BF16 is the upper half of a binary32.
+    if (type == Type::i8)
+      bytes[i] = static_cast<uint8_t>(values[i]);
+    else
+      std::memcpy(&bytes[i * size], reinterpret_cast<const char*>(&real) + sizeof real - size, size);
+  }
+  return bytes;
+}
+
+// The sum of one output, over the pixels and channels that it sees.
+int64_t plain_sum(const Problem& p, const Data& d, int64_t row, int64_t c) {
+  const ConvGeometry& g = p.g;
+  const ConvAxis &height = g.shape.height, &width = g.shape.width;
+  const int64_t column = row % g.out_width, line = row / g.out_width % g.out_height, image = row / g.out_width / g.out_height;
+  const int64_t each = g.shape.channels / g.shape.groups, first = c / (g.shape.n / g.shape.groups) * each;
+  int64_t sum = 0;
+  for (int64_t i = 0; i < height.kernel; ++i)
+    for (int64_t j = 0; j < width.kernel; ++j) {
+      const int64_t h = line * height.stride - height.pad_begin + i * height.dilation;
+      const int64_t w = column * width.stride - width.pad_begin + j * width.dilation;
+      if (h < 0 || h >= g.in_height || w < 0 || w >= g.in_width) continue;
+      const int* x = &d.x[static_cast<size_t>(((image * g.in_height + h) * g.in_width + w) * g.shape.channels + first)];
+      const int* weight = &d.weight[static_cast<size_t>(((c * height.kernel + i) * width.kernel + j) * each)];
+      for (int64_t k = 0; k < each; ++k) sum += (x[k] - p.zero_point) * weight[k];
+    }
+  return sum;
+}
+
+float plain_output(const Problem& p, const Data& d, int64_t row, int64_t c) {
+  const auto channel = static_cast<size_t>(c);
+  float v = std::fma(static_cast<float>(plain_sum(p, d, row, c)), d.scale[channel], d.bias[channel]);
+  if (p.relu) v = v > 0.0f ? v : 0.0f;
+  if (p.residual) v += d.residual[static_cast<size_t>(row * p.g.shape.n + c)];
+  if (!p.quantized) return v;
+  float t = std::nearbyint(v * kInverseScale);
+  t = t > -kOutputZeroPoint ? t : -kOutputZeroPoint;
+  t = t < 255 - kOutputZeroPoint ? t : 255 - kOutputZeroPoint;
+  return t + kOutputZeroPoint;
+}
+
+std::vector<float> plain_convolution(const Problem& p, const Data& d) {
+  std::vector<float> y;
+  for (int64_t row = 0; row < p.g.rows(); ++row)
+    for (int64_t c = 0; c < p.g.shape.n; ++c) y.push_back(plain_output(p, d, row, c));
+  return y;
+}
+
+ConvAttributes attributes_of(const ConvShape& s) {
+  return {{s.height.stride, s.width.stride},
+          {s.height.dilation, s.width.dilation},
+          {s.height.pad_begin, s.width.pad_begin, s.height.pad_end, s.width.pad_end}};
+}
+
+ConvLayer make_layer(const Problem& p, const Data& d, std::shared_ptr<const PackedWeights> weights) {
+  LinearEpilogue e;
+  e.scale.assign(d.scale.begin(), d.scale.end());
+  e.bias.assign(d.bias.begin(), d.bias.end());
+  e.x_zero_point = p.zero_point;
+  e.activation = p.relu ? Activation::relu : Activation::none;
+  e.quantized = p.quantized;
+  if (p.quantized) e.inverse_scale.assign(d.scale.size(), kInverseScale);
+  e.y_zero_point = kOutputZeroPoint;
+  return ConvLayer(std::move(weights), e, attributes_of(p.g.shape));
+}
+
+// Every buffer ends at an unreadable page, x behind its read-ahead. The last unit runs first.
+std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& layer, int threads) {
+  const ConvPlan plan = layer.plan(p.g.batch, p.g.in_height, p.g.in_width, threads);
+  const auto bytes = encode(p.type, d.x);
+  const size_t count = static_cast<size_t>(p.g.rows() * p.g.shape.n);
+  const Guarded x(bytes.data(), bytes.size(), static_cast<size_t>(kReadAhead));
+  const Guarded y(nullptr, count * (p.quantized ? 1 : sizeof(float)), 0);
+  const Guarded residual(d.residual.data(), d.residual.size() * sizeof(float), 0);
+  const Guarded scratch(nullptr, static_cast<size_t>(plan.scratch_bytes()), 0);
+  const LinearBuffers buffers{x.data(), p.residual ? reinterpret_cast<const float*>(residual.data()) : nullptr, y.data()};
+  for (int64_t unit = plan.partition.units(); unit-- > 0;)
+    layer.run(plan, buffers, unit, reinterpret_cast<std::byte*>(scratch.data()));
+  std::vector<float> out(count);
+  for (size_t i = 0; i < count; ++i) out[i] = p.quantized ? y.data()[i] : reinterpret_cast<const float*>(y.data())[i];
+  return out;
+}
+
+// Whether the form holds the problem's weights: packing.h says what it refuses.
+bool holds(const Problem& p, const KernelTable& table, Form form, bool merged) {
+  const ConvShape& s = p.g.shape;
+  const FormInfo& info = form_info(form);
+  if (!table.kernel(p.type, form) || (merged && s.width.dilation != 1)) return false;
+  if (info.bits == 2 && s.channels / s.groups % 8 != 0) return false;
+  return info.shuffled() || s.groups == 1 || (!merged && s.n / s.groups % table.group_channels(form) == 0);
+}
+
+std::string describe(const Problem& p, const PackedWeights& w) {
+  return std::string(w.table().isa) + " " + type_name(p.type) + " " + form_info(w.form()).name +
+         (w.shape().merged ? " merged " : " ") + test::describe(p.g) + ", zero point " + std::to_string(p.zero_point) + " seed " +
+         std::to_string(p.seed);
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+void check_form(const Problem& p, const Data& d, const KernelTable& table, Form form, const std::vector<float>& expected) {
+  const auto bytes = encode(p.type, d.weight);
+  for (const bool merged : {false, true}) {
+    if (!holds(p, table, form, merged)) continue;
+    const auto weights = PackedWeights::pack(weight_shape(p.g.shape, merged), p.type, bytes.data(), form, table);
+    const ConvLayer layer = make_layer(p, d, weights);
+    for (const int threads : {1, 3}) CHECK_SAY(same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
+  }
+}
+
+void check_problem(const Problem& p) {
+  const Data d = make_data(p);
+  const auto expected = plain_convolution(p, d);
+  for (const KernelTable* table : available_tables())
+    for (int f = 0; f < kForms; ++f) check_form(p, d, *table, static_cast<Form>(f), expected);
+}
+
+Problem random_problem(unsigned seed) {
+  std::mt19937 rng(seed);
+  Problem p{test::random_geometry(rng)};
+  p.type = rng() % 2 ? Type::i8 : rng() % 2 ? Type::bf16 : Type::f32;
+  p.zeros_in_16 = rng() % 2 ? static_cast<unsigned>(test::draw(rng, 4, 15)) : 0;
+  if (p.type == Type::i8) p.zero_point = rng() % 3 ? static_cast<int>(rng() % 256) : static_cast<int>(rng() % 2) * 255;
+  p.extreme = rng() % 6 == 0;
+  p.relu = rng() % 2;
+  p.quantized = rng() % 2;
+  p.residual = rng() % 2;
+  p.seed = seed;
+  return p;
+}
+
+TEST(convolution_equals_plain_loops_on_random_problems) {
+  for (unsigned seed = 0; seed < 200; ++seed) check_problem(random_problem(seed));
+}
+
+TEST(convolution_runs_layers_in_many_blocks) {
+  const ConvAxis three{3, 1, 1, 1, 1}, seven{7, 2, 1, 3, 3}, alone{};
+  for (const ConvShape& shape : {ConvShape{64, 3, 1, seven, seven}, ConvShape{96, 64, 1, three, three}, ConvShape{64, 64, 16, three, three},
+                                 ConvShape{40, 128, 1, alone, alone}, ConvShape{33, 24, 1, alone, {9, 1, 1, 4, 4}}}) {
+    Problem p{make_geometry(shape, 2, shape.height.kernel == 1 ? 1 : 22, shape.height.kernel == 1 ? 300 : 21)};
+    p.zero_point = 77;
+    p.quantized = true;
+    p.seed = static_cast<unsigned>(shape.channels);
+    check_problem(p);
+  }
+}
+
+TEST(convolution_partition_covers_the_output_once) {
+  const KernelTable& table = *available_tables().back();
+  for (const int64_t size : {1, 7, 30})
+    for (const int64_t channels : {3, 64})
+      for (const int threads : {1, 2, 7}) {
+        const ConvShape shape{200, channels, 1, {3, 1, 1, 1, 1}, {3, 1, 1, 1, 1}};
+        Problem p{make_geometry(shape, 3, size, size)};
+        const Data d = make_data(p);
+        const auto bytes = encode(p.type, d.weight);
+        const auto weights = PackedWeights::pack(weight_shape(shape, channels == 3), p.type, bytes.data(), Form::dense, table);
+        const ConvPlan plan = make_layer(p, d, weights).plan(3, size, size, threads);
+        int64_t covered = 0;
+        for (int64_t unit = 0; unit < plan.partition.units(); ++unit) {
+          const Block b = plan.partition.block(unit);
+          CHECK(b.row_begin < b.row_end && b.group_begin < b.group_end);
+          covered += (b.row_end - b.row_begin) * (b.group_end - b.group_begin);
+        }
+        CHECK_SAY(covered == p.g.rows() * weights->groups(), test::describe(p.g));
+      }
+}
+
+TEST(convolution_refuses_rows_of_taps_with_a_dilation) {
+  const ConvShape shape{16, 4, 1, {1, 1, 1, 0, 0}, {3, 1, 2, 0, 0}};
+  Problem p{make_geometry(shape, 1, 1, 9)};
+  const Data d = make_data(p);
+  const auto bytes = encode(p.type, d.weight);
+  const auto weights = PackedWeights::pack(weight_shape(shape, true), p.type, bytes.data(), Form::dense, choose_table("scalar"));
+  std::string message;
+  try {
+    make_layer(p, d, weights);
+  } catch (const std::invalid_argument& e) {
+    message = e.what();
+  }
+  CHECK(message ==
+        "Expected weights packed for single taps, because the taps of a kernel with dilation 2 do not lie side by side; found "
+        "weights packed for rows of taps.");
+}
+
+}  // namespace
+}  // namespace openwork
