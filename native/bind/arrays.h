@@ -50,6 +50,7 @@ nb::object to_numpy(AlignedBuffer buffer, DType dtype, const std::vector<int64_t
 
 void bind_program(nb::module_& m);
 void bind_linear(nb::module_& m);
+void bind_peak(nb::module_& m);
 void bind_convolution(nb::module_& m);
 
 }  // namespace openwork::bind

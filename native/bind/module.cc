@@ -37,6 +37,7 @@ NB_MODULE(_native, m) {
   m.def("kernel_version", &kernel_version, "A digest of the kernels' sources.");
   m.def("cpu_name", &cpu_name, "The processor's own name.");
   bind::bind_linear(m);
+  bind::bind_peak(m);
   bind::bind_convolution(m);
   bind::bind_program(m);
 }

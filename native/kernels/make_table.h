@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/gemm_body.h"
+#include "kernels/peak.h"
 #include "kernels/table.h"
 #include "ops/operators.h"
 

@@ -12,9 +12,10 @@ namespace openwork::ops {
 template <class V, Type type>
 void peak_of(const PeakArgs& a, int64_t turns) {
   using E = Element<V, type>;
-  // Independent sums: enough that none waits for its own latency, few enough that each keeps its registers, of which half as
-  // wide vectors take two and products of several instructions some more.
-  constexpr int sums = V::kFloatRows * V::kFloatStrips > 12 ? 12 : type == Type::f32 ? 6 : 4;
+  // Independent sums: enough that none waits for its own latency, few enough that each keeps its registers. A tile of the
+  // dense product has as many, or more; the products of floats wait longer, and BF16's need registers of their own.
+  constexpr int tile = V::kMaxRows * V::kStrips;
+  constexpr int sums = tile > 12 ? 12 : type == Type::i8 ? tile : type == Type::f32 ? 6 : 4;
   static_assert(kPeakDots % sums == 0 && kPeakDots % V::kStrips == 0);
   typename E::Vector acc[sums];
 #pragma GCC unroll 16

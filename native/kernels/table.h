@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/gemm.h"
+#include "kernels/peak_args.h"
 #include "ops/arguments.h"
 
 namespace openwork {
