@@ -128,9 +128,9 @@ def test_a_wrong_result_is_refused(kind: str) -> None:
     wrong[2, 3] += 2
     with pytest.raises(ValueError, match="wrong") as refused:
         problem.verify(stated, truth, wrong, "It")
-    assert str(refused.value) == (
-        f"It gives 1 wrong numbers of 100 for test layer (5x48x20, {kind}, dense); its time would mean nothing."
-    )
+    where = f"test layer (5x48x20, {kind}, dense)"
+    sentence = f"It gives 1 wrong numbers of 100 for {where}; its time would mean nothing."
+    assert str(refused.value) == sentence
 
 
 @pytest.mark.parametrize("kind", problem.TYPES)

@@ -12,7 +12,7 @@ from openwork.runtime.packing import native
 
 from . import problem as problems
 from .peak import NATIVE_TYPES
-from .problem import X_ZERO_POINT, Exact, Problem, to_bf16
+from .problem import X_ZERO_POINT, Array, Exact, Problem, to_bf16
 from .results import DENSE
 from .shapes import Convolution
 
@@ -20,10 +20,12 @@ from .shapes import Convolution
 def packed_forms(problem: Problem, isa: str) -> Iterator[tuple[str, Any]]:
     """Each form that the problem's pattern may take: its packed weights, or a sentence why it does not.
 
-    A dense weight takes the dense form alone; in a sparse one every form leaves the zeros out.
+    A dense weight takes the dense form, and where it has groups any: the shuffled ones leave out what stands
+    between the groups. In a sparse weight they leave the zeros out.
     """
+    grouped = problem.layer.shape.groups > 1
     for form in native().forms(isa, NATIVE_TYPES[problem.type]):
-        if (form == DENSE) != (problem.pattern == DENSE):
+        if (form == DENSE) != (problem.pattern == DENSE) and not grouped:
             continue
         try:
             yield form, _pack(problem, form, isa)
@@ -32,8 +34,18 @@ def packed_forms(problem: Problem, isa: str) -> Iterator[tuple[str, Any]]:
 
 
 def _pack(problem: Problem, form: str, isa: str) -> Any:
-    weight = to_bf16(problem.weight) if problem.type == "bf16" else problem.weight
-    return native().PackedWeights.pack(np.ascontiguousarray(weight), form, isa, problem.layer.shape.groups)
+    weight = np.ascontiguousarray(_stored(problem, problem.weight))
+    shape = problem.layer.shape
+    if not isinstance(shape, Convolution):
+        return native().PackedWeights.pack(weight, form, isa)
+    kind = NATIVE_TYPES[problem.type]
+    merged = native().merges_taps(weight.shape, shape.groups, shape.dilation, form, kind)
+    return native().PackedWeights.pack(weight, form, isa, shape.groups, merged)
+
+
+def _stored(problem: Problem, values: Array) -> Array:
+    """Numbers as the kernels read them."""
+    return to_bf16(values) if problem.type == "bf16" else values
 
 
 def verify(problem: Problem, truth: Exact, packed: Any, threads: int) -> None:
@@ -48,19 +60,31 @@ def verify(problem: Problem, truth: Exact, packed: Any, threads: int) -> None:
 
 def _run(problem: Problem, packed: Any, threads: int) -> NDArray[np.float32]:
     """The sums themselves: scale 1, no bias, float output."""
-    x = to_bf16(problem.x) if problem.type == "bf16" else problem.x
-    ones = np.ones(problem.layer.shape.n, np.float32)
+    shape = problem.layer.shape
+    x, ones = _stored(problem, problem.x), np.ones(shape.n, np.float32)
     zero_point = X_ZERO_POINT if problem.type == "int8" else 0
-    if isinstance(problem.layer.shape, Convolution):
-        raise NotImplementedError
-    found: NDArray[np.float32] = native().linear(x, packed, ones, None, zero_point, threads=threads)
+    given = {"x_zero_point": zero_point, "threads": threads}
+    found: NDArray[np.float32]
+    if isinstance(shape, Convolution):
+        found = native().conv(x, packed, ones, **_grid(shape), **given)
+    else:
+        found = native().linear(x, packed, ones, **given)
     return found
+
+
+def _grid(shape: Convolution) -> dict[str, Any]:
+    pads = (*shape.padding, *shape.padding)
+    return {"strides": shape.stride, "dilations": shape.dilation, "pads": pads}
 
 
 def seconds(problem: Problem, packed: Sequence[Any], threads: int, calls: int) -> NDArray[np.float64]:
     """The median seconds of a call of each of the packed weights, which take turns. INT8 gives u8."""
-    quantized = problem.type == "int8"
     shape = problem.layer.shape
-    times = native().time_linear(list(packed), shape.rows, "none", quantized, threads, calls)
+    given = {"quantized": problem.type == "int8", "threads": threads, "repeats": calls}
+    if isinstance(shape, Convolution):
+        size = (shape.batch, shape.height, shape.width)
+        times = native().time_conv(list(packed), size, **_grid(shape), **given)
+    else:
+        times = native().time_linear(list(packed), shape.rows, **given)
     medians: NDArray[np.float64] = np.median(times, axis=1)
     return medians
