@@ -199,7 +199,9 @@ def test_the_limits_of_the_machine_are_positive() -> None:
         native().read_bandwidth(8, isa, 1)
 
 
-RATE = Rate("a b", "4x8x16", 4, 8, 16, "int8", DENSE, "dense", 1e-6, 1.024, 0.5, 1.0, 640, 0.0, False, {})
+RATE = Rate(
+    "a b", "4x8x16", 4, 8, 16, "int8", DENSE, "dense", 1e-6, 1.024, 0.5, 1.0, None, None, 640, 0.0, False, {}
+)  # fmt: skip
 
 
 def test_the_fastest_form_of_a_pattern_is_the_best() -> None:
@@ -263,7 +265,7 @@ def test_a_small_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "small rows 4" in printed
     assert "Dot product peak" in printed
     found = json.loads(record.read_text())
-    assert set(found) == {"version", "summary", *(field.name for field in fields(Run))}
+    assert set(found) == {"version", "summary", "summary_large", *(field.name for field in fields(Run))}
     assert found["version"] == results.VERSION
     assert set(found["rates"][0]) == {"intensity", *(field.name for field in fields(Rate))}
     best = [rate for rate in found["rates"] if rate["best"]]

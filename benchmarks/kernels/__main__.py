@@ -21,10 +21,11 @@ from openwork.progress import progress_bar
 from openwork.runtime.packing import native
 
 from . import measure, options, peak, results, table
+from .cases import Settings
 from .results import Rate, Refusal, Run
 
 
-def run(todo: options.Work, chosen: measure.Settings, notes: list[str], given: dict[str, object]) -> Run:
+def run(todo: options.Work, chosen: Settings, notes: list[str], given: dict[str, object]) -> Run:
     """Time everything, with a bar."""
     rates: list[Rate] = []
     refusals: list[Refusal] = []
@@ -60,8 +61,10 @@ def show(found: Run, console: Console, all_forms: bool) -> None:
         console.print(sentence, soft_wrap=True, highlight=False)
     console.print(table.rates(found, all_forms))
     console.print()
-    console.print(table.summary(found))
-    for sentence in table.footnotes(found):
+    for large in (False, True):
+        console.print(table.summary(found, large))
+        console.print()
+    for sentence in (*table.lost(found), *table.footnotes(found)):
         console.print(sentence, soft_wrap=True, highlight=False)
 
 

@@ -8,16 +8,17 @@ the machine's clock, or a disturbance that is longer than a round, meets both si
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ours, peak, peers, problem, weights
-from .problem import Array, Exact, Problem
+from . import ours, peak
+from .cases import INPUTS, Case, Runner, Settings, call_runner, keep_fast_forms, make_case
+from .problem import Problem
 from .results import DENSE, PeerTime, Rate, Refusal, mark_best
-from .shapes import Gemm, Layer
+from .shapes import Convolution, Layer
 
 Floats = NDArray[np.float64]
 
@@ -25,42 +26,10 @@ ROUNDS = 7
 # More than the second level of cache of a core: between two calls of a layer a network streams its other
 # weights through it, so that they come from the third.
 SWEPT_BYTES = 4 << 20
-INPUTS = 3
 # Below this share of a call the layer's own time is in the noise of the call's.
 LEAST_SHARE = 0.25
 # A turn of an engine lasts no longer, once it has had one call.
 LONGEST_TURN = 0.03
-CALL = Layer("call", "16", Gemm(1, 16, 16))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is timed: `patterns` in their text form, "dense" first; `calls` in each turn."""
-
-    isa: str
-    threads: int
-    calls: int
-    seed: int
-    patterns: tuple[str, ...]
-    peers: tuple[peers.Peer, ...]
-
-
-@dataclass
-class Runner:
-    """An engine's layer: the times of its turns in seconds, and fresh inputs of the same kind."""
-
-    prepared: peers.Prepared
-    inputs: list[Array]
-    turns: list[float] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One pattern of the layer: the problem, its packed forms and its engines."""
-
-    problem: Problem
-    forms: dict[str, Any]
-    runners: dict[str, Runner]
 
 
 def measure(layer: Layer, kind: str, settings: Settings) -> tuple[list[Rate], list[Refusal], float]:
@@ -69,74 +38,62 @@ def measure(layer: Layer, kind: str, settings: Settings) -> tuple[list[Rate], li
     Raises ValueError where somebody gives a wrong result: its time would mean nothing.
     """
     refusals: list[Refusal] = []
-    found = [_case(layer, kind, pattern, settings, refusals) for pattern in settings.patterns]
+    found = [make_case(layer, kind, pattern, settings, refusals) for pattern in settings.patterns]
     cases = [case for case in found if case is not None]
     if not cases or not cases[0].forms:
         return [], refusals, peak.operations(kind, settings.isa, settings.threads)
-    calls = {peer.name: runner for peer in settings.peers if (runner := _call_runner(peer, kind, settings))}
-    peaks, own = _rounds(cases, calls, settings)
-    return mark_best(_rates(cases, calls, peaks, own)), refusals, float(np.median(peaks))
+    if not settings.all_forms:
+        keep_fast_forms(cases, settings, refusals)
+    calls = {peer.name: runner for peer in settings.peers if (runner := call_runner(peer, kind, settings))}
+    rounds = _rounds(cases, calls, settings)
+    return mark_best(_rates(cases, calls, rounds)), refusals, float(np.median(rounds.peaks))
 
 
-def _case(layer: Layer, kind: str, pattern: str, settings: Settings, refusals: list[Refusal]) -> Case | None:
-    def refuse(form: str, reason: str) -> None:
-        refusals.append(Refusal(str(layer), kind, pattern, form, reason))
+@dataclass(frozen=True)
+class Rounds:
+    """By round: the peak, and the seconds of each (pattern, form), of the same on one thread, and of the
+    dense matrix product of a convolution's sizes. Engines keep their own.
+    """
 
-    if reason := weights.refusal(layer.shape, pattern):
-        refuse("", reason)
-        return None
-    stated = problem.make(layer, kind, pattern, settings.seed)
-    truth = problem.exact(stated)
-    forms = {}
-    for form, packed in ours.packed_forms(stated, settings.isa):
-        if isinstance(packed, str):
-            refuse(form, packed)
-        else:
-            ours.verify(stated, truth, packed, settings.threads)
-            forms[form] = packed
-    runners = {}
-    for peer in settings.peers:
-        runner = _runner(peer, stated, truth, settings)
-        if isinstance(runner, str):
-            refuse(peer.name, runner)
-        else:
-            runners[peer.name] = runner
-    return Case(stated, forms, runners)
+    peaks: Floats
+    own: dict[tuple[str, str], Floats]
+    one: dict[tuple[str, str], Floats]
+    product: Floats | None
 
 
-def _runner(peer: peers.Peer, stated: Problem, truth: Exact, settings: Settings) -> Runner | str:
-    prepared = peer.prepare(stated, settings.threads)
-    if isinstance(prepared, str):
-        return prepared
-    prepared.run()
-    problem.verify(stated, truth, prepared.output(), f"{peer.name}, which runs {prepared.kernels},")
-    rng = np.random.default_rng(settings.seed)
-    flat = prepared.x.reshape(-1)
-    return Runner(prepared, [rng.permutation(flat).reshape(prepared.x.shape) for _ in range(INPUTS)])
-
-
-def _call_runner(peer: peers.Peer, kind: str, settings: Settings) -> Runner | None:
-    """A layer too small to take time itself."""
-    stated = problem.make(CALL, kind, DENSE, settings.seed)
-    runner = _runner(peer, stated, problem.exact(stated), settings)
-    return None if isinstance(runner, str) else runner
-
-
-def _rounds(
-    cases: list[Case], calls: dict[str, Runner], settings: Settings
-) -> tuple[Floats, dict[tuple[str, str], Floats]]:
-    """The peak of each round, and the seconds of each pattern's forms; the runners keep their own."""
+def _rounds(cases: list[Case], calls: dict[str, Runner], settings: Settings) -> Rounds:
+    stated, threads = cases[0].problem, settings.threads
     keys = [(case.problem.pattern, form) for case in cases for form in case.forms]
     packed = [weights for case in cases for weights in case.forms.values()]
-    other = np.ones(SWEPT_BYTES * settings.threads // 8, np.int64)
-    peaks, own = [], []
+    alike = _product(stated, settings)
+    other = np.ones(SWEPT_BYTES * threads // 8, np.int64)
     engines = [*calls.values(), *(runner for case in cases for runner in case.runners.values())]
+    peaks, own, one, product = [], [], [], []
     for number in range(ROUNDS):
-        peaks.append(peak.operations(cases[0].problem.type, settings.isa, settings.threads))
-        own.append(ours.seconds(cases[0].problem, packed, settings.threads, settings.calls))
+        peaks.append(peak.operations(stated.type, settings.isa, threads))
+        own.append(ours.seconds(stated, packed, threads, settings.calls))
+        if threads > 1:
+            one.append(ours.seconds(stated, packed, 1, settings.calls))
+        if alike:
+            product.append(float(ours.seconds(alike[0], [alike[1]], threads, settings.calls)[0]))
         for i in range(len(engines)):
             _turn(engines[(i + number) % len(engines)], other, settings.calls)
-    return np.array(peaks), dict(zip(keys, np.array(own).T, strict=True))
+    return Rounds(
+        np.array(peaks), _by_key(keys, own), _by_key(keys, one), np.array(product) if alike else None
+    )
+
+
+def _by_key(keys: list[tuple[str, str]], rounds: list[Floats]) -> dict[tuple[str, str], Floats]:
+    return dict(zip(keys, np.array(rounds).T, strict=True)) if rounds else {}
+
+
+def _product(stated: Problem, settings: Settings) -> tuple[Problem, Any] | None:
+    """A dense convolution as a matrix product, packed."""
+    if not isinstance(stated.layer.shape, Convolution) or stated.layer.shape.groups > 1:
+        return None
+    product = ours.as_product(stated)
+    packed = dict(ours.packed_forms(product, settings.isa))[DENSE]
+    return product, packed
 
 
 def _turn(runner: Runner, other: NDArray[np.int64], calls: int) -> None:
@@ -154,22 +111,17 @@ def _turn(runner: Runner, other: NDArray[np.int64], calls: int) -> None:
     runner.turns.append(float(np.median(seconds)))
 
 
-def _rates(
-    cases: list[Case], calls: dict[str, Runner], peaks: Floats, own: dict[tuple[str, str], Floats]
-) -> list[Rate]:
-    dense = min((own[key] for key in own if key[0] == DENSE), key=lambda seconds: float(np.median(seconds)))
-    return [
-        _rate(case, form, own[case.problem.pattern, form], (peaks, dense), calls)
-        for case in cases
-        for form in case.forms
-    ]
+def _rates(cases: list[Case], calls: dict[str, Runner], rounds: Rounds) -> list[Rate]:
+    denses = [seconds for (pattern, _), seconds in rounds.own.items() if pattern == DENSE]
+    dense = min(denses, key=lambda seconds: float(np.median(seconds)))
+    return [_rate(case, form, rounds, dense, calls) for case in cases for form in case.forms]
 
 
-def _rate(
-    case: Case, form: str, seconds: Floats, against: tuple[Floats, Floats], calls: dict[str, Runner]
-) -> Rate:
+def _rate(case: Case, form: str, rounds: Rounds, dense: Floats, calls: dict[str, Runner]) -> Rate:
     stated, shape = case.problem, case.problem.layer.shape
-    peaks, dense = against
+    key = (stated.pattern, form)
+    seconds = rounds.own[key]
+    product = rounds.product if stated.pattern == DENSE else None
     return Rate(
         layer=str(stated.layer),
         shape=str(shape),
@@ -181,8 +133,10 @@ def _rate(
         form=form,
         seconds=float(np.median(seconds)),
         gops=1e-9 * shape.operations / float(np.median(seconds)),
-        of_peak=float(np.median(shape.operations / seconds / peaks)),
+        of_peak=float(np.median(shape.operations / seconds / rounds.peaks)),
         of_dense=float(np.median(dense / seconds)),
+        of_one=float(np.median(rounds.one[key] / seconds)) if key in rounds.one else None,
+        of_product=None if product is None else float(np.median(product / seconds)),
         bytes=_bytes(stated, case.forms[form]),
         zeros=1 - stated.density,
         best=False,

@@ -9,6 +9,7 @@ from openwork import Pattern
 from openwork.runtime.packing import chosen_isa, native
 
 from . import measure, networks, peers, problem
+from .cases import Settings
 from .results import DENSE
 from .shapes import Layer
 
@@ -33,7 +34,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--isa", help="force an instruction set; the other engines are then left out")
     add("--repeats", type=int, default=21, help=f"calls of each runner, in {measure.ROUNDS} rounds")
     add("--no-peers", action="store_true", help="leave the other engines out")
-    add("--forms", action="store_true", help="print every packed form, not the best of each pattern")
+    add("--forms", action="store_true", help="time and print every packed form, not the best of each pattern")
     add("--seed", type=int, default=networks.SEED)
     add("--json", type=Path, help="write everything there")
     add("--plot", type=Path, help="write a roofline there, as PNG (needs matplotlib)")
@@ -59,7 +60,7 @@ def work(given: argparse.Namespace) -> Work:
     ]
 
 
-def settings(given: argparse.Namespace) -> tuple[measure.Settings, list[str]]:
+def settings(given: argparse.Namespace) -> tuple[Settings, list[str]]:
     """What each layer is timed with, and sentences on what is not. Raises ValueError for a wrong option."""
     texts = [text for text in given.patterns.split(",") if text not in ("", DENSE)]
     patterns = tuple(str(Pattern.parse(text)) for text in texts)
@@ -72,5 +73,6 @@ def settings(given: argparse.Namespace) -> tuple[measure.Settings, list[str]]:
             [],
             [f"Other engines take no word on instruction sets; under {isa} they are left out."],
         )
-    calls = -(-given.repeats // measure.ROUNDS)
-    return measure.Settings(isa, given.threads, calls, given.seed, (DENSE, *patterns), tuple(engines)), notes
+    calls, patterns = -(-given.repeats // measure.ROUNDS), (DENSE, *patterns)
+    chosen = Settings(isa, given.threads, calls, given.seed, patterns, tuple(engines), given.forms)
+    return chosen, notes

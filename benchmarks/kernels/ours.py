@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from . import problem as problems
 from .peak import NATIVE_TYPES
 from .problem import X_ZERO_POINT, Array, Exact, Problem, to_bf16
 from .results import DENSE
-from .shapes import Convolution
+from .shapes import Convolution, Gemm, Layer
 
 
 def packed_forms(problem: Problem, isa: str) -> Iterator[tuple[str, Any]]:
@@ -78,13 +79,28 @@ def _grid(shape: Convolution) -> dict[str, Any]:
 
 
 def seconds(problem: Problem, packed: Sequence[Any], threads: int, calls: int) -> NDArray[np.float64]:
-    """The median seconds of a call of each of the packed weights, which take turns. INT8 gives u8."""
+    """The median seconds of a call of each of the packed weights. INT8 gives u8.
+
+    Each has a turn of its own, which begins with an untimed call: with all of them in one turn, tens of
+    megabytes would pass between two calls of the same weights, and they would come from memory.
+    """
+    return np.array([np.median(_turn(problem, weights, threads, calls)) for weights in packed])
+
+
+def _turn(problem: Problem, weights: Any, threads: int, calls: int) -> NDArray[np.float64]:
     shape = problem.layer.shape
     given = {"quantized": problem.type == "int8", "threads": threads, "repeats": calls}
+    times: NDArray[np.float64]
     if isinstance(shape, Convolution):
         size = (shape.batch, shape.height, shape.width)
-        times = native().time_conv(list(packed), size, **_grid(shape), **given)
+        times = native().time_conv([weights], size, **_grid(shape), **given)
     else:
-        times = native().time_linear(list(packed), shape.rows, **given)
-    medians: NDArray[np.float64] = np.median(times, axis=1)
-    return medians
+        times = native().time_linear([weights], shape.rows, **given)
+    return times
+
+
+def as_product(problem: Problem) -> Problem:
+    """The matrix product of a convolution's sizes and weights; its x, the patches, is not made."""
+    shape = problem.layer.shape
+    product = Layer(problem.layer.network, problem.layer.name, Gemm(shape.rows, shape.k, shape.n))
+    return replace(problem, layer=product, weight=problem.weight.reshape(shape.n, -1))

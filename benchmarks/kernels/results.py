@@ -40,7 +40,9 @@ class Rate:
 
     rows, k, n : of the product. seconds : the median. gops : operations of the dense layer, in 10^9 a second.
     of_peak : gops over the dense peak of the same rounds. of_dense : how many times faster than the own dense
-    form. bytes : x, packed weights and y. best : the fastest form of its pattern.
+    form. of_one : than the same on one thread, where there are more. of_product : the rate of a dense
+    convolution over that of the matrix product of its sizes. bytes : x, packed weights and y. best : the
+    fastest form of its pattern.
     """
 
     layer: str
@@ -55,6 +57,8 @@ class Rate:
     gops: float
     of_peak: float
     of_dense: float
+    of_one: float | None
+    of_product: float | None
     bytes: int
     zeros: float
     best: bool
@@ -114,10 +118,23 @@ class Summary:
     worst_value: float
 
 
-def summaries(run: Run) -> list[Summary]:
-    """A summary for each type and pattern, in the order of the run."""
-    found = {(r.type, r.pattern): None for r in run.rates}
-    return [_summary(kind, pattern, run.best(kind, pattern)) for kind, pattern in found]
+# Where the arithmetic is the limit, and not the bytes or the ends of tiles.
+LARGE_ROWS, LARGE_K = 196, 512
+
+
+def summaries(run: Run, large: bool = False) -> list[Summary]:
+    """A summary for each type and pattern, in the order of the run. large: only of the large layers."""
+    chosen = [r for r in run.best() if not large or (r.rows >= LARGE_ROWS and r.k >= LARGE_K)]
+    found: dict[tuple[str, str], list[Rate]] = {}
+    for rate in chosen:
+        found.setdefault((rate.type, rate.pattern), []).append(rate)
+    return [_summary(kind, pattern, rates) for (kind, pattern), rates in found.items()]
+
+
+def slower(run: Run, peer: str) -> list[Rate]:
+    """The dense layers that an engine runs faster, the worst first."""
+    dense = [(ratio, i, r) for i, r in enumerate(run.best(pattern=DENSE)) if (ratio := _fair(r, peer))]
+    return [rate for ratio, _, rate in sorted(dense) if ratio < 1]
 
 
 def _summary(kind: str, pattern: str, rates: Sequence[Rate]) -> Summary:
@@ -161,6 +178,7 @@ def mark_best(rates: list[Rate]) -> list[Rate]:
 def record(run: Run) -> dict[str, Any]:
     """The document of docs/benchmarks.md."""
     document = {"version": VERSION, **asdict(run), "summary": [asdict(s) for s in summaries(run)]}
+    document["summary_large"] = [asdict(s) for s in summaries(run, large=True)]
     for entry, rate in zip(document["rates"], run.rates, strict=True):
         entry["intensity"] = rate.intensity
     return document

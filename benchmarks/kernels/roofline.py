@@ -20,8 +20,9 @@ from matplotlib.axes import Axes
 
 from .results import DENSE, Run
 
-INK, GREY, SIZE_INCHES = "#2b2f36", "#8a94a0", (11.0, 6.5)
+INK, GREY, SIZE_INCHES = "#2b2f36", "#78828e", (10.5, 5.6)
 MARKERS = "osD^vPX<>h*"
+COLOURS = matplotlib.color_sequences["tab10"]
 
 
 def draw(run: Run, path: str | os.PathLike[str]) -> None:
@@ -32,7 +33,8 @@ def draw(run: Run, path: str | os.PathLike[str]) -> None:
         figure, axes = pyplot.subplots(len(kinds), 1, figsize=size, layout="constrained", squeeze=False)
         for axis, kind in zip(axes.flat, kinds, strict=True):
             _panel(axis, run, kind)
-        figure.supxlabel(f"{run.machine['cpu']}, {run.isa}, {run.threads} thread(s)", fontsize=8, color=GREY)
+        threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
+        figure.supxlabel(f"{run.machine['cpu']}, {run.isa}, {threads}", fontsize=8, color=GREY)
         target = Path(path)
         temporary = target.with_name(f".{target.name}.tmp.png")
         figure.savefig(temporary, dpi=130)
@@ -42,45 +44,50 @@ def draw(run: Run, path: str | os.PathLike[str]) -> None:
 
 def _panel(axis: Axes, run: Run, kind: str) -> None:
     rates = run.best(kind)
-    intensity = [rate.intensity for rate in rates]
-    low, high = min(intensity) / 2, max(intensity) * 2
-    _roofs(axis, run, kind, (low, high))
-    patterns = list(dict.fromkeys(rate.pattern for rate in rates))
-    colours = pyplot.get_cmap("viridis")(np.linspace(0, 0.9, max(len(patterns) - 1, 1)))
-    for i, pattern in enumerate(patterns):
+    _limits(axis, run, kind)
+    _roofs(axis, run, kind)
+    for i, pattern in enumerate(dict.fromkeys(rate.pattern for rate in rates)):
         mine = run.best(kind, pattern)
-        colour = "black" if pattern == DENSE else colours[i - 1]
-        x, y = [r.intensity for r in mine], [r.gops for r in mine]
-        look: dict[str, Any] = {"s": 34, "linewidth": 0.5, "edgecolor": "white", "zorder": 3}
+        colour = "black" if pattern == DENSE else COLOURS[(i - 1) % len(COLOURS)]
+        look: dict[str, Any] = {"s": 30, "linewidth": 0.4, "edgecolor": "white", "zorder": 3, "alpha": 0.9}
+        x, y = [rate.intensity for rate in mine], [rate.gops for rate in mine]
         axis.scatter(x, y, color=colour, marker=MARKERS[i % len(MARKERS)], label=pattern, **look)
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    axis.set_xlim(low, high)
-    rate = [r.gops for r in rates]
-    axis.set_ylim(min(rate) / 1.6, max(run.peaks[kind] / 1e9, *rate) * 1.6)
-    axis.set_title(f"{kind}: each layer and pattern, its best form", loc="left")
+    axis.set_title(f"{kind}: each layer and pattern in its best form", loc="left")
     axis.set_xlabel("operations of the dense layer for each byte of x, packed weights and y")
-    axis.set_ylabel("10^9 operations of the dense layer a second")
-    axis.grid(color="#e6e9ed", which="both", linewidth=0.5, zorder=0)
+    axis.set_ylabel("$10^9$ operations of the dense layer a second")
+    axis.grid(color="#e6e9ed", which="major", linewidth=0.6, zorder=0)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(title="pattern", frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def _roofs(axis: Axes, run: Run, kind: str, ends: tuple[float, float]) -> None:
-    peak = run.peaks[kind] / 1e9
-    x = np.geomspace(*ends, 200)
-    axis.axhline(peak, color=INK, linewidth=1.2, zorder=2)
-    note = f"dense dot product on registers: {peak:.0f}"
-    axis.annotate(note, (ends[1], peak), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
+def _limits(axis: Axes, run: Run, kind: str) -> None:
+    """Room for every layer, and for the ends of the memory's roofs."""
+    rates, peak = run.best(kind), run.peaks[kind]
+    x = [rate.intensity for rate in rates] + [peak / level.rate for level in run.levels]
+    y = [rate.gops for rate in rates] + [peak / 1e9]
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlim(min(x) / 1.6, max(x) * 1.6)
+    axis.set_ylim(min(y) / 1.6, max(y) * 1.6)
+
+
+def _roofs(axis: Axes, run: Run, kind: str) -> None:
+    peak, (left, right) = run.peaks[kind] / 1e9, axis.get_xlim()
+    note = f"dense dot product of registers: {peak:.0f}"
+    axis.plot(
+        [peak / max(level.rate / 1e9 for level in run.levels), right], [peak, peak], color=INK, linewidth=1.2
+    )
+    axis.annotate(note, (right, peak), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
     for level, style in zip(run.levels, ("-", "--", "-.", ":"), strict=False):
         rate = level.rate / 1e9
-        axis.plot(x, np.minimum(rate * x, 1e3 * peak), color=GREY, linewidth=0.9, linestyle=style, zorder=1)
-        _name_roof(axis, f"{level.name} {rate:.0f} GB/s", rate, ends[0])
+        ends = np.array([left, peak / rate])
+        axis.plot(ends, rate * ends, color=GREY, linewidth=0.9, linestyle=style, zorder=1)
+        _name_roof(axis, f"{level.name} {rate:.0f} GB/s", rate, peak)
 
 
-def _name_roof(axis: Axes, text: str, rate: float, left: float) -> None:
-    at = left * 1.1
-    axis.annotate(
-        text, (at, rate * at), xytext=(2, 3), textcoords="offset points", rotation=0, fontsize=8, color=GREY,
-        annotation_clip=True,
-    )  # fmt: skip
+def _name_roof(axis: Axes, text: str, rate: float, peak: float) -> None:
+    """Along the roof, below its end."""
+    at = 0.55 * peak / rate
+    along: dict[str, Any] = {"rotation": float(np.degrees(np.arctan(rate))), "rotation_mode": "anchor"}
+    along |= {"transform_rotates_text": True, "ha": "right", "va": "bottom", "clip_on": True}
+    axis.text(at, 1.1 * rate * at, text, fontsize=8, color=GREY, **along)
