@@ -146,6 +146,7 @@ bool holds(const Problem& p, const KernelTable& table, Form form, bool merged) {
   const ConvShape& s = p.g.shape;
   const FormInfo& info = form_info(form);
   if (!table.kernel(p.type, form) || (merged && s.width.dilation != 1)) return false;
+  if (p.type == Type::bf16 && !info.shuffled() && weight_shape(s, merged).run_elements() == 1) return false;
   if (info.bits == 2 && s.channels / s.groups % 8 != 0) return false;
   return info.shuffled() || s.groups == 1 || (!merged && s.n / s.groups % table.group_channels(form) == 0);
 }
