@@ -211,7 +211,16 @@ def test_the_fastest_form_of_a_pattern_is_the_best() -> None:
 
 def _run(*rates: Rate) -> Run:
     return Run(
-        {"cpu": "c", "versions": {}}, "i", 1, {}, {"int8": 2e9}, (peak.Level("L1", 1, 1e9),), rates, (), ()
+        {"cpu": "c", "versions": {}},
+        "i",
+        1,
+        (DENSE,),
+        {},
+        {"int8": 2e9},
+        (peak.Level("L1", 1, 1e9),),
+        rates,
+        (),
+        (),
     )
 
 

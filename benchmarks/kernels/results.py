@@ -88,6 +88,7 @@ class Run:
     machine: dict[str, Any]
     isa: str
     threads: int
+    patterns: tuple[str, ...]
     options: dict[str, Any]
     peaks: dict[str, float]
     levels: tuple[Level, ...]
@@ -123,12 +124,12 @@ LARGE_ROWS, LARGE_K = 196, 512
 
 
 def summaries(run: Run, large: bool = False) -> list[Summary]:
-    """A summary for each type and pattern, in the order of the run. large: only of the large layers."""
+    """A summary for each type and pattern, in the run's order of both. large: only of the large layers."""
     chosen = [r for r in run.best() if not large or (r.rows >= LARGE_ROWS and r.k >= LARGE_K)]
     found: dict[tuple[str, str], list[Rate]] = {}
-    for rate in chosen:
+    for rate in sorted(chosen, key=lambda rate: run.patterns.index(rate.pattern)):
         found.setdefault((rate.type, rate.pattern), []).append(rate)
-    return [_summary(kind, pattern, rates) for (kind, pattern), rates in found.items()]
+    return [_summary(*key, found[key]) for kind in run.peaks for key in found if key[0] == kind]
 
 
 def slower(run: Run, peer: str) -> list[Rate]:

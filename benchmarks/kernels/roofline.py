@@ -43,11 +43,12 @@ def draw(run: Run, path: str | os.PathLike[str]) -> None:
 
 
 def _panel(axis: Axes, run: Run, kind: str) -> None:
-    rates = run.best(kind)
     _limits(axis, run, kind)
     _roofs(axis, run, kind)
-    for i, pattern in enumerate(dict.fromkeys(rate.pattern for rate in rates)):
+    for i, pattern in enumerate(run.patterns):
         mine = run.best(kind, pattern)
+        if not mine:
+            continue
         colour = "black" if pattern == DENSE else COLOURS[(i - 1) % len(COLOURS)]
         look: dict[str, Any] = {"s": 30, "linewidth": 0.4, "edgecolor": "white", "zorder": 3, "alpha": 0.9}
         x, y = [rate.intensity for rate in mine], [rate.gops for rate in mine]
@@ -67,17 +68,16 @@ def _limits(axis: Axes, run: Run, kind: str) -> None:
     y = [rate.gops for rate in rates] + [peak / 1e9]
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlim(min(x) / 1.6, max(x) * 1.6)
-    axis.set_ylim(min(y) / 1.6, max(y) * 1.6)
+    axis.set_xlim(min(x) / 4, max(x) * 1.6)
+    axis.set_ylim(min(min(y) / 1.6, peak / 8e9), max(y) * 1.6)
 
 
 def _roofs(axis: Axes, run: Run, kind: str) -> None:
     peak, (left, right) = run.peaks[kind] / 1e9, axis.get_xlim()
+    ridge = peak / max(level.rate / 1e9 for level in run.levels)
+    axis.plot([ridge, right], [peak, peak], color=INK, linewidth=1.2)
     note = f"dense dot product of registers: {peak:.0f}"
-    axis.plot(
-        [peak / max(level.rate / 1e9 for level in run.levels), right], [peak, peak], color=INK, linewidth=1.2
-    )
-    axis.annotate(note, (right, peak), xytext=(-4, 4), textcoords="offset points", ha="right", fontsize=8)
+    axis.annotate(note, (ridge, peak), xytext=(2, 4), textcoords="offset points", fontsize=8)
     for level, style in zip(run.levels, ("-", "--", "-.", ":"), strict=False):
         rate = level.rate / 1e9
         ends = np.array([left, peak / rate])
