@@ -7,8 +7,9 @@
 
 namespace openwork::ops {
 
-// Factors that never change would let the compiler take a part of each product out of the loop, and make one sum of two. They
-// change, as it sees it, as in a tile: the activations after each row, the weights after each step.
+// Factors that never change would let the compiler take a part of each product out of the loop, and make one sum of two. So
+// the weights are new ones, as it sees them, wherever a tile has new ones. The activations stay: what a kernel does to them once
+// for several strips of weights is no part of the limit.
 template <class V, Type type>
 void peak_of(const PeakArgs& a, int64_t turns) {
   using E = Element<V, type>;
@@ -20,12 +21,12 @@ void peak_of(const PeakArgs& a, int64_t turns) {
   typename E::Vector acc[sums];
 #pragma GCC unroll 16
   for (int i = 0; i < sums; ++i) acc[i] = E::zero();
-  auto x = V::load_bytes(a.factors), w = V::load_bytes(a.factors + 64);
+  const auto x = V::window4(a.factors);
+  auto w = V::load_bytes(a.factors + 64);
   for (int64_t turn = 0; turn < turns; ++turn) {
-    V::hide(w);
 #pragma GCC unroll 24
     for (int i = 0; i < kPeakDots; ++i) {
-      if (i % V::kStrips == 0) V::hide(x);
+      if (i % V::kStrips == 0) V::hide(w);
       acc[i % sums] = E::dot(acc[i % sums], x, w);
       V::hide(acc[i % sums]);
     }
