@@ -23,14 +23,14 @@ enum class Form {
 };
 
 // Weights as a kernel reads them: a stream of steps for each group of strips. A strip is 16 output channels, one a lane of
-// four bytes. A step holds, at its place in a run of activations (`offset`), the index bytes of each mask (shuffled forms: 64
+// four bytes. A step holds, at its place in a run of activations, the index bytes of each mask (shuffled forms: 64
 // bytes, or fewer where they are compressed), then 64 weight bytes of each strip. Plain data: packing.h owns the memory.
 struct PackedView {
   const uint8_t* data = nullptr;
   const int64_t* group_data = nullptr;  // [groups + 1]: where the group's steps begin in `data`
   const int64_t* group_step = nullptr;  // [groups + 1]: the number of its first step
   const int32_t* run_steps = nullptr;   // [groups, runs]: steps of each run
-  const int32_t* offset = nullptr;      // [steps]: first byte of the step's window in its run
+  const int32_t* advance = nullptr;     // [steps]: bytes from the window before, or from the beginning of the run
   const int32_t* order = nullptr;       // [channels]: the place of each sum of a group within its span, or null: as they stand
   int64_t groups = 0;
   int64_t runs = 0;
@@ -44,13 +44,14 @@ struct GemmArgs {
   // The first byte of each run of each row of the block: x[run * x_stride + row - row_begin]. Every run is readable for
   // kReadAhead bytes behind its end.
   const uint8_t* const* x = nullptr;
-  int64_t x_stride = 0;  // pointers
+  int64_t x_stride = 0;   // pointers
+  int64_t row_bytes = 0;  // from one row of a run to the next, where all are as far apart; else 0
   PackedView weights;
   // Where the sums begin, by strip and lane: (activation offset of the instruction set - x_zero_point) * column sum.
   const int32_t* start = nullptr;  // INT8 only
   int64_t n = 0;                   // output channels that are stored
   Epilogue epilogue;
-  const float* residual = nullptr;  // [rows, n] or null
+  const void* residual = nullptr;   // [rows, n] or null
   int64_t residual_stride = 0;      // elements
   void* y = nullptr;                // [rows, n]
   int64_t y_stride = 0;             // elements

@@ -2,6 +2,8 @@
 // sets' own translation units.
 #pragma once
 
+#include <utility>
+
 #include "kernels/finish.h"
 #include "kernels/tile.h"
 
@@ -11,15 +13,12 @@ template <class Sum>
 using TileFn = void (*)(const TileArgs<Sum>&);
 
 // Tiles of 1 to `rows` rows, so that any number of rows is cut into tiles of nearly equal height.
-template <class V, Type type, Form form, int rows>
-struct Tiles : Tiles<V, type, form, rows - 1> {
-  using Sum = typename Element<V, type>::Sum;
-  TileFn<Sum> tile = Tile<V, type, form, rows>::run;
-  TileFn<Sum> find(int n) const { return n == rows ? tile : Tiles<V, type, form, rows - 1>::find(n); }
-};
-template <class V, Type type, Form form>
-struct Tiles<V, type, form, 0> {
-  TileFn<typename Element<V, type>::Sum> find(int) const { return nullptr; }
+template <class V, Type type, Form form, class Heights = std::make_integer_sequence<int, Tiling<V, form>::kMaxRows>>
+struct Tiles;
+template <class V, Type type, Form form, int... below>
+struct Tiles<V, type, form, std::integer_sequence<int, below...>> {
+  TileFn<typename Element<V, type>::Sum> tile[sizeof...(below)] = {Tile<V, type, form, below + 1>::run...};
+  auto find(int rows) const { return tile[rows - 1]; }
 };
 
 // Rows of a block cut into tiles of nearly equal height.
@@ -35,7 +34,7 @@ template <class V, Type type, Form form>
 struct Gemm {
   using T = Tiling<V, form>;
   using Sum = typename Element<V, type>::Sum;
-  static constexpr Tiles<V, type, form, T::kMaxRows> kTiles{};
+  static constexpr Tiles<V, type, form> kTiles{};
 
   // Where a tile asks for a quarter of the next group's weights, so that they come from L3 while this group's are at work: 6
   // to 13% of MiniLM. Asking for all of it at once, before the tile, fills the miss buffers and gains nothing at k = 1536.
@@ -44,22 +43,29 @@ struct Gemm {
     return w.data + w.group_data[next] + (w.group_data[next + 1] - w.group_data[next]) / 4 * (tile % 4);
   }
 
-  [[gnu::always_inline]] static void tile(const GemmArgs& a, const RowTiles& tiles, int64_t i, int64_t group, Sum* sums) {
+  // What the tiles of a group have in common.
+  static TileArgs<Sum> group_args(const GemmArgs& a, int64_t group, Sum* sums) {
     const PackedView& w = a.weights;
-    kTiles.find(tiles.height(i))({a.x + (tiles.first(i) - tiles.begin), a.x_stride, w.data + w.group_data[group],
-                                  w.offset + w.group_step[group], w.run_steps + group * w.runs, w.runs, ahead(w, group, i),
-                                  a.start + group * T::kChannels, sums});
+    return {nullptr, a.x_stride, a.row_bytes, w.data + w.group_data[group], w.advance + w.group_step[group],
+            w.run_steps + group * w.runs, w.runs, nullptr, a.start + group * T::kChannels, sums};
+  }
+  [[gnu::always_inline]] static void tile(const GemmArgs& a, const RowTiles& tiles, int64_t i, int64_t group, TileArgs<Sum>& args) {
+    args.x = a.x + (tiles.first(i) - tiles.begin);
+    args.ahead = ahead(a.weights, group, i);
+    kTiles.find(tiles.height(i))(args);
   }
 
   static void natural(const GemmArgs& a, const Block& block) {
     alignas(64) Sum sums[T::kMaxRows * T::kChannels];
     const auto finish = choose_finish<V, Sum>(a);
     const RowTiles tiles(block, T::kMaxRows);
-    for (int64_t group = block.group_begin; group < block.group_end; ++group)
+    for (int64_t group = block.group_begin; group < block.group_end; ++group) {
+      TileArgs<Sum> args = group_args(a, group, sums);
       for (int64_t i = 0; i < tiles.count; ++i) {
-        tile(a, tiles, i, group, sums);
+        tile(a, tiles, i, group, args);
         finish(a, {sums, T::kChannels}, {tiles.first(i), tiles.height(i), group * T::kChannels, T::kChannels});
       }
+    }
   }
 
   // Groups whose channels were put in another order: the sums of a whole span are put back before the epilogue.
@@ -74,7 +80,8 @@ struct Gemm {
       for (int64_t i = 0; i < tiles.count; ++i) {
         const int height = tiles.height(i);
         for (int64_t group = span; group < end; ++group) {
-          tile(a, tiles, i, group, packed);
+          TileArgs<Sum> args = group_args(a, group, packed);
+          tile(a, tiles, i, group, args);
           const int32_t* to = a.weights.order + group * T::kChannels;
           for (int r = 0; r < height; ++r)
             for (int c = 0; c < T::kChannels; ++c) sums[r * kSpanChannels + to[c]] = packed[r * T::kChannels + c];

@@ -14,8 +14,9 @@ namespace {
 constexpr int64_t kMaxReduction = 66000;
 // Fewer steps by less than this are not worth putting the sums back in order.
 constexpr double kWorthOrdering = 0.04;
-// What a window that is not aligned costs: its 64 bytes lie in two cache lines.
-constexpr double kUnaligned = 1.06;
+// A window of 64 bytes that is not aligned lies in two cache lines: a step of them takes 2.2 times a dense one, aligned 1.5,
+// where each channel has its own mask. Shared ones need fewer windows for as many products.
+constexpr double kCrossing = 1.45, kCrossingShared = 1.1;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -38,7 +39,7 @@ void check_form(const WeightShape& s, Type type, Form form, const KernelTable& t
   if (type == Type::bf16 && s.run_elements() == 1 && !form_info(form).shuffled())
     refuse("The form " + name + " reads BF16 by twos, and a run of these activations has one; use f32.");
   if (form_info(form).shuffled() || s.groups == 1) return;
-  if (s.merged) refuse("The form " + name + " does not run grouped convolutions with rows of taps together.");
+  if (s.run_taps() > 1) refuse("The form " + name + " does not run grouped convolutions with rows of taps together.");
   if ((s.n / s.groups) % table.group_channels(form) != 0)
     refuse("The form " + name + " makes " + std::to_string(table.group_channels(form)) + " output channels at once on " +
            table.isa + ", which do not fit the " + std::to_string(s.n / s.groups) + " of each group; use a shuffled form.");
@@ -95,8 +96,8 @@ class Packer {
   }
 
   // The taps that a run covers.
-  int64_t first_tap(int64_t run) const { return shape_.merged ? run * shape_.kernel_w : run; }
-  int64_t run_taps() const { return shape_.merged ? shape_.kernel_w : 1; }
+  int64_t first_tap(int64_t run) const { return run * shape_.run_taps(); }
+  int64_t run_taps() const { return shape_.run_taps(); }
   int64_t base(int64_t channel) const { return channel / (shape_.n / shape_.groups) * shape_.channels; }
   // The weight of `channel` at element `at` of a run, or -1 where it has none there.
   int64_t source(int64_t channel, int64_t run, int64_t at) const {
@@ -123,12 +124,13 @@ class Packer {
 
   // ---- dense
   void dense() {
-    const int64_t steps = divide_up(shape_.merged ? shape_.run_elements() : shape_.channels, slots());
+    const int64_t steps = divide_up(run_taps() > 1 ? shape_.run_elements() : shape_.channels, slots());
     allocate(to_.groups_ * shape_.runs() * steps);
     for (int64_t g = 0; g < to_.groups_; ++g) {
       begin_group();
       const int64_t start = base(g * group_channels_);
       for (int64_t run = 0; run < shape_.runs(); ++run) {
+        begin_run();
         for (int64_t s = 0; s < steps; ++s) {
           const int64_t at = dense_step(start, s);
           std::byte* step = add_step(at * bytes_);
@@ -151,10 +153,11 @@ class Packer {
 
   // ---- shuffled
   using Runs = std::vector<std::vector<WindowStep>>;  // of one group
-  StepShape step_shape(int align) const {
-    return {info_.reach / static_cast<int>(bytes_), static_cast<int>(slots()), align, info_.bits == 2};
+  double crossing() const { return share_ > 1 ? kCrossingShared : kCrossing; }
+  StepShape step_shape() const {
+    const int reach = info_.reach / static_cast<int>(bytes_);
+    return {reach, static_cast<int>(slots()), reach, info_.bits == 2 ? 0.0 : info_.reach == 64 ? crossing() : 1.0, info_.bits == 2};
   }
-  int widest_align() const { return info_.reach / static_cast<int>(bytes_); }
 
   // The positions of each lane in each run: [run][unit], a unit being `share_` neighbouring channels.
   std::vector<std::vector<Positions>> all_positions() const {
@@ -166,13 +169,13 @@ class Packer {
   int64_t units() const { return to_.channels() / share_; }
   int64_t group_units() const { return group_channels_ / share_; }
 
-  Runs cut_group(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order, int64_t group, int align) const {
+  Runs cut_group(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order, int64_t group) const {
     Runs runs;
     for (const auto& run : all) {
       std::vector<Positions> lanes;
       for (int64_t u = group * group_units(); u < (group + 1) * group_units(); ++u)
         lanes.push_back(run[static_cast<size_t>(order[static_cast<size_t>(u)])]);
-      runs.push_back(cut_steps(lanes, step_shape(align)));
+      runs.push_back(cut_steps(lanes, step_shape()));
     }
     return runs;
   }
@@ -182,23 +185,14 @@ class Packer {
     std::vector<Runs> groups;
     int64_t steps = 0;
   };
-  Cut cut(const std::vector<std::vector<Positions>>& all, std::vector<int64_t> order, int align) const {
+  Cut cut(const std::vector<std::vector<Positions>>& all, std::vector<int64_t> order) const {
     Cut cut{std::move(order), {}, 0};
     for (int64_t g = 0; g < to_.groups_; ++g) {
-      cut.groups.push_back(cut_group(all, cut.order, g, align));
+      cut.groups.push_back(cut_group(all, cut.order, g));
       for (const auto& run : cut.groups.back()) cut.steps += static_cast<int64_t>(run.size());
     }
     return cut;
   }
-  // Aligned windows, unless others need clearly fewer steps.
-  Cut best_cut(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order) const {
-    Cut aligned = cut(all, order, widest_align());
-    if (info_.bits == 2) return aligned;
-    Cut any = cut(all, order, 1);
-    const double cost = info_.reach == 64 ? kUnaligned : 1.0;
-    return static_cast<double>(any.steps) * cost < static_cast<double>(aligned.steps) ? std::move(any) : std::move(aligned);
-  }
-
   // Units of each span by their number of weights, so that the lanes of a group end together.
   std::vector<int64_t> sorted_units(const std::vector<std::vector<Positions>>& all) const {
     std::vector<int64_t> order = natural_units(), count(static_cast<size_t>(units()), 0);
@@ -220,9 +214,9 @@ class Packer {
 
   void shuffled() {
     const auto all = all_positions();
-    Cut chosen = best_cut(all, natural_units());
+    Cut chosen = cut(all, natural_units());
     if (to_.groups_ > 1 && !full(chosen, all)) {
-      Cut sorted = best_cut(all, sorted_units(all));
+      Cut sorted = cut(all, sorted_units(all));
       if (static_cast<double>(sorted.steps) < (1 - kWorthOrdering) * static_cast<double>(chosen.steps)) {
         chosen = std::move(sorted);
         set_order(chosen.order);
@@ -249,6 +243,7 @@ class Packer {
     begin_group();
     const Runs& runs = cut.groups[static_cast<size_t>(group)];
     for (size_t run = 0; run < runs.size(); ++run) {
+      begin_run();
       for (const WindowStep& step : runs[run]) {
         std::byte* to = add_step(step.begin * bytes_);
         for (int64_t u = 0; u < group_units(); ++u) {
@@ -296,9 +291,12 @@ class Packer {
     to_.group_step_.push_back(to_.steps());
   }
   void end_groups() { begin_group(); }
+  void begin_run() { last_ = 0; }
+  // A step whose window begins at that byte of the run.
   std::byte* add_step(int64_t offset) {
     std::byte* step = to_.data_.get() + to_.steps() * step_bytes();
-    to_.offset_.push_back(static_cast<int32_t>(offset));
+    to_.advance_.push_back(static_cast<int32_t>(offset - last_));
+    last_ = offset;
     return step;
   }
 
@@ -308,6 +306,7 @@ class Packer {
   int64_t bytes_;  // of an element
   const FormInfo& info_;
   int64_t group_channels_, share_;
+  int64_t last_ = 0;  // where the window before began
 };
 
 void PackedWeights::Free::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
@@ -330,7 +329,7 @@ PackedView PackedWeights::view() const {
           group_data_.data(),
           group_step_.data(),
           run_steps_.data(),
-          offset_.data(),
+          advance_.data(),
           order_.empty() ? nullptr : order_.data(),
           groups_,
           shape_.runs(),

@@ -19,12 +19,15 @@ struct WeightShape {
   int64_t groups = 1;
   // A run of activations is a row of taps, whose pixels lie side by side, and not one tap.
   bool merged = false;
+  // A run is a copy of all taps, one after the other.
+  bool copied = false;
 
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t k() const { return taps() * channels; }  // weights of an output channel
   int64_t pixel() const { return groups * channels; }
-  int64_t runs() const { return merged ? kernel_h : taps(); }
-  int64_t run_elements() const { return pixel() * (merged ? kernel_w : 1); }
+  int64_t run_taps() const { return copied ? taps() : merged ? kernel_w : 1; }
+  int64_t runs() const { return taps() / run_taps(); }
+  int64_t run_elements() const { return pixel() * run_taps(); }
 };
 
 // Immutable, and shared by every context that runs it.
@@ -45,7 +48,7 @@ class PackedWeights {
   int64_t groups() const { return groups_; }      // of strips
   int64_t span() const { return span_; }          // groups that only run together
   int64_t channels() const { return groups_ * table_.group_channels(form_); }
-  int64_t steps() const { return static_cast<int64_t>(offset_.size()); }
+  int64_t steps() const { return static_cast<int64_t>(advance_.size()); }
   int64_t bytes() const { return group_data_.back(); }
   const KernelTable& table() const { return table_; }
   // Per channel the sum of its INT8 weights, zero behind n; in natural order.
@@ -68,7 +71,7 @@ class PackedWeights {
   int64_t groups_, span_ = 1;
   std::unique_ptr<std::byte[], Free> data_;
   std::vector<int64_t> group_data_, group_step_;
-  std::vector<int32_t> run_steps_, offset_, order_;
+  std::vector<int32_t> run_steps_, advance_, order_;
   std::vector<int32_t> column_sums_;
 };
 

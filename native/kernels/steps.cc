@@ -22,6 +22,25 @@ Take take(const Positions& lane, int32_t first, int32_t begin, const StepShape& 
   return taken;
 }
 
+// The step that begins there; `taken` counts what it takes.
+WindowStep step_at(const std::vector<Positions>& lanes, const std::vector<int32_t>& next, int32_t begin, const StepShape& shape, int& taken) {
+  WindowStep step{begin, {}};
+  taken = 0;
+  for (size_t l = 0; l < lanes.size(); ++l) {
+    step.lanes.push_back(take(lanes[l], next[l], begin, shape));
+    taken += step.lanes.back().count;
+  }
+  return step;
+}
+
+WindowStep best_step(const std::vector<Positions>& lanes, const std::vector<int32_t>& next, int32_t first, const StepShape& shape) {
+  int from_aligned = 0, from_first = 0;
+  WindowStep aligned = step_at(lanes, next, first / shape.align * shape.align, shape, from_aligned);
+  if (shape.crossing == 0.0 || aligned.begin == first) return aligned;
+  WindowStep crossing = step_at(lanes, next, first, shape, from_first);
+  return from_first > shape.crossing * from_aligned ? crossing : aligned;
+}
+
 }  // namespace
 
 std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const StepShape& shape) {
@@ -32,11 +51,8 @@ std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const Ste
     for (size_t l = 0; l < lanes.size(); ++l)
       if (next[l] < static_cast<int32_t>(lanes[l].size())) begin = std::min(begin, lanes[l][static_cast<size_t>(next[l])]);
     if (begin == kNone) return steps;
-    WindowStep step{begin / shape.align * shape.align, {}};
-    for (size_t l = 0; l < lanes.size(); ++l) {
-      step.lanes.push_back(take(lanes[l], next[l], step.begin, shape));
-      next[l] += step.lanes.back().count;
-    }
+    WindowStep step = best_step(lanes, next, begin, shape);
+    for (size_t l = 0; l < lanes.size(); ++l) next[l] += step.lanes[l].count;
     steps.push_back(std::move(step));
   }
 }

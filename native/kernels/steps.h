@@ -10,10 +10,11 @@ namespace openwork {
 using Positions = std::vector<int32_t>;
 
 struct StepShape {
-  int reach;     // elements that one window holds
-  int slots;     // elements that a lane takes in a step
-  int align;     // of a window's beginning, elements
-  bool halves;   // each half of the window fills its own half of the slots (indices of two bits)
+  int reach;        // elements that one window holds
+  int slots;        // elements that a lane takes in a step
+  int align;        // of a window's beginning, elements
+  double crossing;  // what a window costs that begins elsewhere, aligned ones costing 1; 0: there are none
+  bool halves;      // each half of the window fills its own half of the slots (indices of two bits)
 };
 
 // One step: where its window begins, and which of the lane's positions each lane takes: [first, first + count) in order of
@@ -27,8 +28,9 @@ struct WindowStep {
   std::vector<Take> lanes;
 };
 
-// The fewest steps in order of position: each window begins as far to the right as the lane that is furthest behind allows,
-// and each lane takes as much as it can. For any N:M whose groups fit the window this gives no more steps than fixed windows.
+// Steps in order of position: each window begins as far to the right as the lane that is furthest behind allows, or at the
+// aligned place before, whichever takes more for its cost, and each lane takes as much as it can. For any N:M whose groups fit
+// the window this gives no more steps than fixed windows.
 std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const StepShape& shape);
 
 }  // namespace openwork

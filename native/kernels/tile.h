@@ -11,13 +11,47 @@ template <class Sum>
 struct TileArgs {
   const uint8_t* const* x;  // of the tile's first row
   int64_t x_stride;         // pointers, from one run to the next
+  int64_t row_bytes;        // from one row of a run to the next, or 0: the rows lie anywhere
   const uint8_t* weights;   // the group's steps
-  const int32_t* offset;    // of each step
+  const int32_t* advance;   // to each step's window
   const int32_t* run_steps;
   int64_t runs;
   const uint8_t* ahead;  // the next group's weights, of which this tile asks for a part
   const int32_t* start;  // of the group's channels, INT8 only
   Sum* sums;             // [rows][the group's channels]
+};
+
+// Where the windows of a tile's rows begin. Rows that lie at equal distances (a matrix) are addressed with few registers: one
+// base for every four rows, and the distance as an index that x86 scales by 1 and 2, the third by a second index register.
+template <int rows>
+struct SpacedRows {
+  static constexpr int kBases = (rows + 3) / 4;
+  const uint8_t* base[kBases];
+  int64_t distance, distance3;
+
+  template <class Sum>
+  [[gnu::always_inline]] SpacedRows(const TileArgs<Sum>& a, const uint8_t* const* x) : distance(a.row_bytes), distance3(3 * a.row_bytes) {
+    for (int i = 0; i < kBases; ++i) base[i] = x[0] + 4 * i * a.row_bytes;
+  }
+  [[gnu::always_inline]] void move(int64_t bytes) {
+    for (int i = 0; i < kBases; ++i) base[i] += bytes;
+  }
+  [[gnu::always_inline]] const uint8_t* row(int r) const {
+    const uint8_t* p = base[r / 4];
+    return r % 4 == 0 ? p : r % 4 == 1 ? p + distance : r % 4 == 2 ? p + 2 * distance : p + distance3;
+  }
+};
+
+// Rows anywhere: their pointers are read again at each step, as they would not fit the registers.
+template <int rows>
+struct AnyRows {
+  const uint8_t* const* x;
+  int64_t offset = 0;
+
+  template <class Sum>
+  [[gnu::always_inline]] AnyRows(const TileArgs<Sum>&, const uint8_t* const* pointers) : x(pointers) {}
+  [[gnu::always_inline]] void move(int64_t bytes) { offset += bytes; }
+  [[gnu::always_inline]] const uint8_t* row(int r) const { return x[r] + offset; }
 };
 
 template <class V, Type type, Form form, int rows>
@@ -57,7 +91,8 @@ struct Tile {
   }
 
   // One step: the weights (and indices) of every strip stay in registers for all rows.
-  [[gnu::always_inline]] static void step(const uint8_t* const* x, int64_t at, const uint8_t* w, const uint8_t*& ahead,
+  template <class Rows>
+  [[gnu::always_inline]] static void step(const Rows& x, const uint8_t* w, const uint8_t*& ahead,
                                           typename E::Vector (&acc)[rows][kStrips]) {
     // Without this the compiler keeps the windows of all rows in registers over the steps and spills the accumulators.
     asm volatile("" ::: "memory");
@@ -70,7 +105,7 @@ struct Tile {
     for (int s = 0; s < kStrips; ++s) weight[s] = V::load_bytes(w + T::kMasks * T::kIndexBytes + 64 * s);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
-      const Bytes bytes = window(x[r] + at);
+      const Bytes bytes = window(x.row(r));
       if constexpr (T::kShuffled) {
 #pragma GCC unroll 4
         for (int m = 0; m < T::kMasks; ++m) {
@@ -100,6 +135,29 @@ struct Tile {
     for (int s = 0; s < kStrips; ++s) E::store(to + s * kStripLanes, acc[s]);
   }
 
+  template <class Rows>
+  [[gnu::always_inline]] static void add_products(const TileArgs<typename E::Sum>& a, Sums& acc) {
+    const uint8_t* w = a.weights;
+    const uint8_t* ahead = a.ahead;
+    const int32_t* advance = a.advance;
+    const uint8_t* const* pointers = a.x;
+    for (int64_t run = 0; run < a.runs; ++run, pointers += a.x_stride) {
+      Rows x(a, pointers);
+      int64_t left = a.run_steps[run];
+      for (; left >= kUnroll; left -= kUnroll, advance += kUnroll) {
+#pragma GCC unroll 4
+        for (int i = 0; i < kUnroll; ++i, w += T::kStepBytes) {
+          x.move(advance[i]);
+          step(x, w, ahead, acc[i % kChains]);
+        }
+      }
+      for (; left > 0; --left, w += T::kStepBytes) {
+        x.move(*advance++);
+        step(x, w, ahead, acc[0]);
+      }
+    }
+  }
+
   static void run(const TileArgs<typename E::Sum>& a) {
     Sums acc;
 #pragma GCC unroll 4
@@ -111,18 +169,10 @@ struct Tile {
 #pragma GCC unroll 16
         for (int r = 0; r < rows; ++r) acc[c][r][s] = c ? E::zero() : start;
     }
-    const uint8_t* w = a.weights;
-    const uint8_t* ahead = a.ahead;
-    const int32_t* offset = a.offset;
-    const uint8_t* const* x = a.x;
-    for (int64_t run = 0; run < a.runs; ++run, x += a.x_stride) {
-      int64_t left = a.run_steps[run];
-      for (; left >= kUnroll; left -= kUnroll, offset += kUnroll) {
-#pragma GCC unroll 4
-        for (int i = 0; i < kUnroll; ++i, w += T::kStepBytes) step(x, offset[i], w, ahead, acc[i % kChains]);
-      }
-      for (; left > 0; --left, w += T::kStepBytes) step(x, *offset++, w, ahead, acc[0]);
-    }
+    if (a.row_bytes)
+      add_products<SpacedRows<rows>>(a, acc);
+    else
+      add_products<AnyRows<rows>>(a, acc);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4

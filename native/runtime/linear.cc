@@ -21,14 +21,8 @@ Aligned<int32_t> starts(const PackedWeights& w, int x_zero_point) {
 }  // namespace
 
 LinearLayer::LinearLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue)
-    : weights_(std::move(weights)), start_(starts(*weights_, epilogue.x_zero_point)), scale_(epilogue.scale),
-      bias_(epilogue.bias), inverse_scale_(epilogue.inverse_scale) {
-  scale_.resize(weights_->channels());
-  bias_.resize(weights_->channels());
-  inverse_scale_.resize(weights_->channels());
-  epilogue_ = {scale_.data(),        bias_.data(), epilogue.activation, epilogue.quantized, inverse_scale_.data(),
-               epilogue.y_zero_point};
-}
+    : weights_(std::move(weights)), start_(starts(*weights_, epilogue.x_zero_point)),
+      epilogue_(epilogue, weights_->channels()) {}
 
 LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
   const PackedWeights& w = *weights_;
@@ -36,9 +30,9 @@ LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
   return partition_linear({rows, row_bytes, w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span()}, threads);
 }
 
-GemmArgs LinearLayer::args(const float* residual, void* y) const {
+GemmArgs LinearLayer::args(const void* residual, void* y) const {
   const int64_t n = weights_->n();
-  return {nullptr, 0, weights_->view(), start_.data(), n, epilogue_, residual, n, y, n};
+  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), residual, n, y, n};
 }
 
 void LinearLayer::run(const LinearBuffers& buffers, const Block& block) const {
@@ -46,6 +40,7 @@ void LinearLayer::run(const LinearBuffers& buffers, const Block& block) const {
   const uint8_t* rows[kCallRows];
   GemmArgs call = args(buffers.residual, buffers.y);
   call.x = rows;
+  call.row_bytes = row_bytes;
   for (int64_t begin = block.row_begin; begin < block.row_end; begin += kCallRows) {
     const int64_t end = std::min(begin + kCallRows, block.row_end);
     for (int64_t r = begin; r < end; ++r) rows[r - begin] = static_cast<const uint8_t*>(buffers.x) + r * row_bytes;

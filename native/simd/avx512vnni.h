@@ -121,7 +121,12 @@ struct Avx512 {
   static Bytes window16(const uint8_t* p) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
-  static Bytes window64(const uint8_t* p) { return load_bytes(p); }
+  static Bytes window64(const uint8_t* p) {
+    Bytes v = load_bytes(p);
+    // Else GCC reads it again, from memory, for each shuffle.
+    asm("" : "+v"(v));
+    return v;
+  }
   // The number that a byte of activations stands for is unsigned here.
   static Bytes flip(Bytes v) { return v; }
   static constexpr bool kHasShuffle64 = true;
@@ -176,6 +181,78 @@ struct Avx512 {
   [[gnu::always_inline]] static void hide(T& v) {
     asm volatile("" : "+v"(v));
   }
+
+  // What epilogues and activations need.
+  static __mmask64 first_bytes(int n) { return n >= 64 ? ~__mmask64{0} : (__mmask64{1} << n) - 1; }
+  static I32 load_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static I32 load_u8_part(const uint8_t* p, int n) { return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first(n), p)); }
+  static F32 load_bf16(const uint16_t* p) { return widen_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static F32 load_bf16_part(const uint16_t* p, int n) { return widen_bf16(_mm256_maskz_loadu_epi16(first(n), p)); }
+  static F32 widen_bf16(__m256i v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16)); }
+  static __m256i narrow_bf16(F32 v) {
+    const __m512i u = bits(v), one = _mm512_set1_epi32(1);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), one);
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i kept = _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+  }
+  static void store_bf16(uint16_t* p, F32 v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16(v)); }
+  static void store_bf16_part(uint16_t* p, F32 v, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow_bf16(v)); }
+  static Bytes pack_u8(const I32 (&v)[4], int32_t zero_point) {
+    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(zero_point));
+    const __m512i words0 = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
+    const __m512i words1 = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero);
+    // The packs leave four bytes of each of the four vectors in each 128-bit quarter.
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(words0, words1));
+  }
+  static Bytes set1_u8(uint8_t v) { return _mm512_set1_epi8(static_cast<char>(v)); }
+  static Bytes min_u8(Bytes a, Bytes b) { return _mm512_min_epu8(a, b); }
+  static Bytes max_u8(Bytes a, Bytes b) { return _mm512_max_epu8(a, b); }
+  static Bytes bit_xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
+  static Bytes lookup256(Bytes index, const uint8_t* table) {
+    if constexpr (vbmi) {
+      const __m512i low = _mm512_permutex2var_epi8(load_bytes(table), index, load_bytes(table + 64));
+      const __m512i high = _mm512_permutex2var_epi8(load_bytes(table + 128), index, load_bytes(table + 192));
+      return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
+    } else {
+      // A row of 16 after the other: vpshufb gives zero where the index, moved to the row, leaves 0 to 15.
+      __m512i found = _mm512_setzero_si512();
+      for (int row = 0; row < 16; ++row) {
+        const __m512i from = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * row)));
+        const __m512i at = _mm512_adds_epu8(_mm512_xor_si512(index, set1_u8(static_cast<uint8_t>(16 * row))), set1_u8(0x70));
+        found = _mm512_or_si512(found, _mm512_shuffle_epi8(from, at));
+      }
+      return found;
+    }
+  }
+  template <int rows>
+  static Bytes repeat_rows(const uint8_t* p) {
+    if constexpr (rows == 1) return load_bytes(p);
+    if constexpr (rows == 2) return _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    if constexpr (rows == 4) return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  template <int rows>
+  static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
+    static_assert(rows <= 2, "no tile is one strip wide");
+    if constexpr (rows == 1) {
+      _mm512_storeu_si512(p, v);
+    } else {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(v));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + stride), _mm512_extracti64x4_epi64(v, 1));
+    }
+  }
+  static Bytes load_bytes_part(const uint8_t* p, int n) { return _mm512_maskz_loadu_epi8(first_bytes(n), p); }
+  static void store_bytes_part(uint8_t* p, Bytes v, int n) { _mm512_mask_storeu_epi8(p, first_bytes(n), v); }
+  static F32 abs(F32 a) { return _mm512_abs_ps(a); }
+  static F32 copy_sign(F32 magnitude, F32 sign) {
+    // Bits of the first operand where the mask is set, else of the second.
+    const __m512i r = _mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), bits(sign), bits(magnitude), 0xca);
+    return _mm512_castsi512_ps(r);
+  }
+  template <int n>
+  static I32 shift_right(I32 a) { return _mm512_srli_epi32(a, n); }
 
  private:
   template <class T>
