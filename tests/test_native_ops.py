@@ -314,8 +314,8 @@ def test_elementwise(isa: str) -> None:
     i, j = step.input(a), step.input(b)
     outputs = [step.output(dtype, a.shape) for dtype in ("f32", "f32", "f32", "u8")]
     step.program.add("add", i, j, outputs[0])
-    step.program.gelu("gelu", i, outputs[1])
-    step.program.relu("relu", i, outputs[2])
+    step.program.activate("gelu", i, outputs[1], "gelu")
+    step.program.activate("relu", i, outputs[2], "relu")
     step.program.quantize("quantize", i, outputs[3], **QUANTIZED)
     expected = [a + b, reference.gelu(a, {}), reference.relu(a, {}), reference.quantize(a, QUANTIZED)]
     for found, wanted in zip(step.run(*outputs), expected, strict=True):

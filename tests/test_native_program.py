@@ -234,10 +234,10 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         lambda p: p.value("f32", [0]),
         "Expected dimensions of at least 1, or -1 - s for the free dimension s below 64, found 0.",
     ),
-    (lambda p: p.gelu("g", 3, 0), 'Step "g" (gelu): expected x to be one of the 0 values, found 3.'),
+    (lambda p: p.activate("g", 3, 0, "gelu"), 'Step "g" (activate): expected x to be one of the 0 values, found 3.'),
     (
-        lambda p: p.relu("r", p.value("u8", [2]), f32(p, 2)),
-        'Step "r" (relu): expected x of type f32, found u8.',
+        lambda p: p.activate("r", p.value("u8", [2]), f32(p, 2), "relu"),
+        'Step "r" (activate): expected x of type f32, found u8.',
     ),
     (
         lambda p: p.add("a", f32(p, 2, -3), f32(p, 2, 3), f32(p, 2, -3)),
@@ -335,8 +335,8 @@ def test_a_program_refuses(call: Callable[[Any], Any], message: str) -> None:
 def test_finish_refuses_values_that_nothing_makes() -> None:
     p = new_program()
     x, y, z = (f32(p, 2) for _ in range(3))
-    p.relu("late", y, z)
-    p.relu("early", x, y)
+    p.activate("late", y, z, "relu")
+    p.activate("early", x, y, "relu")
     assert refusal(lambda: p.finish([x], [z])) == (
         'Step "late" reads value 1, which is no input and no earlier step makes.'
     )
@@ -346,15 +346,15 @@ def test_finish_refuses_values_that_nothing_makes() -> None:
 def test_finish_refuses_what_has_no_meaning() -> None:
     p = new_program()
     x, y, lone = f32(p, 2), f32(p, 2), f32(p, -1)
-    p.relu("r", x, y)
+    p.activate("r", x, y, "relu")
     assert "value 2 is neither" in refusal(lambda: p.finish([x], [y]))
     assert refusal(lambda: p.finish([x, lone], [y, y])) == (
         "Expected each output of the program once, found value 1 twice."
     )
     assert "found the input value 0" in refusal(lambda: p.finish([x, lone], [x]))
     p.finish([x, lone], [y])
-    assert refusal(lambda: p.relu("r", x, y)) == (
-        'Step "r" (relu): the program is finished; add all steps before finish().'
+    assert refusal(lambda: p.activate("r", x, y, "relu")) == (
+        'Step "r" (activate): the program is finished; add all steps before finish().'
     )
 
 

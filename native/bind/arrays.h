@@ -47,6 +47,8 @@ FloatTensor tensor(const std::optional<A>& array) {
 
 // A new NumPy array that owns the buffer.
 nb::object to_numpy(AlignedBuffer buffer, DType dtype, const std::vector<int64_t>& shape);
+// BF16 comes as uint16.
+nb::object to_numpy(AlignedBuffer buffer, Stored type, const std::vector<int64_t>& shape);
 
 void bind_program(nb::module_& m);
 void bind_linear(nb::module_& m);

@@ -56,7 +56,8 @@ LinearEpilogue make_epilogue(const Call& call, int64_t n) {
   if (call.bias) e.bias.assign(call.bias->data(), call.bias->data() + n);
   e.x_zero_point = call.x_zero_point;
   e.activation = activation_named(call.activation);
-  e.quantized = call.y_scale.has_value();
+  e.output = call.y_scale ? Stored::u8 : Stored::f32;
+  if (call.residual) e.residual = Stored::f32;
   if (call.y_scale) e.inverse_scale.assign(static_cast<size_t>(n), 1.0f / *call.y_scale);
   e.y_zero_point = call.y_zero_point;
   return e;
@@ -102,10 +103,11 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_conv(const std::vector<Weights>
   return {flat->data(), {seconds.size(), static_cast<size_t>(repeats)}, owner};
 }
 
-bool merges(const std::array<int64_t, 4>& shape, int64_t groups, const Pair& dilations, const std::string& form, const std::string& type) {
-  const ConvShape s = conv_shape({shape[0], shape[3], shape[1], shape[2], groups}, {{1, 1}, dilations, {}});
+std::string conv_run(const std::array<int64_t, 4>& shape, int64_t groups, const Pair& dilations, const std::string& form,
+                     const std::string& type) {
+  ConvShape s = conv_shape({shape[0], shape[3], shape[1], shape[2], groups}, {{1, 1}, dilations, {}});
   check_shape(s);
-  return merges_taps(s, type_named(type), form_named(form));
+  return run_name(choose_run(s, type_named(type), form_named(form)));
 }
 
 }  // namespace
@@ -125,8 +127,9 @@ void bind_convolution(nb::module_& m) {
         nb::arg("repeats") = 10,
         "Seconds f64 [len(weights), repeats] of one convolution of random images, `size` (batch, height, width), with each of the\n"
         "weights in turn, the weights coming from the third level of cache, the activations from the second. Raises ValueError.");
-  m.def("merges_taps", &merges, nb::arg("shape"), nb::arg("groups"), nb::arg("dilations"), nb::arg("form"), nb::arg("type") = "i8",
-        "Whether PackedWeights.pack does best with `merged` for a weight of shape (N, KH, KW, C / groups).");
+  m.def("conv_run", &conv_run, nb::arg("shape"), nb::arg("groups"), nb::arg("dilations"), nb::arg("form"), nb::arg("type") = "i8",
+        "What one run of activations best holds for a weight of shape (N, KH, KW, C / groups) in this form: \"tap\", \"row\" (of\n"
+        "taps) or \"patch\" (all of them, copied). PackedWeights.pack takes it.");
 }
 
 }  // namespace openwork::bind

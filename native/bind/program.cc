@@ -7,6 +7,7 @@ namespace openwork::bind {
 namespace {
 
 using Weights = std::shared_ptr<const PackedWeights>;
+using MaybeFloat = std::optional<float>;
 
 void add_embedding_sum(Program& p, const std::string& name, int ids, int type_ids, int out, const Floats2& word,
                        const Floats2& position, const std::optional<Floats2>& type) {
@@ -20,19 +21,28 @@ void add_layer_norm(Program& p, const std::string& name, int x, int y, int yq, c
 
 void add_linear(Program& p, const std::string& name, int x, int residual, int y, const std::vector<Weights>& weights,
                 const std::vector<int64_t>& max_rows, const Floats1& scale, const std::optional<Floats1>& bias, int x_zero_point,
-                const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier) {
-  p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point, activation_named(activation),
-                  {{y_scale, y_zero_point}, tensor(y_multiplier)}});
+                const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier,
+                const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last, float residual_scale, int residual_zero_point) {
+  p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point,
+                  activation_named(activation, alpha, beta), {{y_scale, y_zero_point}, tensor(y_multiplier)}, activation_last,
+                  {residual_scale, residual_zero_point}});
 }
 
 void add_linear_float(Program& p, const std::string& name, int x, int residual, int y, const Floats2& weight,
-                      const std::optional<Floats1>& bias, const std::string& activation, float y_scale, int y_zero_point) {
-  p.linear_float(name, {x, residual, y, tensor(weight), tensor(bias), activation_named(activation), {y_scale, y_zero_point}});
+                      const std::optional<Floats1>& bias, const std::string& activation, float y_scale, int y_zero_point,
+                      const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last) {
+  p.linear_float(name, {x, residual, y, tensor(weight), tensor(bias), activation_named(activation, alpha, beta),
+                        {y_scale, y_zero_point}, activation_last});
 }
 
 void add_attention(Program& p, const std::string& name, int q, int k, int v, int mask, int y, int64_t heads, float scale,
                    float y_scale, int y_zero_point) {
   p.attention(name, {q, k, v, mask, y, heads, scale, {y_scale, y_zero_point}});
+}
+
+void add_activate(Program& p, const std::string& name, int x, int y, const std::string& activation, const MaybeFloat& alpha,
+                  const MaybeFloat& beta) {
+  p.activate(name, x, y, activation_named(activation, alpha, beta));
 }
 
 void add_quantize(Program& p, const std::string& name, int x, int y, float y_scale, int y_zero_point) {
@@ -78,10 +88,15 @@ void bind_steps(nb::class_<Program>& c) {
         "quantized.");
   c.def("linear", &add_linear, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"),
         nb::arg("max_rows"), nb::arg("scale").noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("activation"),
-        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(),
-        "INT8 product. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows; the last entry of max_rows is -1: any number.");
+        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(), nb::arg("alpha") = nb::none(),
+        nb::arg("beta") = nb::none(), nb::arg("activation_last") = false, nb::arg("residual_scale") = 1.0f,
+        nb::arg("residual_zero_point") = 0,
+        "INT8 product. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows;\n"
+        "the last entry of max_rows is -1: any number. `alpha` and `beta` are the activation's numbers, where they are not the\n"
+        "usual ones; it comes before the residual or, `activation_last`, after it.");
   c.def("linear_float", &add_linear_float, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weight").noconvert(),
         nb::arg("bias").none().noconvert(), nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
+        nb::arg("alpha") = nb::none(), nb::arg("beta") = nb::none(), nb::arg("activation_last") = false,
         "FP32 product with `weight` [N, K].");
   c.def("attention", &add_attention, nb::arg("name"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask"), nb::arg("y"),
         nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
@@ -92,8 +107,8 @@ void bind_steps(nb::class_<Program>& c) {
   c.def("quantize", &add_quantize, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("y_scale"), nb::arg("y_zero_point"),
         "f32 to u8.");
   c.def("add", &Program::add, nb::arg("name"), nb::arg("a"), nb::arg("b"), nb::arg("y"), "a + b.");
-  c.def("gelu", &Program::gelu, nb::arg("name"), nb::arg("x"), nb::arg("y"), "GELU.");
-  c.def("relu", &Program::relu, nb::arg("name"), nb::arg("x"), nb::arg("y"), "ReLU.");
+  c.def("activate", &add_activate, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("alpha") = nb::none(),
+        nb::arg("beta") = nb::none(), "An activation by its name, with its usual numbers or these.");
 }
 
 }  // namespace

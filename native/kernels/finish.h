@@ -1,172 +1,211 @@
-// What is done to the sums of a tile before they are stored: docs/arithmetic.md, "Linear, INT8". Included only by the
-// instruction sets' own translation units: everything here is a template over V.
+// What is done to the sums of a tile before they are stored: docs/arithmetic.md, "Epilogue". Included only by the instruction
+// sets' own translation units: everything here is a template over V.
+//
+// The sums come from a buffer in L1: that costs a store and a load a vector, against k / 4 products, and keeps one copy of the
+// epilogue for all tiles. The usual epilogues are fused here; every other one goes through finish_general.h.
 #pragma once
 
-#include "kernels/gemm.h"
+#include <type_traits>
+
+#include "kernels/finish_general.h"
 
 namespace openwork {
 
-// A tile's sums, INT32 or binary32: row r, channel c at sums[r * stride + c], whole strips.
-template <class Sum>
-struct Sums {
-  const Sum* at;
-  int64_t stride;
-};
+enum class Added { none, f32, u8 };
 
-// The part of the output that they are: rows and channels of y, the first channel a multiple of 16.
-struct Part {
-  int64_t row;
-  int rows;
-  int64_t channel, channels;
-};
-
-template <class V>
-[[gnu::always_inline]] inline typename V::F32 load_sum(const int32_t* p) {
-  return V::to_f32(V::load_i32(p));
-}
-template <class V>
-[[gnu::always_inline]] inline typename V::F32 load_sum(const float* p) {
-  return V::load(p);
-}
-
-// The epilogue reads the tile's sums from a buffer in L1: that costs a store and a load a vector, against k / 4 products,
-// and keeps one copy of it for all tiles.
-template <class V, class Sum, Activation activation, bool quantized, bool residual>
+template <class V, class Sum, Activation activation, Stored output, Added added>
 struct Finish {
-  static constexpr int kStrips = V::kStrips;
-  static constexpr int kGroup = kStrips * kStripLanes;
+  using F32 = typename V::F32;
+  using I32 = typename V::I32;
+  static constexpr bool kBytes = output == Stored::u8;
+  // Rows of one strip at a time: bytes are packed by fours, and more than one vector of floats is one too many for AVX2.
+  static constexpr int kTall = V::kStrips == 1 && kBytes ? 4 : 1;
+  // Values are in units of the output already.
+  static constexpr bool kScaled = kBytes && activation == Activation::none;
+  // Below 2^31 in magnitude, so that the packing to bytes clamps them: see PreparedEpilogue.
+  static constexpr bool kBounded = kScaled && std::is_same_v<Sum, int32_t> && added != Added::f32;
 
-  template <int n>
-  [[gnu::always_inline]] static void activate(typename V::F32 (&v)[n]) {
-    if constexpr (activation == Activation::gelu) gelu_each<V>(v);
-    if constexpr (activation == Activation::relu)
-      for (auto& one : v) one = relu<V>(one);
-  }
+  using Y = std::conditional_t<output == Stored::f32, float, std::conditional_t<output == Stored::bf16, uint16_t, uint8_t>>;
+  using Residual = std::conditional_t<added == Added::u8, uint8_t, float>;
 
-  template <bool whole>
-  [[gnu::always_inline]] static void store(const GemmArgs& a, typename V::F32 v, typename V::F32 inverse, int64_t row, int64_t channel) {
-    const int lanes = static_cast<int>(a.n - channel);
-    if constexpr (residual) {
-      const float* r = a.residual + row * a.residual_stride + channel;
-      v = V::add(v, whole ? V::load(r) : V::load_part(r, lanes));
-    }
-    const int64_t at = row * a.y_stride + channel;
-    if constexpr (quantized) {
-      auto* y = static_cast<uint8_t*>(a.y) + at;
-      const auto q = quantize<V>(v, inverse, a.epilogue.y_zero_point);
-      whole ? V::store_u8(y, q) : V::store_u8_part(y, q, lanes);
-    } else {
-      auto* y = static_cast<float*>(a.y) + at;
-      whole ? V::store(y, v) : V::store_part(y, v, lanes);
-    }
-  }
+  // `rows` rows of `strips` strips, up to four vectors, and the next ones a turn later. Everything is read before the rows:
+  // the bytes that are stored may be anything to the compiler, the arguments included.
+  template <int rows, int strips, bool whole>
+  struct Turns {
+    static constexpr int kVectors = rows * strips;
+    // The chain of one vector is long: AVX-512's registers hold the work on four. AVX2's hold that on one.
+    static constexpr bool kTogether = V::kStrips > 1;
 
-  template <bool whole>
-  [[gnu::always_inline]] static void strip(const GemmArgs& a, const Sum* sums, int64_t sums_stride, int64_t row, int rows, int64_t channel) {
-    const auto scale = V::load(a.epilogue.scale + channel), bias = V::load(a.epilogue.bias + channel);
-    const auto inverse = quantized ? V::load(a.epilogue.inverse_scale + channel) : V::zero();
-    for (int r = 0; r < rows; ++r, sums += sums_stride) {
-      typename V::F32 v[1] = {V::fma(load_sum<V>(sums), scale, bias)};
-      activate(v);
-      store<whole>(a, v[0], inverse, row + r, channel);
-    }
-  }
+    F32 scale[strips], bias[strips], factor[strips];
+    typename V::Bytes low, high;
+    const Sum* sums;
+    const Residual* residual;
+    Y* y;
+    int64_t sums_stride, residual_stride, stride;
+    int32_t zero_point;
+    int lanes;  // of one strip where it is not whole
+    ActivationFunction function;
 
-  // Quantized rows of a whole group, two at a time: their vectors are packed to bytes together, and the activation works on
-  // all of them at once. Returns the number of rows done.
-  [[gnu::always_inline]] static int pairs(const GemmArgs& a, const Sum* sums, int64_t sums_stride, int64_t row, int rows, int64_t channel) {
-    typename V::F32 scale[kStrips], bias[kStrips], inverse[kStrips];
+    [[gnu::always_inline]] Turns(const GemmArgs& a, const Sums<Sum>& from, int64_t row, int64_t channel)
+        : sums(from.at), residual(static_cast<const Residual*>(a.residual)), y(static_cast<Y*>(a.y) + row * a.y_stride + channel),
+          sums_stride(from.stride), residual_stride(a.residual_stride), stride(a.y_stride), zero_point(a.epilogue.y_zero_point),
+          lanes(static_cast<int>(a.n - channel)), function(a.epilogue.activation) {
+      const Epilogue& e = a.epilogue;
+      if constexpr (added != Added::none) residual += row * residual_stride + channel;
 #pragma GCC unroll 4
-    for (int s = 0; s < kStrips; ++s) {
-      scale[s] = V::load(a.epilogue.scale + channel + s * kStripLanes);
-      bias[s] = V::load(a.epilogue.bias + channel + s * kStripLanes);
-      inverse[s] = V::load(a.epilogue.inverse_scale + channel + s * kStripLanes);
-    }
-    // Read before the loop: the bytes it stores may be anything to the compiler, the arguments included.
-    const int64_t stride = a.y_stride, residual_stride = a.residual_stride;
-    const int32_t zero_point = a.epilogue.y_zero_point;
-    const float* added = residual ? a.residual + row * residual_stride + channel : nullptr;
-    auto* y = static_cast<uint8_t*>(a.y) + row * stride + channel;
-    int r = 0;
-    for (; r + 2 <= rows; r += 2, y += 2 * stride, sums += 2 * sums_stride) {
-      typename V::F32 v[2 * kStrips];
-      typename V::I32 q[2][kStrips];
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * kStrips; ++i)
-        v[i] = V::fma(load_sum<V>(sums + i / kStrips * sums_stride + i % kStrips * kStripLanes), scale[i % kStrips], bias[i % kStrips]);
-      activate(v);
-#pragma GCC unroll 8
-      for (int i = 0; i < 2 * kStrips; ++i) {
-        if constexpr (residual)
-          v[i] = V::add(v[i], V::load(added + (r + i / kStrips) * residual_stride + i % kStrips * kStripLanes));
-        q[i / kStrips][i % kStrips] = quantize_high<V>(v[i], inverse[i % kStrips], zero_point);
+      for (int s = 0; s < strips; ++s) {
+        const int64_t at = channel + s * kStripLanes;
+        scale[s] = V::load(e.scale + at);
+        bias[s] = V::load(e.bias + at);
+        if constexpr (kScaled && added != Added::none) factor[s] = V::load(e.residual_factor + at);
+        if constexpr (kBytes && !kScaled) factor[s] = V::load(e.inverse_scale + at);
       }
-      V::store_u8_rows(y, stride, q, zero_point);
+      if constexpr (kScaled) {
+        low = V::template repeat_rows<rows>(e.low + channel);
+        high = V::template repeat_rows<rows>(e.high + channel);
+      }
     }
+
+    [[gnu::always_inline]] F32 first(int i) const {
+      return V::fma(load_sum<V>(sums + i / strips * sums_stride + i % strips * kStripLanes), scale[i % strips], bias[i % strips]);
+    }
+    [[gnu::always_inline]] F32 with_residual(int i, F32 v) const {
+      if constexpr (added != Added::none) {
+        constexpr Stored type = added == Added::u8 ? Stored::u8 : Stored::f32;
+        const auto other = load_lanes<V, type, whole>(residual, i / strips * residual_stride + i % strips * kStripLanes, lanes);
+        v = kScaled ? V::fma(other, factor[i % strips], v) : V::add(v, other);
+      }
+      return v;
+    }
+    [[gnu::always_inline]] I32 rounded(int i, F32 v) const {
+      if constexpr (!kScaled) v = V::mul(v, factor[i % strips]);
+      if constexpr (!kBounded) v = V::min(V::set1(static_cast<float>(255 - zero_point)), v);
+      return V::round_i32(v);
+    }
+    [[gnu::always_inline]] void store(const I32 (&q)[4]) {
+      auto bytes = V::pack_u8(q, zero_point);
+      if constexpr (kScaled) bytes = V::min_u8(V::max_u8(bytes, low), high);
+      if constexpr (kVectors == 4)
+        V::template store_rows<rows>(reinterpret_cast<uint8_t*>(y), stride, bytes);
+      else
+        V::store_bytes_part(reinterpret_cast<uint8_t*>(y), bytes, whole ? strips * kStripLanes : lanes);
+    }
+    [[gnu::always_inline]] void put(int i, F32 v, I32 (&q)[4]) {
+      if constexpr (kBytes)
+        q[i] = rounded(i, v);
+      else
+        store_lanes<V, output, whole>(y, i / strips * stride + i % strips * kStripLanes, v, lanes);
+    }
+
+    [[gnu::always_inline]] void turn() {
+      constexpr int n = kTogether ? kVectors : 1;
+      I32 q[4] = {V::zero_i32(), V::zero_i32(), V::zero_i32(), V::zero_i32()};
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; i += n) {
+        F32 v[n];
+#pragma GCC unroll 4
+        for (int j = 0; j < n; ++j) v[j] = first(i + j);
+        activate_each<V, activation, n>(v, function);
+#pragma GCC unroll 4
+        for (int j = 0; j < n; ++j) put(i + j, with_residual(i + j, v[j]), q);
+      }
+      if constexpr (kBytes) store(q);
+      sums += rows * sums_stride;
+      y += rows * stride;
+      if constexpr (added != Added::none) residual += rows * residual_stride;
+    }
+  };
+
+  // As many rows as `rows` divides; returns their number.
+  template <int rows, int strips, bool whole>
+  [[gnu::always_inline]] static int columns(const GemmArgs& a, const Sums<Sum>& sums, int64_t row, int count, int64_t channel) {
+    Turns<rows, strips, whole> turns(a, sums, row, channel);
+    int r = 0;
+    for (; r + rows <= count; r += rows) turns.turn();
     return r;
   }
 
-  // Float rows of a whole group: all strips of a row in one turn, so that the CPU meets the end of one loop, not of several.
-  [[gnu::always_inline]] static int floats(const GemmArgs& a, const Sum* sums, int64_t sums_stride, int64_t row, int rows, int64_t channel) {
-    typename V::F32 scale[kStrips], bias[kStrips];
-#pragma GCC unroll 4
-    for (int s = 0; s < kStrips; ++s) {
-      scale[s] = V::load(a.epilogue.scale + channel + s * kStripLanes);
-      bias[s] = V::load(a.epilogue.bias + channel + s * kStripLanes);
-    }
-    const int64_t stride = a.y_stride, residual_stride = a.residual_stride;
-    const float* added = residual ? a.residual + row * residual_stride + channel : nullptr;
-    auto* y = static_cast<float*>(a.y) + row * stride + channel;
-    for (int r = 0; r < rows; ++r, y += stride, added += residual ? residual_stride : 0, sums += sums_stride) {
-      typename V::F32 v[kStrips];
-#pragma GCC unroll 4
-      for (int s = 0; s < kStrips; ++s) v[s] = V::fma(load_sum<V>(sums + s * kStripLanes), scale[s], bias[s]);
-      activate(v);
-#pragma GCC unroll 4
-      for (int s = 0; s < kStrips; ++s)
-        V::store(y + s * kStripLanes, residual ? V::add(v[s], V::load(added + s * kStripLanes)) : v[s]);
-    }
-    return rows;
-  }
-
-  // kGroup channels at most, beginning at a multiple of 16.
-  [[gnu::always_inline]] static void columns(const GemmArgs& a, const Sum* sums, int64_t stride, int64_t row, int rows, int64_t channel) {
-    if (a.n - channel >= kGroup) {
-      const int done = quantized ? pairs(a, sums, stride, row, rows, channel) : floats(a, sums, stride, row, rows, channel);
-      if (done == rows) return;
-      sums += done * stride, row += done, rows -= done;
-    }
-    for (int s = 0; s < kStrips; ++s, sums += kStripLanes, channel += kStripLanes) {
-      if (a.n - channel >= kStripLanes)
-        strip<true>(a, sums, stride, row, rows, channel);
-      else if (a.n > channel)
-        strip<false>(a, sums, stride, row, rows, channel);
-    }
+  template <int rows, int strips>
+  [[gnu::always_inline]] static void whole_columns(const GemmArgs& a, const Sums<Sum>& sums, const Part& part, int64_t channel) {
+    const int done = columns<rows, strips, true>(a, sums, part.row, part.rows, channel);
+    if (rows > 1 && done < part.rows)
+      columns<1, strips, true>(a, {sums.at + done * sums.stride, sums.stride}, part.row + done, part.rows - done, channel);
   }
 
   static void run(const GemmArgs& a, const Sums<Sum>& sums, const Part& part) {
-    for (int64_t c = 0; c < part.channels; c += kGroup) columns(a, sums.at + c, sums.stride, part.row, part.rows, part.channel + c);
+    const int64_t end = a.n < part.channel + part.channels ? a.n : part.channel + part.channels;
+    int64_t channel = part.channel;
+    Sums<Sum> from = sums;
+    const auto left = [&](int strips) { return end - channel >= strips * kStripLanes; };
+    const auto next = [&](int strips) { channel += strips * kStripLanes, from.at += strips * kStripLanes; };
+    if constexpr (V::kStrips > 1) {
+      for (; left(4); next(4)) whole_columns<1, 4>(a, from, part, channel);
+      for (; left(2); next(2)) whole_columns<2, 2>(a, from, part, channel);
+    }
+    for (; left(1); next(1)) whole_columns<kTall, 1>(a, from, part, channel);
+    if (end > channel) columns<1, 1, false>(a, from, part.row, part.rows, channel);
   }
 };
 
-template <class Sum>
-using FinishFn = void (*)(const GemmArgs&, const Sums<Sum>&, const Part&);
+// The one of these activations, or null.
+template <class V, class Sum, Stored output, Added added, Activation... kinds>
+FinishFn<Sum> one_of(Activation kind) {
+  FinishFn<Sum> found = nullptr;
+  ((kind == kinds ? void(found = Finish<V, Sum, kinds, output, added>::run) : void()), ...);
+  return found;
+}
 
-template <class V, class Sum, Activation activation>
-FinishFn<Sum> choose_finish(const GemmArgs& a) {
-  if (a.epilogue.quantized)
-    return a.residual ? Finish<V, Sum, activation, true, true>::run : Finish<V, Sum, activation, true, false>::run;
-  return a.residual ? Finish<V, Sum, activation, false, true>::run : Finish<V, Sum, activation, false, false>::run;
+template <class V, class Sum>
+FinishFn<Sum> fused_to_u8(const Epilogue& e, bool plain, bool floats) {
+  using enum Activation;
+  const Activation kind = e.activation.kind;
+  if (e.scaled && floats) return one_of<V, Sum, Stored::u8, Added::f32, none>(kind);
+  if (e.scaled && (e.bounded || !std::is_same_v<Sum, int32_t>))
+    return plain                      ? one_of<V, Sum, Stored::u8, Added::none, none>(kind)
+           : e.residual == Stored::u8 ? one_of<V, Sum, Stored::u8, Added::u8, none>(kind)
+                                      : nullptr;
+  if (plain) return one_of<V, Sum, Stored::u8, Added::none, gelu, silu, hard_swish>(kind);
+  if (floats && !e.activation_last) return one_of<V, Sum, Stored::u8, Added::f32, relu, gelu>(kind);
+  return nullptr;
+}
+
+template <class V, class Sum>
+FinishFn<Sum> fused_to_f32(const Epilogue& e, bool plain, bool floats) {
+  using enum Activation;
+  const Activation kind = e.activation.kind;
+  if (plain) return one_of<V, Sum, Stored::f32, Added::none, none, relu, gelu, silu>(kind);
+  if (floats && (kind == none || !e.activation_last)) return one_of<V, Sum, Stored::f32, Added::f32, none, relu, gelu>(kind);
+  return nullptr;
+}
+
+// The fused epilogue, or null where there is none: then the general one runs, at two to three times the cost.
+template <class V, class Sum>
+FinishFn<Sum> fused_finish(const GemmArgs& a) {
+  const Epilogue& e = a.epilogue;
+  const bool plain = !a.residual, floats = a.residual && e.residual == Stored::f32;
+  if (e.output == Stored::u8) return fused_to_u8<V, Sum>(e, plain, floats);
+  if (e.output == Stored::f32) return fused_to_f32<V, Sum>(e, plain, floats);
+  if (e.output == Stored::bf16 && plain)
+    return one_of<V, Sum, Stored::bf16, Added::none, Activation::none, Activation::relu>(e.activation.kind);
+  return nullptr;
+}
+
+template <class V, class Sum>
+FinishFn<Sum> finish_without_lookup(const GemmArgs& a) {
+  const FinishFn<Sum> fused = fused_finish<V, Sum>(a);
+  return fused ? fused : finish_general<V, Sum>;
+}
+
+// The bytes are still in L1.
+template <class V, class Sum>
+void finish_with_lookup(const GemmArgs& a, const Sums<Sum>& sums, const Part& part) {
+  finish_without_lookup<V, Sum>(a)(a, sums, part);
+  look_up<V>(a, part);
 }
 
 template <class V, class Sum>
 FinishFn<Sum> choose_finish(const GemmArgs& a) {
-  switch (a.epilogue.activation) {
-    case Activation::relu: return choose_finish<V, Sum, Activation::relu>(a);
-    case Activation::gelu: return choose_finish<V, Sum, Activation::gelu>(a);
-    case Activation::none: break;
-  }
-  return choose_finish<V, Sum, Activation::none>(a);
+  return a.epilogue.lookup ? finish_with_lookup<V, Sum> : finish_without_lookup<V, Sum>(a);
 }
 
 }  // namespace openwork

@@ -43,7 +43,8 @@ struct LinearFloatArgs {
   int64_t rows = 0, k = 0, n = 0;
   const float* weight = nullptr;  // [strips of 16 output channels][k][16], padded with zeros
   const float* bias = nullptr;    // padded to whole strips
-  Activation activation = Activation::none;
+  ActivationFunction activation;
+  bool activation_last = false;     // after the residual
   const float* residual = nullptr;  // [rows, n] or null
   void* y = nullptr;                // [rows, n]
   bool quantized = false;
@@ -128,6 +129,15 @@ struct L2NormalizeArgs {
   float* y = nullptr;
 };
 
+// Unit: a row of y.
+struct FinishArgs {
+  GemmArgs product;                   // its epilogue, residual and y
+  const int32_t* integers = nullptr;  // the sums, or null: `floats`
+  const float* floats = nullptr;
+  int64_t stride = 0;                 // of the sums
+  int64_t channel = 0, channels = 0;  // those of the sums, whole strips
+};
+
 // Unit: kElementBlock elements.
 inline constexpr int64_t kElementBlock = 2048;
 
@@ -136,7 +146,16 @@ struct ElementArgs {
   const float* b = nullptr;  // `add` only
   int64_t count = 0;
   void* y = nullptr;  // u8 for `quantize`, else float
-  Quantizer quantizer;
+  Quantizer quantizer = {};
+  ActivationFunction activation = {};  // `activate` only
+};
+
+// Unit: kElementBlock elements.
+struct LookupArgs {
+  const uint8_t* x = nullptr;
+  const uint8_t* table = nullptr;  // [256]
+  int64_t count = 0;
+  uint8_t* y = nullptr;
 };
 
 }  // namespace openwork

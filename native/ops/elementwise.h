@@ -1,4 +1,4 @@
-// Operators on elements: quantize, add, GELU, ReLU.
+// Operators on elements: quantize, add, activations, tables of bytes.
 #pragma once
 
 #include "ops/arguments.h"
@@ -29,17 +29,23 @@ void add(const ElementArgs& a, int64_t begin, int64_t end) {
 }
 
 template <class V>
-void gelu(const ElementArgs& a, int64_t begin, int64_t end) {
-  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
-    store_lanes<V>(static_cast<float*>(a.y) + i, openwork::gelu<V>(load_lanes<V>(a.a + i, left)), left);
+void activate(const ElementArgs& a, int64_t begin, int64_t end) {
+  with_activation(a.activation.kind, [&]<Activation kind>() {
+    each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+      typename V::F32 v[1] = {load_lanes<V>(a.a + i, left)};
+      activate_each<V, kind, 1>(v, a.activation);
+      store_lanes<V>(static_cast<float*>(a.y) + i, v[0], left);
+    });
   });
 }
 
 template <class V>
-void relu(const ElementArgs& a, int64_t begin, int64_t end) {
-  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
-    store_lanes<V>(static_cast<float*>(a.y) + i, openwork::relu<V>(load_lanes<V>(a.a + i, left)), left);
-  });
+void lookup(const LookupArgs& a, int64_t begin, int64_t end) {
+  const int64_t last = end * kElementBlock < a.count ? end * kElementBlock : a.count;
+  for (int64_t i = begin * kElementBlock; i < last; i += 64) {
+    const int left = static_cast<int>(last - i < 64 ? last - i : 64);
+    V::store_bytes_part(a.y + i, V::lookup256(V::load_bytes_part(a.x + i, left), a.table), left);
+  }
 }
 
 }  // namespace openwork::ops

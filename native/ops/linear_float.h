@@ -10,16 +10,18 @@ template <class V>
 struct LinearFloatFinish {
   const LinearFloatArgs& a;
 
-  [[gnu::always_inline]] typename V::F32 activate(typename V::F32 v) const {
-    if (a.activation == Activation::relu) return openwork::relu<V>(v);
-    if (a.activation == Activation::gelu) return openwork::gelu<V>(v);
-    return v;
+  [[gnu::noinline]] typename V::F32 activate(typename V::F32 v) const {
+    typename V::F32 one[1] = {v};
+    with_activation(a.activation.kind, [&]<Activation kind>() { activate_each<V, kind, 1>(one, a.activation); });
+    return one[0];
   }
 
   void store(typename V::F32 sum, int64_t row, int64_t channel) const {
     const int64_t left = a.n - channel, at = row * a.n + channel;
-    auto v = activate(V::add(sum, V::load(a.bias + channel)));
+    auto v = V::add(sum, V::load(a.bias + channel));
+    if (!a.activation_last) v = activate(v);
     if (a.residual) v = V::add(v, load_lanes<V>(a.residual + at, left));
+    if (a.activation_last) v = activate(v);
     if (a.quantized)
       store_lanes<V>(static_cast<uint8_t*>(a.y) + at, openwork::quantize<V>(v, a.quantizer), left);
     else

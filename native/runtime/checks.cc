@@ -68,6 +68,11 @@ void StepChecks::zero_point(int number, const char* role) const {
          "expected " + std::string(role) + " from 0 to 255, found " + std::to_string(number) + ".");
 }
 
+void StepChecks::activation(const ActivationFunction& activation) const {
+  const auto problem = activation_problem(activation);
+  if (problem) fail(*problem);
+}
+
 Quantizer StepChecks::quantizer(const Value& y, const OutputQuantization& quantization) const {
   if (y.dtype != DType::u8) return {};
   positive(quantization.scale, "y_scale");

@@ -31,6 +31,8 @@ class StepChecks {
   Floats finite(const FloatTensor& tensor, const char* role) const;
   void positive(float number, const char* role) const;
   void zero_point(int number, const char* role) const;
+  // alpha and beta are numbers, and the ends of a clip in order.
+  void activation(const ActivationFunction& activation) const;
   // Of a u8 output; a default one for f32.
   Quantizer quantizer(const Value& y, const OutputQuantization& quantization) const;
   // The inverse scale of each of the n channels of a u8 output; empty for f32.

@@ -46,13 +46,13 @@ void LayerTimer::sweep() {
   });
 }
 
-LinearEpilogue timing_epilogue(int64_t n, Activation activation, bool quantized) {
+LinearEpilogue timing_epilogue(int64_t n, const ActivationFunction& activation, bool quantized) {
   LinearEpilogue epilogue;
   epilogue.scale.assign(static_cast<size_t>(n), 1e-5f);
   epilogue.bias.assign(static_cast<size_t>(n), 0.1f);
   epilogue.x_zero_point = 128;
   epilogue.activation = activation;
-  epilogue.quantized = quantized;
+  epilogue.output = quantized ? Stored::u8 : Stored::f32;
   epilogue.inverse_scale.assign(static_cast<size_t>(n), 50.0f);
   epilogue.y_zero_point = 128;
   return epilogue;

@@ -40,6 +40,6 @@ class LayerTimer {
 };
 
 // An epilogue of plausible numbers for n output channels.
-LinearEpilogue timing_epilogue(int64_t n, Activation activation, bool quantized);
+LinearEpilogue timing_epilogue(int64_t n, const ActivationFunction& activation, bool quantized);
 
 }  // namespace openwork

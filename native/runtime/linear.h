@@ -6,31 +6,26 @@
 
 #include "kernels/packing.h"
 #include "runtime/buffer.h"
+#include "runtime/epilogue.h"
 #include "runtime/linear_partition.h"
 
 namespace openwork {
 
-struct LinearEpilogue {
-  Floats scale;  // [n]: x_scale * weight_scale
-  Floats bias;   // [n], or empty
+// Its scale is x_scale * weight_scale.
+struct LinearEpilogue : EpilogueSpec {
   int x_zero_point = 0;
-  Activation activation = Activation::none;
-  bool quantized = false;
-  Floats inverse_scale;  // [n], where quantized: y_multiplier / y_scale
-  int y_zero_point = 0;
 };
 
 struct LinearBuffers {
-  const void* x;          // [rows, k] of the weights' type, with kReadAhead behind it
-  const float* residual;  // [rows, n] or null
-  void* y;                // [rows, n]
+  const void* x;         // [rows, k] of the weights' type, with kReadAhead behind it
+  const void* residual;  // [rows, n], where the epilogue has one
+  void* y;               // [rows, n]
 };
 
 class LinearLayer {
  public:
   // `epilogue` fits the weights: scale and bias have n entries.
   LinearLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue);
-  // The epilogue points into the arrays.
   LinearLayer(LinearLayer&&) = default;
   LinearLayer(const LinearLayer&) = delete;
 
@@ -38,13 +33,12 @@ class LinearLayer {
   LinearPartition partition(int64_t rows, int threads) const;
   void run(const LinearBuffers& buffers, const Block& block) const;
   // For a call of the kernel, but for where the activations are.
-  GemmArgs args(const float* residual, void* y) const;
+  GemmArgs args(const void* residual, void* y) const;
 
  private:
   std::shared_ptr<const PackedWeights> weights_;
   Aligned<int32_t> start_;
-  Floats scale_, bias_, inverse_scale_;
-  Epilogue epilogue_;
+  PreparedEpilogue epilogue_;
 };
 
 }  // namespace openwork

@@ -12,7 +12,6 @@ struct DTypeInfo {
   int64_t bytes;
 };
 constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"f32", 4}, {"i64", 8}};
-constexpr const char* kActivations[] = {"none", "relu", "gelu"};
 
 constexpr int kMostFreeDimensions = 64;
 // A bound on the elements of one value, so that products of hostile dimensions do not overflow.
@@ -85,12 +84,6 @@ DType dtype_named(const std::string& name) {
   for (int i = 0; i < 3; ++i)
     if (name == kDTypes[i].name) return static_cast<DType>(i);
   fail("Expected a type out of u8, f32 and i64, found \"" + name + "\".");
-}
-
-Activation activation_named(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
-    if (name == kActivations[i]) return static_cast<Activation>(i);
-  fail("Expected an activation out of none, relu and gelu, found \"" + name + "\".");
 }
 
 std::string shape_text(const std::vector<int64_t>& dims) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/packing.h"
+#include "runtime/epilogue.h"
 
 namespace openwork {
 
@@ -16,7 +17,6 @@ const char* dtype_name(DType dtype);
 DType dtype_named(const std::string& name);  // throws std::invalid_argument
 int64_t dtype_bytes(DType dtype);
 std::string shape_text(const std::vector<int64_t>& dims);
-Activation activation_named(const std::string& name);  // throws std::invalid_argument
 
 // A tensor of the model that is borrowed, not copied: `owner` keeps the memory alive.
 struct FloatTensor {
@@ -57,14 +57,17 @@ struct LinearSpec {
   std::vector<int64_t> max_rows;
   FloatTensor scale, bias;
   int x_zero_point;
-  Activation activation;
+  ActivationFunction activation;
   ChannelQuantization quantization;
+  bool activation_last = false;  // after the residual
+  OutputQuantization residual_quantization = {};  // of a u8 residual
 };
 struct LinearFloatSpec {
   int x, residual, y;
   FloatTensor weight, bias;
-  Activation activation;
+  ActivationFunction activation;
   OutputQuantization quantization;
+  bool activation_last = false;  // after the residual
 };
 struct AttentionSpec {
   int q, k, v, mask, y;  // k and v absent: q is [B, L, 3 H]
@@ -141,8 +144,7 @@ class Program {
   void l2_normalize(const std::string& name, int x, int y, float epsilon);
   void quantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
   void add(const std::string& name, int a, int b, int y);
-  void gelu(const std::string& name, int x, int y);
-  void relu(const std::string& name, int x, int y);
+  void activate(const std::string& name, int x, int y, const ActivationFunction& activation);
   // Nothing can be added afterwards, and only then can a context run the program.
   void finish(const std::vector<int>& inputs, const std::vector<int>& outputs);
 

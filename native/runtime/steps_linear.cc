@@ -13,9 +13,7 @@ void check_around(const StepChecks& check, const Value& x, const Value& y, const
   std::vector<int64_t> shape = x.dims;
   shape.back() = n;
   check.same_shape(y, "y", shape);
-  if (!residual) return;
-  check.expect(residual->dtype == DType::f32, "expected residual of type f32, found " + std::string(dtype_name(residual->dtype)) + ".");
-  check.same_shape(*residual, "residual", shape);
+  if (residual) check.same_shape(*residual, "residual", shape);
 }
 
 void check_weights(const StepChecks& check, const LinearSpec& s, const KernelTable& table, int64_t k) {
@@ -34,6 +32,16 @@ void check_weights(const StepChecks& check, const LinearSpec& s, const KernelTab
   }
 }
 
+void add_residual(const StepChecks& check, const LinearSpec& s, const Value& residual, LinearEpilogue& e) {
+  check.expect(residual.dtype != DType::i64, "expected residual of type f32 or u8, found i64.");
+  e.residual = residual.dtype == DType::u8 ? Stored::u8 : Stored::f32;
+  if (residual.dtype != DType::u8) return;
+  check.positive(s.residual_quantization.scale, "residual_scale");
+  check.zero_point(s.residual_quantization.zero_point, "residual_zero_point");
+  e.residual_scale = s.residual_quantization.scale;
+  e.residual_zero_point = s.residual_quantization.zero_point;
+}
+
 LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& s, const Value& y) {
   const int64_t n = s.weights[0]->n();
   LinearEpilogue e;
@@ -46,10 +54,13 @@ LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& s, const
   }
   check.zero_point(s.x_zero_point, "x_zero_point");
   e.x_zero_point = s.x_zero_point;
+  check.activation(s.activation);
   e.activation = s.activation;
-  e.quantized = y.dtype == DType::u8;
+  e.activation_last = s.activation_last;
+  e.output = y.dtype == DType::u8 ? Stored::u8 : Stored::f32;
   e.inverse_scale = check.inverse_scales(y, s.quantization, n);
   e.y_zero_point = s.quantization.tensor.zero_point;
+  if (s.residual != kAbsent) add_residual(check, s, check.value(s.residual, "residual"), e);
   return e;
 }
 
@@ -103,7 +114,7 @@ void Program::linear(const std::string& name, const LinearSpec& s) {
     Work work;
     work.units = partition.units();
     work.run = [s, layers, layer, partition](const Buffers& b, const Part& part) {
-      const LinearBuffers buffers{b.get<const uint8_t>(s.x), b.get<const float>(s.residual), b.get<void>(s.y)};
+      const LinearBuffers buffers{b.get<const uint8_t>(s.x), b.get<const void>(s.residual), b.get<void>(s.y)};
       for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit));
     };
     return work;
@@ -115,7 +126,8 @@ void Program::linear_float(const std::string& name, const LinearFloatSpec& s) {
   const Value& x = check.value(s.x, "x", DType::f32);
   const Value& y = check.output(s.y, "y");
   const int64_t k = check.width(x, "x"), n = check.width(y, "y");
-  check_around(check, x, y, s.residual == kAbsent ? nullptr : &check.value(s.residual, "residual"), n);
+  check_around(check, x, y, s.residual == kAbsent ? nullptr : &check.value(s.residual, "residual", DType::f32), n);
+  check.activation(s.activation);
   check.tensor(s.weight, "weight", {n, k});
   const auto layer = make_float_layer(check, s, n, k);
   const Quantizer quantizer = check.quantizer(y, s.quantization);
@@ -123,7 +135,7 @@ void Program::linear_float(const std::string& name, const LinearFloatSpec& s) {
 
   add_step({name, {s.x, s.residual}, {s.y}, [=, this](const Sizes& sizes) {
     const int64_t rows = sizes.rows(s.x);
-    const LinearFloatArgs fixed{nullptr, rows, k, n, layer->weight.data(), layer->bias.data(), s.activation,
+    const LinearFloatArgs fixed{nullptr, rows, k, n, layer->weight.data(), layer->bias.data(), s.activation, s.activation_last,
                                 nullptr, nullptr, quantized, quantizer};
     const int64_t blocks = (n + kStripLanes * kFloatStripBlock - 1) / (kStripLanes * kFloatStripBlock);
     const int64_t units = (rows + kFloatRowBlock - 1) / kFloatRowBlock * blocks;

@@ -1,4 +1,4 @@
-// Steps over rows and single elements: layer norm, pooling, L2 norm, quantize, add, GELU, ReLU.
+// Steps over rows and single elements: layer norm, pooling, L2 norm, quantize, add, activations.
 #include <memory>
 
 #include "runtime/checks.h"
@@ -12,13 +12,14 @@ using ElementOp = void (*)(const ElementArgs&, int64_t, int64_t);
 struct ElementStep {
   int a, b, y;
   ElementOp op;
-  Quantizer quantizer;
+  Quantizer quantizer = {};
+  ActivationFunction activation = {};
 };
 
 Step element_step(const std::string& name, const ElementStep& s) {
   return {name, {s.a, s.b}, {s.y}, [s](const Sizes& sizes) {
     const int64_t count = sizes.elements(s.a), units = (count + kElementBlock - 1) / kElementBlock;
-    const ElementArgs fixed{nullptr, nullptr, count, nullptr, s.quantizer};
+    const ElementArgs fixed{nullptr, nullptr, count, nullptr, s.quantizer, s.activation};
     return make_work(units, even_chunk(units, sizes.threads), s.op, fixed, [s](ElementArgs& a, const Buffers& b, int) {
       a.a = b.get<const float>(s.a);
       a.b = b.get<const float>(s.b);
@@ -108,7 +109,7 @@ void Program::l2_normalize(const std::string& name, int x, int y, float epsilon)
 void Program::quantize(const std::string& name, int x, int y, const OutputQuantization& quantization) {
   const StepChecks check(*this, name, "quantize");
   check_element(check, x, y, DType::u8);
-  add_step(element_step(name, {x, kAbsent, y, table_.quantize, check.quantizer(values_[y], quantization)}));
+  add_step(element_step(name, {x, kAbsent, y, table_.quantize, check.quantizer(values_[y], quantization), {}}));
 }
 
 void Program::add(const std::string& name, int a, int b, int y) {
@@ -116,17 +117,14 @@ void Program::add(const std::string& name, int a, int b, int y) {
   const Value& first = check.value(a, "a", DType::f32);
   check.same_shape(check.value(b, "b", DType::f32), "b", first.dims);
   check.same_shape(check.value(y, "y", DType::f32), "y", first.dims);
-  add_step(element_step(name, {a, b, y, table_.add, {}}));
+  add_step(element_step(name, {a, b, y, table_.add, {}, {}}));
 }
 
-void Program::gelu(const std::string& name, int x, int y) {
-  check_element(StepChecks(*this, name, "gelu"), x, y, DType::f32);
-  add_step(element_step(name, {x, kAbsent, y, table_.gelu, {}}));
-}
-
-void Program::relu(const std::string& name, int x, int y) {
-  check_element(StepChecks(*this, name, "relu"), x, y, DType::f32);
-  add_step(element_step(name, {x, kAbsent, y, table_.relu, {}}));
+void Program::activate(const std::string& name, int x, int y, const ActivationFunction& activation) {
+  const StepChecks check(*this, name, "activate");
+  check_element(check, x, y, DType::f32);
+  check.activation(activation);
+  add_step(element_step(name, {x, kAbsent, y, table_.activate, {}, activation}));
 }
 
 }  // namespace openwork

@@ -19,7 +19,7 @@ void run_convolution(const ConvLayer& layer, const ImageSize& size, const Linear
 struct ConvTiming {
   ImageSize size;
   ConvAttributes attributes;
-  Activation activation = Activation::none;
+  ActivationFunction activation;
   bool quantized = false;
   int threads = 1;
   int repeats = 1;

@@ -57,7 +57,7 @@ class LinearTimer {
     epilogue.bias.assign(n_, 0.1f);
     epilogue.x_zero_point = 128;
     epilogue.activation = timing.activation;
-    epilogue.quantized = timing.quantized;
+    epilogue.output = timing.quantized ? Stored::u8 : Stored::f32;
     epilogue.inverse_scale.assign(n_, 50.0f);
     epilogue.y_zero_point = 128;
     for (const auto& w : weights) layers_.emplace_back(w, epilogue);
@@ -95,7 +95,7 @@ class LinearTimer {
 }  // namespace
 
 void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue, int64_t rows, const void* x,
-                const float* residual, void* y, int threads) {
+                const void* residual, void* y, int threads) {
   check(rows > 0, "Expected at least one row, found " + std::to_string(rows) + ".");
   const LinearLayer layer(std::move(weights), epilogue);
   const int64_t bytes = rows * row_bytes(layer.weights());

@@ -11,11 +11,11 @@ namespace openwork {
 // y = [rows, n] of float or u8, by the epilogue. x is [rows, k] of the weights' type; residual is [rows, n] or null. Throws
 // std::invalid_argument where the numbers do not do.
 void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue, int64_t rows, const void* x,
-                const float* residual, void* y, int threads);
+                const void* residual, void* y, int threads);
 
 struct LinearTiming {
   int64_t rows = 1;
-  Activation activation = Activation::none;
+  ActivationFunction activation;
   bool quantized = false;
   int threads = 1;
   int repeats = 1;

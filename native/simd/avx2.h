@@ -247,6 +247,107 @@ struct Avx256 {
     asm volatile("" : "+x"(v.low), "+x"(v.high));
   }
 
+  // What epilogues and activations need.
+  static I32 widen_u8(__m128i v) { return {_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(_mm_srli_si128(v, 8))}; }
+  static I32 load_u8(const uint8_t* p) { return widen_u8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static I32 load_u8_part(const uint8_t* p, int n) {
+    uint8_t bytes[16] = {};
+    for (int i = 0; i < n && i < 16; ++i) bytes[i] = p[i];
+    return load_u8(bytes);
+  }
+  static F32 load_bf16(const uint16_t* p) {
+    const auto one = [](const uint16_t* q) {
+      const __m256i v = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(v, 16));
+    };
+    return {one(p), one(p + 8)};
+  }
+  static F32 load_bf16_part(const uint16_t* p, int n) {
+    uint16_t words[16] = {};
+    for (int i = 0; i < n && i < 16; ++i) words[i] = p[i];
+    return load_bf16(words);
+  }
+  static void store_bf16(uint16_t* p, F32 v) {
+    const auto one = [](__m256 f) {
+      const __m256i u = _mm256_castps_si256(f), high = _mm256_srli_epi32(u, 16);
+      const __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+      const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+      const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(f, f, _CMP_UNORD_Q));
+      return _mm256_blendv_epi8(rounded, _mm256_or_si256(high, _mm256_set1_epi32(0x40)), nan);
+    };
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(one(v.low), one(v.high)), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), words);
+  }
+  static void store_bf16_part(uint16_t* p, F32 v, int n) {
+    uint16_t words[16];
+    store_bf16(words, v);
+    for (int i = 0; i < n && i < 16; ++i) p[i] = words[i];
+  }
+  static Bytes pack_u8(const I32 (&v)[4], int32_t zero_point) {
+    const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(zero_point)), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    const auto words = [&](const I32& a) { return _mm256_adds_epi16(_mm256_packs_epi32(a.low, a.high), zero); };
+    const auto pair = [&](const I32& a, const I32& b) {
+      return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words(a), words(b)), order);
+    };
+    return {pair(v[0], v[1]), pair(v[2], v[3])};
+  }
+  static Bytes set1_u8(uint8_t v) { return twice(_mm256_set1_epi8(static_cast<char>(v))); }
+  static Bytes min_u8(Bytes a, Bytes b) { return {_mm256_min_epu8(a.low, b.low), _mm256_min_epu8(a.high, b.high)}; }
+  static Bytes max_u8(Bytes a, Bytes b) { return {_mm256_max_epu8(a.low, b.low), _mm256_max_epu8(a.high, b.high)}; }
+  static Bytes bit_xor(Bytes a, Bytes b) { return {_mm256_xor_si256(a.low, b.low), _mm256_xor_si256(a.high, b.high)}; }
+  // A row of 16 after the other: vpshufb gives zero where the index, moved to the row, leaves 0 to 15.
+  static Bytes lookup256(Bytes index, const uint8_t* table) {
+    Bytes found = twice(_mm256_setzero_si256());
+    for (int row = 0; row < 16; ++row) {
+      const __m256i from = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * row)));
+      const __m256i first_byte = _mm256_set1_epi8(static_cast<char>(16 * row)), least = _mm256_set1_epi8(0x70);
+      const auto add = [&](__m256i sum, __m256i i) {
+        return _mm256_or_si256(sum, _mm256_shuffle_epi8(from, _mm256_adds_epu8(_mm256_xor_si256(i, first_byte), least)));
+      };
+      found = {add(found.low, index.low), add(found.high, index.high)};
+    }
+    return found;
+  }
+  template <int rows>
+  static Bytes repeat_rows(const uint8_t* p) {
+    if constexpr (rows == 1) return load_bytes(p);
+    if constexpr (rows == 2) return twice(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    if constexpr (rows == 4) return window16(p);
+  }
+  template <int rows>
+  static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
+    static_assert(rows == 4, "tiles are one strip wide");
+    const auto put = [&](int r, __m128i row) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p + r * stride), row); };
+    put(0, _mm256_castsi256_si128(v.low));
+    put(1, _mm256_extracti128_si256(v.low, 1));
+    put(2, _mm256_castsi256_si128(v.high));
+    put(3, _mm256_extracti128_si256(v.high, 1));
+  }
+  static Bytes load_bytes_part(const uint8_t* p, int n) {
+    if (n >= 64) return load_bytes(p);
+    uint8_t bytes[64] = {};
+    __builtin_memcpy(bytes, p, n);
+    return load_bytes(bytes);
+  }
+  static void store_bytes_part(uint8_t* p, Bytes v, int n) {
+    if (n == 16) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(v.low));
+    uint8_t bytes[64];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes), v.low);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(bytes + 32), v.high);
+    __builtin_memcpy(p, bytes, n);
+  }
+  static F32 abs(F32 a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
+  }
+  static F32 copy_sign(F32 magnitude, F32 sign) {
+    const __m256 top = _mm256_set1_ps(-0.0f);
+    const auto one = [&](__m256 m, __m256 s) { return _mm256_or_ps(_mm256_andnot_ps(top, m), _mm256_and_ps(top, s)); };
+    return {one(magnitude.low, sign.low), one(magnitude.high, sign.high)};
+  }
+  template <int n>
+  static I32 shift_right(I32 a) { return {_mm256_srli_epi32(a.low, n), _mm256_srli_epi32(a.high, n)}; }
+
  private:
   static void transpose8(__m256 (&m)[8]) {
     __m256 pair[8], quad[8];

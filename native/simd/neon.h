@@ -255,6 +255,93 @@ struct Neon {
     asm volatile("" : "+w"(v.q[0]), "+w"(v.q[1]), "+w"(v.q[2]), "+w"(v.q[3]));
   }
 
+  // What epilogues and activations need.
+  static I32 load_u8(const uint8_t* p) {
+    const uint8x16_t v = vld1q_u8(p);
+    const uint16x8_t low = vmovl_u8(vget_low_u8(v)), high = vmovl_high_u8(v);
+    const auto four_of = [](uint32x4_t u) { return vreinterpretq_s32_u32(u); };
+    return {{four_of(vmovl_u16(vget_low_u16(low))), four_of(vmovl_high_u16(low)), four_of(vmovl_u16(vget_low_u16(high))),
+             four_of(vmovl_high_u16(high))}};
+  }
+  static I32 load_u8_part(const uint8_t* p, int n) {
+    uint8_t bytes[16] = {};
+    for (int i = 0; i < n && i < 16; ++i) bytes[i] = p[i];
+    return load_u8(bytes);
+  }
+  static F32 load_bf16(const uint16_t* p) {
+    return each<F32>([&](int i) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)); });
+  }
+  static F32 load_bf16_part(const uint16_t* p, int n) {
+    uint16_t words[16] = {};
+    for (int i = 0; i < n && i < 16; ++i) words[i] = p[i];
+    return load_bf16(words);
+  }
+  static void store_bf16(uint16_t* p, F32 v) {
+    for (int i = 0; i < 4; ++i) {
+      const uint32x4_t u = vreinterpretq_u32_f32(v.q[i]), odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+      const uint32x4_t rounded = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd);
+      const uint32x4_t number = vceqq_f32(v.q[i], v.q[i]);
+      vst1_u16(p + 4 * i, vshrn_n_u32(vbslq_u32(number, rounded, vorrq_u32(u, vdupq_n_u32(0x400000))), 16));
+    }
+  }
+  static void store_bf16_part(uint16_t* p, F32 v, int n) {
+    uint16_t words[16];
+    store_bf16(words, v);
+    for (int i = 0; i < n && i < 16; ++i) p[i] = words[i];
+  }
+  static Bytes pack_u8(const I32 (&v)[4], int32_t zero_point) {
+    const int16x8_t zero = vdupq_n_s16(static_cast<int16_t>(zero_point));
+    return each<Bytes>([&](int i) {
+      const auto half = [&](int j) {
+        return vqmovun_s16(vqaddq_s16(vcombine_s16(vqmovn_s32(v[i].q[j]), vqmovn_s32(v[i].q[j + 1])), zero));
+      };
+      return vcombine_u8(half(0), half(2));
+    });
+  }
+  static Bytes set1_u8(uint8_t v) { return same(vdupq_n_u8(v)); }
+  static Bytes min_u8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return vminq_u8(a.q[i], b.q[i]); }); }
+  static Bytes max_u8(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return vmaxq_u8(a.q[i], b.q[i]); }); }
+  static Bytes bit_xor(Bytes a, Bytes b) { return each<Bytes>([&](int i) { return veorq_u8(a.q[i], b.q[i]); }); }
+  // tbl gives zero, and tbx what was there, where the index leaves the 64 bytes.
+  static Bytes lookup256(Bytes index, const uint8_t* table) {
+    Bytes found = set1_u8(0);
+    for (int part = 0; part < 4; ++part) {
+      const uint8x16x4_t from = four([&](int i) { return vld1q_u8(table + 64 * part + 16 * i); });
+      const uint8x16_t first = vdupq_n_u8(static_cast<uint8_t>(64 * part));
+      for (int i = 0; i < 4; ++i) found.q[i] = vqtbx4q_u8(found.q[i], from, vsubq_u8(index.q[i], first));
+    }
+    return found;
+  }
+  template <int rows>
+  static Bytes repeat_rows(const uint8_t* p) {
+    constexpr int registers = 4 / rows;
+    return each<Bytes>([&](int i) { return vld1q_u8(p + i % registers * 16); });
+  }
+  template <int rows>
+  static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
+    constexpr int registers = 4 / rows;
+    for (int i = 0; i < 4; ++i) vst1q_u8(p + i / registers * stride + i % registers * 16, v.q[i]);
+  }
+  static Bytes load_bytes_part(const uint8_t* p, int n) {
+    uint8_t bytes[64] = {};
+    __builtin_memcpy(bytes, p, n);
+    return load_bytes(bytes);
+  }
+  static void store_bytes_part(uint8_t* p, Bytes v, int n) {
+    if (n == 16) return vst1q_u8(p, v.q[0]);
+    uint8_t bytes[64];
+    for (int i = 0; i < 4; ++i) vst1q_u8(bytes + 16 * i, v.q[i]);
+    __builtin_memcpy(p, bytes, n);
+  }
+  static F32 abs(F32 a) { return each<F32>([&](int i) { return vabsq_f32(a.q[i]); }); }
+  static F32 copy_sign(F32 magnitude, F32 sign) {
+    return each<F32>([&](int i) { return vbslq_f32(vdupq_n_u32(0x80000000), sign.q[i], magnitude.q[i]); });
+  }
+  template <int n>
+  static I32 shift_right(I32 a) {
+    return each<I32>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.q[i]), n)); });
+  }
+
  private:
   template <class F>
   [[gnu::always_inline]] static uint8x16x4_t four(F f) {

@@ -233,6 +233,66 @@ struct Scalar {
   static void hide(T& v) {
     asm volatile("" : "+m"(v));
   }
+
+  // What epilogues and activations need.
+  static I32 load_u8(const uint8_t* p) { return load_u8_part(p, 16); }
+  static I32 load_u8_part(const uint8_t* p, int n) { return each<I32>([&](int i) { return i < n ? p[i] : 0; }); }
+  static F32 load_bf16(const uint16_t* p) { return load_bf16_part(p, 16); }
+  static F32 load_bf16_part(const uint16_t* p, int n) {
+    return as_floats(each<I32>([&](int i) { return static_cast<int32_t>(i < n ? static_cast<uint32_t>(p[i]) << 16 : 0); }));
+  }
+  // To the nearest, ties to even; NaN stays NaN.
+  static void store_bf16(uint16_t* p, F32 v) { store_bf16_part(p, v, 16); }
+  static void store_bf16_part(uint16_t* p, F32 v, int n) {
+    const I32 b = bits(v);
+    for (int i = 0; i < n && i < 16; ++i) {
+      const auto u = static_cast<uint32_t>(b.lane[i]);
+      p[i] = static_cast<uint16_t>(v.lane[i] != v.lane[i] ? (u >> 16) | 0x40 : (u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+  }
+  // v + zero_point, clamped to a byte, of four vectors in their order. v + zero_point may lie outside of INT32's range.
+  static Bytes pack_u8(const I32 (&v)[4], int32_t zero_point) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) {
+      const int64_t q = int64_t{v[i / 16].lane[i % 16]} + zero_point;
+      r.byte[i] = static_cast<uint8_t>(q < 0 ? 0 : q > 255 ? 255 : q);
+    }
+    return r;
+  }
+  static Bytes set1_u8(uint8_t v) {
+    Bytes r;
+    std::memset(r.byte, v, 64);
+    return r;
+  }
+  template <class F>
+  static Bytes each_byte(F f) {
+    Bytes r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = f(i);
+    return r;
+  }
+  static Bytes min_u8(Bytes a, Bytes b) { return each_byte([&](int i) { return a.byte[i] < b.byte[i] ? a.byte[i] : b.byte[i]; }); }
+  static Bytes max_u8(Bytes a, Bytes b) { return each_byte([&](int i) { return a.byte[i] > b.byte[i] ? a.byte[i] : b.byte[i]; }); }
+  static Bytes bit_xor(Bytes a, Bytes b) { return each_byte([&](int i) { return static_cast<uint8_t>(a.byte[i] ^ b.byte[i]); }); }
+  static Bytes lookup256(Bytes index, const uint8_t* table) { return each_byte([&](int i) { return table[index.byte[i]]; }); }
+  // The bytes as `rows` rows of 64 / rows: the same row in each, and each row to its place.
+  template <int rows>
+  static Bytes repeat_rows(const uint8_t* p) { return repeat<64 / rows>(p); }
+  template <int rows>
+  static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
+    for (int r = 0; r < rows; ++r) std::memcpy(p + r * stride, v.byte + 64 / rows * r, 64 / rows);
+  }
+  static Bytes load_bytes_part(const uint8_t* p, int n) { return each_byte([&](int i) { return i < n ? p[i] : uint8_t{0}; }); }
+  static void store_bytes_part(uint8_t* p, Bytes v, int n) { std::memcpy(p, v.byte, n); }
+  static F32 abs(F32 a) { return each<F32>([&](int i) { return std::fabs(a.lane[i]); }); }
+  static F32 copy_sign(F32 magnitude, F32 sign) { return each<F32>([&](int i) { return std::copysign(magnitude.lane[i], sign.lane[i]); }); }
+  // Of the bits, zeros come in.
+  template <int n>
+  static I32 shift_right(I32 a) { return each<I32>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) >> n); }); }
+  static F32 as_floats(I32 a) {
+    F32 r;
+    std::memcpy(r.lane, a.lane, sizeof r);
+    return r;
+  }
 };
 
 }  // namespace openwork

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "test/guarded.h"
+#include "test/plain_epilogue.h"
 
 namespace openwork::test {
 namespace {
@@ -59,25 +60,20 @@ double random_number(const Problem& p, std::mt19937& rng, bool weight) {
   return p.extreme ? (rng() % 2 ? 255 : 0) : static_cast<int>(rng() % 256);
 }
 
-float plain_activation(Activation a, float v) {
-  if (a == Activation::relu) return v > 0.0f ? v : 0.0f;
-  if (a == Activation::none) return v;
-  const float at = std::fmin(std::fabs(v), 5.5f);
-  const int piece = static_cast<int>(std::nearbyint(2.75 * at));
-  float p = kGelu[kGeluDegree][piece];
-  for (int i = kGeluDegree - 1; i >= 0; --i) p = std::fma(p, at, kGelu[i][piece]);
-  return (0.0f > v ? 0.0f : v) - p;
-}
-
 // Of an output channel: each has its own, as a y_multiplier gives them.
 float inverse_scale(int64_t channel) { return 37.5f + static_cast<float>(channel % 7); }
 constexpr int kOutputZeroPoint = 119;
 
-uint8_t plain_quantize(float v, int64_t channel) {
-  float t = std::nearbyint(v * inverse_scale(channel));
-  t = t > -kOutputZeroPoint ? t : -kOutputZeroPoint;
-  t = t < 255 - kOutputZeroPoint ? t : 255 - kOutputZeroPoint;
-  return static_cast<uint8_t>(static_cast<int>(t) + kOutputZeroPoint);
+EpilogueSpec epilogue_of(const Problem& p, const Data& d) {
+  EpilogueSpec spec;
+  spec.scale.assign(d.scale.begin(), d.scale.end());
+  spec.bias.assign(d.bias.begin(), d.bias.end());
+  spec.activation = p.activation;
+  if (p.residual) spec.residual = Stored::f32;
+  spec.output = p.quantized ? Stored::u8 : Stored::f32;
+  for (int64_t c = 0; c < p.shape.n; ++c) spec.inverse_scale.push_back(inverse_scale(c));
+  spec.y_zero_point = kOutputZeroPoint;
+  return spec;
 }
 
 // Calls f(row, channel, x, w) for every product, taps and channels in increasing order.
@@ -151,14 +147,11 @@ std::vector<double> plain_magnitudes(const Problem& p, const Data& d) {
 }
 
 std::vector<float> plain_outputs(const Problem& p, const Data& d, const std::vector<double>& sums) {
+  const EpilogueSpec spec = epilogue_of(p, d);
+  const PlainEpilogue plain(spec);
   std::vector<float> y;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    const auto c = static_cast<int64_t>(i) % p.shape.n;
-    const auto at = static_cast<size_t>(c);
-    float v = plain_activation(p.activation, std::fma(static_cast<float>(sums[i]), d.scale[at], d.bias[at]));
-    if (p.residual) v += d.residual[i];
-    y.push_back(p.quantized ? plain_quantize(v, c) : v);
-  }
+  for (size_t i = 0; i < sums.size(); ++i)
+    y.push_back(plain(static_cast<float>(sums[i]), p.residual ? d.residual[i] : 0.0f, static_cast<int64_t>(i) % p.shape.n));
   return y;
 }
 
@@ -185,13 +178,9 @@ std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeigh
   const Guarded residual(d.residual.data(), d.residual.size() * sizeof(float), 0);
   const auto channels = static_cast<size_t>(w.channels());
   std::vector<int32_t> start(channels);
-  std::vector<float> scale = d.scale, bias = d.bias, inverse;
-  for (size_t c = 0; c < channels; ++c) {
+  for (size_t c = 0; c < channels; ++c)
     start[c] = (w.table().activation_offset - p.zero_point) * w.column_sums()[static_cast<size_t>(w.natural(static_cast<int64_t>(c)))];
-    inverse.push_back(inverse_scale(static_cast<int64_t>(c)));
-  }
-  scale.resize(channels, 1.0f);
-  bias.resize(channels, 0.0f);
+  const PreparedEpilogue epilogue(epilogue_of(p, d), w.channels());
   std::vector<const uint8_t*> pointers;
   for (const int64_t pixel : d.pixel) pointers.push_back(x.data() + pixel * p.shape.pixel() * element_bytes(p.type));
   GemmArgs a;
@@ -199,13 +188,8 @@ std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeigh
   a.weights = w.view();
   a.start = start.data();
   a.n = p.shape.n;
-  a.epilogue.scale = scale.data();
-  a.epilogue.bias = bias.data();
-  a.epilogue.activation = p.activation;
-  a.epilogue.quantized = p.quantized;
-  a.epilogue.inverse_scale = inverse.data();
-  a.epilogue.y_zero_point = kOutputZeroPoint;
-  if (p.residual) a.residual = reinterpret_cast<const float*>(residual.data());
+  a.epilogue = epilogue.view();
+  if (p.residual) a.residual = residual.data();
   a.residual_stride = a.y_stride = p.shape.n;
   a.y = y.data();
   const int64_t block_groups = block_spans * w.span();

@@ -7,6 +7,7 @@
 #include "test/convolution_problems.h"
 #include "test/guarded.h"
 #include "test/harness.h"
+#include "test/plain_epilogue.h"
 
 namespace openwork {
 namespace {
@@ -87,22 +88,28 @@ int64_t plain_sum(const Problem& p, const Data& d, int64_t row, int64_t c) {
   return sum;
 }
 
-float plain_output(const Problem& p, const Data& d, int64_t row, int64_t c) {
-  const auto channel = static_cast<size_t>(c);
-  float v = std::fma(static_cast<float>(plain_sum(p, d, row, c)), d.scale[channel], d.bias[channel]);
-  if (p.relu) v = v > 0.0f ? v : 0.0f;
-  if (p.residual) v += d.residual[static_cast<size_t>(row * p.g.shape.n + c)];
-  if (!p.quantized) return v;
-  float t = std::nearbyint(v * kInverseScale);
-  t = t > -kOutputZeroPoint ? t : -kOutputZeroPoint;
-  t = t < 255 - kOutputZeroPoint ? t : 255 - kOutputZeroPoint;
-  return t + kOutputZeroPoint;
+LinearEpilogue epilogue_of(const Problem& p, const Data& d) {
+  LinearEpilogue e;
+  e.scale.assign(d.scale.begin(), d.scale.end());
+  e.bias.assign(d.bias.begin(), d.bias.end());
+  e.x_zero_point = p.zero_point;
+  e.activation = p.relu ? Activation::relu : Activation::none;
+  if (p.residual) e.residual = Stored::f32;
+  e.output = p.quantized ? Stored::u8 : Stored::f32;
+  if (p.quantized) e.inverse_scale.assign(d.scale.size(), kInverseScale);
+  e.y_zero_point = kOutputZeroPoint;
+  return e;
 }
 
 std::vector<float> plain_convolution(const Problem& p, const Data& d) {
+  const LinearEpilogue e = epilogue_of(p, d);
+  const test::PlainEpilogue plain(e);
   std::vector<float> y;
   for (int64_t row = 0; row < p.g.rows(); ++row)
-    for (int64_t c = 0; c < p.g.shape.n; ++c) y.push_back(plain_output(p, d, row, c));
+    for (int64_t c = 0; c < p.g.shape.n; ++c) {
+      const float residual = p.residual ? d.residual[static_cast<size_t>(row * p.g.shape.n + c)] : 0.0f;
+      y.push_back(plain(static_cast<float>(plain_sum(p, d, row, c)), residual, c));
+    }
   return y;
 }
 
@@ -113,15 +120,7 @@ ConvAttributes attributes_of(const ConvShape& s) {
 }
 
 ConvLayer make_layer(const Problem& p, const Data& d, std::shared_ptr<const PackedWeights> weights) {
-  LinearEpilogue e;
-  e.scale.assign(d.scale.begin(), d.scale.end());
-  e.bias.assign(d.bias.begin(), d.bias.end());
-  e.x_zero_point = p.zero_point;
-  e.activation = p.relu ? Activation::relu : Activation::none;
-  e.quantized = p.quantized;
-  if (p.quantized) e.inverse_scale.assign(d.scale.size(), kInverseScale);
-  e.y_zero_point = kOutputZeroPoint;
-  return ConvLayer(std::move(weights), e, attributes_of(p.g.shape));
+  return ConvLayer(std::move(weights), epilogue_of(p, d), attributes_of(p.g.shape));
 }
 
 // Every buffer ends at an unreadable page, x behind its read-ahead. The last unit runs first.
@@ -142,18 +141,18 @@ std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& l
 }
 
 // Whether the form holds the problem's weights: packing.h says what it refuses.
-bool holds(const Problem& p, const KernelTable& table, Form form, bool merged) {
+bool holds(const Problem& p, const KernelTable& table, Form form, ConvRun run) {
   const ConvShape& s = p.g.shape;
   const FormInfo& info = form_info(form);
-  if (!table.kernel(p.type, form) || (merged && s.width.dilation != 1)) return false;
-  if (p.type == Type::bf16 && !info.shuffled() && weight_shape(s, merged).run_elements() == 1) return false;
+  if (!table.kernel(p.type, form) || (run != ConvRun::tap && s.width.dilation != 1)) return false;
+  if (p.type == Type::bf16 && !info.shuffled() && weight_shape(s, run).run_elements() == 1) return false;
   if (info.bits == 2 && s.channels / s.groups % 8 != 0) return false;
-  return info.shuffled() || s.groups == 1 || (!merged && s.n / s.groups % table.group_channels(form) == 0);
+  return info.shuffled() || s.groups == 1 || (run == ConvRun::tap && s.n / s.groups % table.group_channels(form) == 0);
 }
 
 std::string describe(const Problem& p, const PackedWeights& w) {
   return std::string(w.table().isa) + " " + type_name(p.type) + " " + form_info(w.form()).name +
-         (w.shape().merged ? " merged " : " ") + test::describe(p.g) + ", zero point " + std::to_string(p.zero_point) + " seed " +
+         " " + run_name(run_of(w.shape())) + " " + test::describe(p.g) + ", zero point " + std::to_string(p.zero_point) + " seed " +
          std::to_string(p.seed);
 }
 
@@ -163,9 +162,9 @@ bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
 
 void check_form(const Problem& p, const Data& d, const KernelTable& table, Form form, const std::vector<float>& expected) {
   const auto bytes = encode(p.type, d.weight);
-  for (const bool merged : {false, true}) {
-    if (!holds(p, table, form, merged)) continue;
-    const auto weights = PackedWeights::pack(weight_shape(p.g.shape, merged), p.type, bytes.data(), form, table);
+  for (const ConvRun run : {ConvRun::tap, ConvRun::row, ConvRun::patch}) {
+    if (!holds(p, table, form, run)) continue;
+    const auto weights = PackedWeights::pack(weight_shape(p.g.shape, run), p.type, bytes.data(), form, table);
     const ConvLayer layer = make_layer(p, d, weights);
     for (const int threads : {1, 3}) CHECK_SAY(same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
   }
@@ -217,7 +216,7 @@ TEST(convolution_partition_covers_the_output_once) {
         Problem p{make_geometry(shape, 3, size, size)};
         const Data d = make_data(p);
         const auto bytes = encode(p.type, d.weight);
-        const auto weights = PackedWeights::pack(weight_shape(shape, channels == 3), p.type, bytes.data(), Form::dense, table);
+        const auto weights = PackedWeights::pack(weight_shape(shape, channels == 3 ? ConvRun::patch : ConvRun::row), p.type, bytes.data(), Form::dense, table);
         const ConvPlan plan = make_layer(p, d, weights).plan(3, size, size, threads);
         int64_t covered = 0;
         for (int64_t unit = 0; unit < plan.partition.units(); ++unit) {
@@ -229,12 +228,12 @@ TEST(convolution_partition_covers_the_output_once) {
       }
 }
 
-TEST(convolution_refuses_rows_of_taps_with_a_dilation) {
+TEST(convolution_refuses_runs_of_taps_with_a_dilation) {
   const ConvShape shape{16, 4, 1, {1, 1, 1, 0, 0}, {3, 1, 2, 0, 0}};
   Problem p{make_geometry(shape, 1, 1, 9)};
   const Data d = make_data(p);
   const auto bytes = encode(p.type, d.weight);
-  const auto weights = PackedWeights::pack(weight_shape(shape, true), p.type, bytes.data(), Form::dense, choose_table("scalar"));
+  const auto weights = PackedWeights::pack(weight_shape(shape, ConvRun::row), p.type, bytes.data(), Form::dense, choose_table("scalar"));
   std::string message;
   try {
     make_layer(p, d, weights);
@@ -243,7 +242,7 @@ TEST(convolution_refuses_rows_of_taps_with_a_dilation) {
   }
   CHECK(message ==
         "Expected weights packed for single taps, because the taps of a kernel with dilation 2 do not lie side by side; found "
-        "weights packed for rows of taps.");
+        "weights packed for runs of several.");
 }
 
 }  // namespace

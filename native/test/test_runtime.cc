@@ -67,7 +67,7 @@ TEST(linear_partition_covers_the_output_once) {
     for (const int64_t rows : {1, 31, 128, 2048})
       for (const int64_t k : {1, 384, 1536, 60000})
         for (const int64_t groups : {1, 12, 48}) {
-          const LinearPartition p = partition_linear(rows, k, groups, 64 * k, threads);
+          const LinearPartition p = partition_linear({rows, k, groups, 64 * k, 1}, threads);
           int64_t covered = 0;
           for (int64_t unit = 0; unit < p.units(); ++unit) {
             const Block b = p.block(unit);
@@ -94,7 +94,7 @@ struct RandomProgram {
       if (rng() % 3)
         program->add("add", a, b, y);
       else
-        program->relu("relu", a, y);
+        program->activate("relu", a, y, Activation::relu);
       floats.push_back(y);
     }
     program->finish({x}, {floats.back(), floats[floats.size() / 2]});
@@ -198,7 +198,7 @@ TEST(slices_change_no_bit) {
   const auto slices_of = [](int64_t rows, int threads) {
     auto program = std::make_shared<Program>(*available_tables().front());
     const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
-    program->relu("r", x, y);
+    program->activate("r", x, y, Activation::relu);
     program->finish({x}, {y});
     return slice_batch(*program, 0, make_plan(*program, {rows}, threads)->sizes);
   };
@@ -217,7 +217,7 @@ TEST(slices_change_no_bit) {
 TEST(a_value_too_large_to_address_is_refused) {
   auto program = std::make_shared<Program>(*available_tables().back());
   const int x = program->value(DType::f32, {-1}), y = program->value(DType::f32, {-1});
-  program->relu("r", x, y);
+  program->activate("r", x, y, Activation::relu);
   program->finish({x}, {y});
   std::string message;
   try {

@@ -162,11 +162,11 @@ class _Binding:
 
     def _gelu(self, step: Step) -> None:
         (x,), (y,) = self._handles_of(step)
-        self.native.gelu(step.name, x, y)
+        self.native.activate(step.name, x, y, "gelu")
 
     def _relu(self, step: Step) -> None:
         (x,), (y,) = self._handles_of(step)
-        self.native.relu(step.name, x, y)
+        self.native.activate(step.name, x, y, "relu")
 
 
 def _quantization(step: Step) -> tuple[float, int]:

@@ -1,0 +1,160 @@
+#include "runtime/epilogue.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+namespace openwork {
+
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct NamedActivation {
+  const char* name;
+  ActivationFunction function;
+};
+constexpr NamedActivation kActivations[] = {
+    {"none", {Activation::none}},
+    {"relu", {Activation::relu}},
+    {"relu6", {Activation::clip, 0.0f, 6.0f}},
+    {"clip", {Activation::clip, -kInfinity, kInfinity}},
+    {"leaky_relu", {Activation::leaky_relu, 0.01f}},
+    {"hard_sigmoid", {Activation::hard_sigmoid, 0.2f, 0.5f}},
+    {"hard_swish", {Activation::hard_swish, 1.0f / 6.0f, 0.5f}},
+    {"gelu", {Activation::gelu}},
+    {"silu", {Activation::silu}},
+    {"sigmoid", {Activation::sigmoid}},
+    {"tanh", {Activation::tanh}},
+};
+
+void expect(bool holds, const char* sentence) {
+  if (!holds) throw std::invalid_argument(sentence);
+}
+
+bool finite(const Floats& values) {
+  return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+}
+
+// quantize() of docs/arithmetic.md for a number in units of the output.
+uint8_t quantized(float v, int zero_point) {
+  v = std::nearbyint(v);
+  v = v > static_cast<float>(-zero_point) ? v : static_cast<float>(-zero_point);
+  v = v < static_cast<float>(255 - zero_point) ? v : static_cast<float>(255 - zero_point);
+  return static_cast<uint8_t>(static_cast<int>(v) + zero_point);
+}
+
+void check(const EpilogueSpec& s) {
+  expect(s.residual != Stored::s8, "Expected a residual of f32, bf16 or u8, found s8; add 128 to its bytes and zero point.");
+  expect(!s.lookup || is_quantized(s.output), "Expected a lookup table only where the output is quantized.");
+  if (const auto problem = activation_problem(s.activation)) throw std::invalid_argument(*problem);
+}
+
+// What is linear in the sums up to the ends of its range: docs/arithmetic.md, "Epilogue".
+bool linear(const EpilogueSpec& s) {
+  const Activation kind = s.activation.kind;
+  if (kind == Activation::none) return true;
+  return (kind == Activation::relu || kind == Activation::clip) && (!s.residual || s.activation_last);
+}
+
+}  // namespace
+
+PreparedEpilogue::PreparedEpilogue(const EpilogueSpec& spec, int64_t channels)
+    : n_(spec.scale.size()), scale_(spec.scale), bias_(spec.bias), inverse_(spec.inverse_scale) {
+  check(spec);
+  fixed_.activation = spec.activation;
+  fixed_.activation_last = spec.activation_last;
+  fixed_.output = spec.output;
+  fixed_.y_zero_point = spec.y_zero_point;
+  bias_.resize(n_);
+  prepare_residual(spec);
+  if (is_quantized(spec.output)) prepare_output(spec);
+  const size_t padded = static_cast<size_t>(channels + kEpilogueSlack);
+  for (Floats* array : {&scale_, &bias_, &factor_, &inverse_}) array->resize(padded);
+  for (auto* array : {&low_, &high_}) array->resize(padded);
+}
+
+void PreparedEpilogue::prepare_residual(const EpilogueSpec& spec) {
+  fixed_.residual = spec.residual.value_or(Stored::f32);
+  const bool bytes = fixed_.residual == Stored::u8;
+  factor_.assign(n_, bytes ? spec.residual_scale : 1.0f);
+  fixed_.residual_zero_point = bytes ? spec.residual_zero_point : 0;
+}
+
+void PreparedEpilogue::prepare_output(const EpilogueSpec& spec) {
+  low_.assign(n_, 0);
+  high_.assign(n_, 255);
+  if (linear(spec)) fixed_.scaled = scale_to_output(spec);
+  if (spec.lookup) lookup_.assign(spec.lookup->begin(), spec.lookup->end());
+}
+
+// False, with nothing changed, where a number would leave binary32.
+bool PreparedEpilogue::scale_to_output(const EpilogueSpec& spec) {
+  Floats scale = scale_, bias = bias_, factor = factor_;
+  for (size_t c = 0; c < n_; ++c) {
+    scale[c] *= inverse_[c];
+    factor[c] *= inverse_[c];
+    bias[c] *= inverse_[c];
+    if (fixed_.residual_zero_point) bias[c] = std::fma(static_cast<float>(-fixed_.residual_zero_point), factor[c], bias[c]);
+  }
+  if (!finite(scale) || !finite(bias) || !finite(factor)) return false;
+  const bool clip = spec.activation.kind == Activation::clip, relu = spec.activation.kind == Activation::relu;
+  for (size_t c = 0; c < n_; ++c) {
+    if (clip || relu) low_[c] = quantized((clip ? spec.activation.alpha : 0.0f) * inverse_[c], spec.y_zero_point);
+    if (clip) high_[c] = quantized(spec.activation.beta * inverse_[c], spec.y_zero_point);
+  }
+  scale_ = scale, bias_ = bias, factor_ = factor;
+  inverse_.assign(n_, 1.0f);
+  fixed_.activation = {};
+  fixed_.residual_zero_point = 0;
+  fixed_.bounded = bounded(spec);
+  return true;
+}
+
+// Whether no INT32 sum and no u8 makes a number that INT32 does not hold; half of a unit and the roundings aside.
+bool PreparedEpilogue::bounded(const EpilogueSpec& spec) const {
+  constexpr double kMost = 0x1p31 * (1 - 0x1p-20);
+  for (size_t c = 0; c < n_; ++c) {
+    const double residual = spec.residual == Stored::u8 ? 255.0 * std::fabs(factor_[c]) : 0.0;
+    if (0x1p31 * std::fabs(scale_[c]) + std::fabs(bias_[c]) + residual > kMost) return false;
+  }
+  return true;
+}
+
+Epilogue PreparedEpilogue::view() const {
+  Epilogue e = fixed_;
+  e.scale = scale_.data();
+  e.bias = bias_.data();
+  e.residual_factor = factor_.data();
+  e.inverse_scale = inverse_.data();
+  e.low = low_.data();
+  e.high = high_.data();
+  e.lookup = lookup_.empty() ? nullptr : lookup_.data();
+  return e;
+}
+
+std::optional<std::string> activation_problem(const ActivationFunction& activation) {
+  if (std::isnan(activation.alpha) || std::isnan(activation.beta))
+    return "Expected numbers as the activation's alpha and beta, found NaN.";
+  if (activation.kind == Activation::clip && activation.alpha > activation.beta)
+    return "Expected a clip whose low end, alpha, is at most its high end, beta, found " + std::to_string(activation.alpha) +
+           " and " + std::to_string(activation.beta) + ".";
+  return std::nullopt;
+}
+
+ActivationFunction activation_named(const std::string& name) {
+  std::string known;
+  for (const auto& activation : kActivations) {
+    if (name == activation.name) return activation.function;
+    known += (known.empty() ? "" : ", ") + std::string(activation.name);
+  }
+  throw std::invalid_argument("Expected one of the activations " + known + ", found \"" + name + "\".");
+}
+
+ActivationFunction activation_named(const std::string& name, std::optional<float> alpha, std::optional<float> beta) {
+  const ActivationFunction own = activation_named(name);
+  return {own.kind, alpha.value_or(own.alpha), beta.value_or(own.beta)};
+}
+
+}  // namespace openwork
