@@ -75,8 +75,8 @@ def packings(layer: Layer, weight: Array, isa: str) -> list[Any]:
     whole = layer.groups == 1 or (layer.n // layer.groups) % 32 == 0
     packed = []
     for form in (["dense"] if whole else []) + [shuffled]:
-        merged = native.merges_taps(weight.shape, layer.groups, layer.dilations, form)
-        packed.append(native.PackedWeights.pack(weight, form, isa, layer.groups, merged))
+        run = native.conv_run(weight.shape, layer.groups, layer.dilations, form)
+        packed.append(native.PackedWeights.pack(weight, form, isa, layer.groups, run))
     return packed
 
 
@@ -195,7 +195,7 @@ def test_float_convolutions_of_whole_numbers_are_exact(isa: str, dtype: type) ->
     rng = np.random.default_rng(7)
     x = rng.integers(-8, 9, (1, *layer.size, 3)).astype(np.float32)
     weight = rng.integers(-8, 9, (layer.n, *layer.kernel, 3)).astype(np.float32)
-    packed = native.PackedWeights.pack(stored(weight, dtype), "dense", isa, 1, True)
+    packed = native.PackedWeights.pack(stored(weight, dtype), "dense", isa, 1, "patch")
     found = native.conv(stored(x, dtype), packed, np.ones(layer.n, np.float32), **layer.grid)
     assert np.array_equal(found, torch_sums(layer, x, weight, 0).astype(np.float32))
 

@@ -40,8 +40,8 @@ def _pack(problem: Problem, form: str, isa: str) -> Any:
     if not isinstance(shape, Convolution):
         return native().PackedWeights.pack(weight, form, isa)
     kind = NATIVE_TYPES[problem.type]
-    merged = native().merges_taps(weight.shape, shape.groups, shape.dilation, form, kind)
-    return native().PackedWeights.pack(weight, form, isa, shape.groups, merged)
+    run = native().conv_run(weight.shape, shape.groups, shape.dilation, form, kind)
+    return native().PackedWeights.pack(weight, form, isa, shape.groups, run)
 
 
 def _stored(problem: Problem, values: Array) -> Array:

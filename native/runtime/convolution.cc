@@ -11,10 +11,10 @@ namespace {
 ConvShape checked_shape(const PackedWeights& weights, const ConvAttributes& attributes) {
   const ConvShape shape = conv_shape(weights.shape(), attributes);
   check_shape(shape);
-  if (weights.shape().merged && shape.width.dilation != 1)
+  if (weights.shape().run_taps() > 1 && shape.width.dilation != 1)
     throw std::invalid_argument("Expected weights packed for single taps, because the taps of a kernel with dilation " +
                                 std::to_string(shape.width.dilation) +
-                                " do not lie side by side; found weights packed for rows of taps.");
+                                " do not lie side by side; found weights packed for runs of several.");
   return shape;
 }
 
@@ -32,7 +32,7 @@ ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threa
   const PackedWeights& w = weights();
   const int bytes = element_bytes(w.type());
   const ConvGeometry geometry = flattened(make_geometry(shape_, batch, height, width));
-  Indirection indirection(geometry, make_runs(shape_, bytes, w.shape().merged), bytes, zero_point_);
+  Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_);
   const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span()};
   LinearPartition partition = partition_convolution(indirection, size, threads);
   return {std::move(indirection), partition};
@@ -45,6 +45,7 @@ void ConvLayer::run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t 
   GemmArgs args = linear_.args(buffers.residual, buffers.y);
   args.x = table.x;
   args.x_stride = table.stride;
+  args.row_bytes = table.row_bytes;
   weights().kernel()(args, block);
 }
 

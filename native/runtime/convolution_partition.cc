@@ -6,18 +6,19 @@ namespace {
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Input bytes that an output pixel adds to those that its neighbours see.
-int64_t new_bytes(const ConvGeometry& g, const ConvRuns& runs) {
+// Input bytes that an output pixel adds to those that its neighbours see; of copied taps, all of them.
+int64_t new_bytes(const Indirection& indirection) {
+  const ConvShape& shape = indirection.geometry().shape;
+  if (indirection.runs() == 1) return indirection.run_bytes();
   const auto step = [](const ConvAxis& a) { return std::min(a.stride, a.kernel); };
-  return runs.bytes / runs.taps * step(g.shape.height) * step(g.shape.width);
+  return indirection.pixel_bytes() * step(shape.height) * step(shape.width);
 }
 
 }  // namespace
 
 int64_t most_block_rows(const Indirection& indirection) {
-  const ConvRuns& runs = indirection.runs();
-  const int64_t by_table = kTableBytes / static_cast<int64_t>(sizeof(void*)) / runs.count;
-  const int64_t by_input = kRowBlockBytes / new_bytes(indirection.geometry(), runs);
+  const int64_t by_table = kTableBytes / static_cast<int64_t>(sizeof(void*)) / indirection.runs();
+  const int64_t by_input = kRowBlockBytes / new_bytes(indirection);
   int64_t rows = std::max(kLeastRows, std::min(by_table, by_input));
   while (rows > kLeastRows && indirection.scratch_bytes(rows) > kMostScratchBytes) rows = std::max(kLeastRows, rows / 2);
   return rows;

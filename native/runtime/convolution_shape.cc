@@ -8,6 +8,10 @@ namespace {
 
 // Products of two of these, and sums of a few such products, fit 64 bits.
 constexpr int64_t kMostSize = int64_t{1} << 30;
+constexpr const char* kRunNames[] = {"tap", "row", "patch"};
+
+// Bytes of a row of taps up to which all taps are worth copying.
+constexpr int64_t kMostCopiedRow = 32;
 // Bytes of a grouped convolution's input pixel up to which rows of taps run together.
 constexpr int64_t kMostMergedPixel = 512;
 // The bound of a program's values (program.cc).
@@ -80,25 +84,32 @@ ConvGeometry make_geometry(const ConvShape& shape, int64_t batch, int64_t height
 }
 
 ConvGeometry flattened(const ConvGeometry& g) {
-  const auto alone = [](const ConvAxis& a) { return a.kernel == 1 && a.stride == 1 && a.pad_begin == 0 && a.pad_end == 0; };
-  if (!alone(g.shape.height) || !alone(g.shape.width)) return g;
+  if (!g.shape.height.plain() || !g.shape.width.plain()) return g;
   return {g.shape, 1, 1, g.pixels(), 1, g.rows()};
 }
 
-ConvRuns make_runs(const ConvShape& shape, int element_bytes, bool merged) {
-  const int64_t pixel = shape.channels * element_bytes;
-  if (merged) return {true, shape.height.kernel, shape.width.kernel, shape.width.kernel * pixel};
-  return {false, shape.taps(), 1, pixel};
+const char* run_name(ConvRun run) { return kRunNames[static_cast<int>(run)]; }
+
+ConvRun run_named(const std::string& name) {
+  for (int i = 0; i < 3; ++i)
+    if (name == kRunNames[i]) return static_cast<ConvRun>(i);
+  throw std::invalid_argument("Expected runs of a convolution out of tap, row and patch, found \"" + name + "\".");
 }
 
-WeightShape weight_shape(const ConvShape& shape, bool merged) {
-  return {shape.n, shape.channels / shape.groups, shape.height.kernel, shape.width.kernel, shape.groups, merged};
+ConvRun run_of(const WeightShape& weights) {
+  return weights.copied ? ConvRun::patch : weights.merged ? ConvRun::row : ConvRun::tap;
 }
 
-bool merges_taps(const ConvShape& shape, Type type, Form form) {
-  const bool side_by_side = shape.width.kernel > 1 && shape.width.dilation == 1;
-  if (shape.groups == 1) return side_by_side;
-  return side_by_side && form_info(form).shuffled() && shape.channels * element_bytes(type) <= kMostMergedPixel;
+WeightShape weight_shape(const ConvShape& shape, ConvRun run) {
+  return {shape.n,           shape.channels / shape.groups, shape.height.kernel, shape.width.kernel, shape.groups,
+          run == ConvRun::row, run == ConvRun::patch};
+}
+
+ConvRun choose_run(const ConvShape& shape, Type type, Form form) {
+  if (shape.width.dilation != 1 || shape.taps() == 1) return ConvRun::tap;
+  const int64_t pixel = shape.channels * element_bytes(type);
+  if (shape.groups > 1) return form_info(form).shuffled() && pixel <= kMostMergedPixel ? ConvRun::row : ConvRun::tap;
+  return shape.height.kernel > 1 && shape.width.kernel * pixel <= kMostCopiedRow ? ConvRun::patch : ConvRun::row;
 }
 
 }  // namespace openwork

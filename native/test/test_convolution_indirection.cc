@@ -23,64 +23,73 @@ uint8_t plain_byte(const ConvGeometry& g, const std::vector<uint8_t>& x, int64_t
   return x[static_cast<size_t>(((image * g.in_height + h) * g.in_width + w) * pixel + byte)];
 }
 
+struct Guards {
+  std::vector<uint8_t> x;
+  Guarded guarded;
+};
+
 // Every byte of every run of a block, and the read-ahead behind it.
-void check_block(const Indirection& indirection, const std::vector<uint8_t>& x, const uint8_t* guarded, int64_t begin, int64_t end,
-                 int zero_point, const std::string& what) {
+void check_block(const Indirection& indirection, const Guards& input, const ConvColumns& rows, int zero_point, const std::string& what) {
   const ConvGeometry& g = indirection.geometry();
-  const ConvRuns& runs = indirection.runs();
-  const int64_t pixel = static_cast<int64_t>(x.size()) / g.pixels();
-  const Guarded scratch(nullptr, static_cast<size_t>(padded_bytes(indirection.scratch_bytes(end - begin)) - kAlignment), 0);
-  const PointerTable table = indirection.make(guarded, begin, end, reinterpret_cast<std::byte*>(scratch.data()));
-  bool same = true;
+  const int64_t pixel = indirection.pixel_bytes(), taps = indirection.run_bytes() / pixel;
+  const Guarded scratch(nullptr, static_cast<size_t>(indirection.scratch_bytes(rows.end - rows.begin)), 0);
+  const PointerTable table =
+      indirection.make(input.guarded.data(), rows.begin, rows.end, reinterpret_cast<std::byte*>(scratch.data()));
+  bool same = true, spaced = true;
   volatile uint8_t seen = 0;
-  for (int64_t row = begin; row < end; ++row)
-    for (int64_t run = 0; run < runs.count; ++run) {
-      const uint8_t* p = table.x[run * table.stride + row - begin];
-      for (int64_t i = 0; i < runs.bytes; ++i)
-        same = same && p[i] == plain_byte(g, x, row, run * runs.taps + i / pixel, i % pixel, zero_point);
-      for (int64_t i = 0; i < kReadAhead; ++i) seen = p[runs.bytes + i];
+  for (int64_t row = rows.begin; row < rows.end; ++row)
+    for (int64_t run = 0; run < indirection.runs(); ++run) {
+      const uint8_t* p = table.x[run * table.stride + row - rows.begin];
+      for (int64_t i = 0; i < indirection.run_bytes(); ++i)
+        same = same && p[i] == plain_byte(g, input.x, row, run * taps + i / pixel, i % pixel, zero_point);
+      for (int64_t i = 0; i < kReadAhead; ++i) seen = p[indirection.run_bytes() + i];
+      spaced = spaced && (table.row_bytes == 0 || p == table.x[run * table.stride] + (row - rows.begin) * table.row_bytes);
     }
   (void)seen;
-  CHECK_SAY(same, what);
+  CHECK_SAY(same && spaced, what);
 }
 
-void check_geometry(const ConvGeometry& g, int element_bytes, std::mt19937& rng, const std::string& what) {
+void check_run(const ConvGeometry& g, ConvRun run, int element_bytes, std::mt19937& rng, const std::string& what) {
   const int zero_point = element_bytes == 1 ? static_cast<int>(rng() % 256) : 0;
   std::vector<uint8_t> x(static_cast<size_t>(g.pixels() * g.shape.channels * element_bytes));
   for (auto& byte : x) byte = static_cast<uint8_t>(rng());
-  const bool merged = g.shape.width.dilation == 1 && rng() % 2;
-  const Guarded guarded(x.data(), x.size(), static_cast<size_t>(kReadAhead));
-  const Indirection indirection(g, make_runs(g.shape, element_bytes, merged), element_bytes, zero_point);
-  check_block(indirection, x, guarded.data(), 0, g.rows(), zero_point, what);
+  const Guards input{x, Guarded(x.data(), x.size(), static_cast<size_t>(kReadAhead))};
+  const Indirection indirection(g, run, element_bytes, zero_point);
+  check_block(indirection, input, {0, g.rows()}, zero_point, what);
   for (int i = 0; i < 3; ++i) {
-    const int64_t begin = static_cast<int64_t>(rng()) % g.rows();
-    const int64_t end = begin + 1 + static_cast<int64_t>(rng()) % (g.rows() - begin);
-    check_block(indirection, x, guarded.data(), begin, end, zero_point, what + " rows " + std::to_string(begin) + " to " + std::to_string(end));
+    const int64_t begin = test::draw(rng, 0, g.rows() - 1), end = test::draw(rng, begin + 1, g.rows());
+    check_block(indirection, input, {begin, end}, zero_point, what + " rows " + std::to_string(begin) + " to " + std::to_string(end));
   }
 }
 
 TEST(convolution_pointers_lead_to_what_each_tap_sees) {
-  for (unsigned seed = 0; seed < 1500; ++seed) {
+  for (unsigned seed = 0; seed < 1000; ++seed) {
     std::mt19937 rng(seed);
     const ConvGeometry g = test::random_geometry(rng);
-    check_geometry(g, 1 << rng() % 3, rng, "seed " + std::to_string(seed) + ": " + test::describe(g));
+    for (const ConvRun run : {ConvRun::tap, ConvRun::row, ConvRun::patch}) {
+      if (run != ConvRun::tap && g.shape.width.dilation != 1) continue;
+      check_run(g, run, 1 << rng() % 3, rng, run_name(run) + (" seed " + std::to_string(seed)) + ": " + test::describe(g));
+    }
   }
 }
 
-TEST(convolution_merges_rows_of_taps_that_lie_side_by_side) {
+TEST(convolution_chooses_runs_by_what_lies_side_by_side) {
   const ConvShape first{64, 3, 1, {7, 2, 1, 3, 3}, {7, 2, 1, 3, 3}};
-  CHECK(merges_taps(first, Type::i8, Form::dense));
-  const ConvRuns runs = make_runs(first, 1, true);
-  CHECK(runs.count == 7 && runs.taps == 7 && runs.bytes == 21);
-  CHECK(weight_shape(first, true).runs() == 7 && weight_shape(first, true).run_elements() == 21);
+  CHECK(choose_run(first, Type::i8, Form::dense) == ConvRun::patch);
+  CHECK(choose_run(first, Type::f32, Form::dense) == ConvRun::row);
+  CHECK(weight_shape(first, ConvRun::patch).runs() == 1 && weight_shape(first, ConvRun::patch).run_elements() == 147);
+  CHECK(weight_shape(first, ConvRun::row).runs() == 7 && weight_shape(first, ConvRun::row).run_elements() == 21);
   ConvShape other = first;
   other.width.dilation = 2;
-  CHECK(!merges_taps(other, Type::i8, Form::dense));
-  CHECK(make_runs(other, 2, false).count == 49 && make_runs(other, 2, false).bytes == 6);
+  CHECK(choose_run(other, Type::i8, Form::dense) == ConvRun::tap && weight_shape(other, ConvRun::tap).runs() == 49);
+  const ConvShape one_axis{64, 3, 1, {}, {7, 2, 1, 3, 3}};
+  CHECK(choose_run(one_axis, Type::i8, Form::dense) == ConvRun::row);
   const ConvShape grouped{64, 48, 2, {}, {5, 1, 1, 2, 2}};
-  CHECK(merges_taps(grouped, Type::i8, Form::window64) && !merges_taps(grouped, Type::i8, Form::dense));
+  CHECK(choose_run(grouped, Type::i8, Form::window64) == ConvRun::row && choose_run(grouped, Type::i8, Form::dense) == ConvRun::tap);
   const ConvShape deep{64, 1024, 2, {}, {5, 1, 1, 2, 2}};
-  CHECK(!merges_taps(deep, Type::i8, Form::window64));
+  CHECK(choose_run(deep, Type::i8, Form::window64) == ConvRun::tap);
+  for (const ConvRun run : {ConvRun::tap, ConvRun::row, ConvRun::patch})
+    CHECK(run_named(run_name(run)) == run && run_of(weight_shape(first, run)) == run);
 }
 
 TEST(convolution_output_sizes_are_those_of_onnx) {
