@@ -266,6 +266,14 @@ def test_all_and_types_choose_the_work() -> None:
     assert [kind for _, kind in options.work(given)] == ["bf16"] * len(networks.layers("small"))
 
 
+@pytest.mark.parametrize(
+    "kind", [Run, Rate, PeerTime, results.Refusal, peak.Level], ids=lambda kind: kind.__name__
+)
+def test_the_documentation_names_every_field(kind: type) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text().split("## The JSON")[1]
+    assert [field.name for field in fields(kind) if f"`{field.name}`" not in text] == []
+
+
 def test_a_small_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record, picture = tmp_path / "r.json", tmp_path / "r.png"
     arguments = ["--set", "small", "--layer", "rows 4", "--patterns", "2:4", "--repeats", "1"]
