@@ -22,7 +22,7 @@ Patches::Patches(const ConvGeometry& geometry, const TapRow& taps, const ConvCol
   const int64_t bytes = taps_.bytes();
   copy_ = bytes <= 16 ? &Patches::copy_taps<16> : bytes <= 32 ? &Patches::copy_taps<32> : bytes <= 64 ? &Patches::copy_taps<64> : &Patches::copy_taps<0>;
   const int64_t chunk = bytes <= 16 ? 16 : bytes <= 32 ? 32 : std::max<int64_t>(bytes, 64);
-  stride_ = (g_.shape.height.kernel - 1) * bytes + chunk;
+  stride_ = ((g_.shape.height.kernel - 1) * bytes + chunk + 31) / 32 * 32;
 }
 
 void Patches::make(const uint8_t* x, int64_t row_begin, int64_t row_end, uint8_t* to) const {
@@ -45,7 +45,10 @@ void Patches::copy_taps(const uint8_t* x, const ConvLine& line, int64_t tap_row,
   const ConvColumns inside = inside_.within(line.columns);
   const ConvAxis& width = g_.shape.width;
   for (; column < inside.begin; ++column, to += stride_) taps_.copy(to, row, width.first_input(column));
-  for (; column < inside.end; ++column, to += stride_) std::memcpy(to, row + width.first_input(column) * taps_.pixel, size);
+  // Read before the loop: the bytes it stores may be anything to the compiler, this object included.
+  const int64_t stride = stride_, step = width.stride * taps_.pixel;
+  const uint8_t* from = row + (inside.begin < inside.end ? width.first_input(inside.begin) * taps_.pixel : 0);
+  for (; column < inside.end; ++column, to += stride, from += step) std::memcpy(to, from, size);
   for (; column < line.columns.end; ++column, to += stride_) taps_.copy(to, row, width.first_input(column));
 }
 
