@@ -1,4 +1,5 @@
-// The vocabulary in plain C++: the meaning of every word, and the fallback of every machine. Sixteen lanes are an array.
+// The vocabulary in plain C++: the meaning of every word, and the fallback of every machine. Sixteen lanes are an array. The
+// longer words are not inlined: unrolled into every tile they take GCC minutes to compile (four for AArch64).
 #pragma once
 
 #include <cmath>
@@ -74,7 +75,9 @@ struct Scalar {
     for (const float v : a.lane) all = all && v <= bound;
     return all;
   }
-  static F32 fma(F32 a, F32 b, F32 c) { return each<F32>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); }); }
+  [[gnu::noinline]] static F32 fma(F32 a, F32 b, F32 c) {
+    return each<F32>([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+  }
   static F32 min(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; }); }
   static F32 max(F32 a, F32 b) { return each<F32>([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; }); }
   // The smaller of |a| and b; b where a is NaN.
@@ -126,7 +129,7 @@ struct Scalar {
   }
 
   // Lane i of register j becomes lane j of register i.
-  static void transpose(F32 (&m)[16]) {
+  [[gnu::noinline]] static void transpose(F32 (&m)[16]) {
     for (int i = 0; i < 16; ++i) {
       for (int j = 0; j < i; ++j) {
         const float kept = m[i].lane[j];
@@ -144,7 +147,7 @@ struct Scalar {
     return b;
   }
   template <int width>
-  static Bytes repeat(const uint8_t* p) {
+  [[gnu::noinline]] static Bytes repeat(const uint8_t* p) {
     Bytes b;
     for (int i = 0; i < 64; i += width) std::memcpy(b.byte + i, p, width);
     return b;
@@ -155,12 +158,12 @@ struct Scalar {
   static Bytes window64(const uint8_t* p) { return load_bytes(p); }
   static constexpr bool kHasShuffle64 = true;
   // Each byte of the result is the byte of the window that the index names.
-  static Bytes shuffle16(Bytes window, Bytes index) {
+  [[gnu::noinline]] static Bytes shuffle16(Bytes window, Bytes index) {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.byte[i] = window.byte[(i & 48) + (index.byte[i] & 15)];
     return r;
   }
-  static Bytes shuffle64(Bytes window, Bytes index) {
+  [[gnu::noinline]] static Bytes shuffle64(Bytes window, Bytes index) {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.byte[i] = window.byte[index.byte[i] & 63];
     return r;
@@ -172,7 +175,7 @@ struct Scalar {
     });
   }
   // acc[lane] += sum of 2 products of signed pairs, exact.
-  static I32 dot_pairs(I32 acc, I32 a, I32 b) {
+  [[gnu::noinline]] static I32 dot_pairs(I32 acc, I32 a, I32 b) {
     const auto low = [](int32_t v) { return static_cast<int32_t>(static_cast<int16_t>(v & 0xffff)); };
     return each<I32>(
         [&](int i) { return acc.lane[i] + low(a.lane[i]) * low(b.lane[i]) + (a.lane[i] >> 16) * (b.lane[i] >> 16); });
@@ -182,20 +185,20 @@ struct Scalar {
   // Stored indices of fewer bits, lowest bits first. Two bits each, of four positions in the first and in the second half of
   // 8 bytes:
   static constexpr bool kHasExpand = true;
-  static Bytes expand2(const uint8_t* p) {
+  [[gnu::noinline]] static Bytes expand2(const uint8_t* p) {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.byte[i] = static_cast<uint8_t>(((p[i / 4] >> (i % 4 * 2)) & 3) | (i % 4 / 2 * 4));
     return r;
   }
   // Four bits each, of 16 positions.
-  static Bytes expand4(const uint8_t* p) {
+  [[gnu::noinline]] static Bytes expand4(const uint8_t* p) {
     Bytes r;
     for (int i = 0; i < 64; ++i) r.byte[i] = (p[i / 2] >> (i % 2 * 4)) & 15;
     return r;
   }
   // Lane i of a and b become lanes 2 i and 2 i + 1 of both together.
   template <class Lanes>
-  static void interleave(Lanes& a, Lanes& b) {
+  [[gnu::noinline]] static void interleave(Lanes& a, Lanes& b) {
     const Lanes x = a, y = b;
     for (int i = 0; i < 16; ++i) {
       a.lane[i] = i % 2 ? y.lane[i / 2] : x.lane[i / 2];
@@ -208,7 +211,7 @@ struct Scalar {
     return r;
   }
   // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
-  static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
+  [[gnu::noinline]] static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {
     const auto number = [](const Bytes& from, int i) {
       const uint32_t bits = static_cast<uint32_t>(from.byte[2 * i]) << 16 | static_cast<uint32_t>(from.byte[2 * i + 1]) << 24;
       float v;
@@ -221,7 +224,7 @@ struct Scalar {
     });
   }
   // acc[lane] += sum of 4 products of an unsigned activation and a signed weight, exact.
-  static I32 dot(I32 acc, Bytes activation, Bytes weight) {
+  [[gnu::noinline]] static I32 dot(I32 acc, Bytes activation, Bytes weight) {
     return each<I32>([&](int i) {
       int32_t sum = acc.lane[i];
       for (int j = 4 * i; j < 4 * i + 4; ++j) sum += activation.byte[j] * static_cast<int8_t>(weight.byte[j]);
