@@ -323,6 +323,7 @@ struct Neon {
     for (int i = 0; i < 4; ++i) vst1q_u8(p + i / registers * stride + i % registers * 16, v.q[i]);
   }
   static Bytes load_bytes_part(const uint8_t* p, int n) {
+    if (n >= 64) return load_bytes(p);
     uint8_t bytes[64] = {};
     __builtin_memcpy(bytes, p, n);
     return load_bytes(bytes);

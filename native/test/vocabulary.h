@@ -54,6 +54,8 @@ struct Words {
   using Bytes = typename V::Bytes;
 
   static const float* floats(const uint8_t* p) { return reinterpret_cast<const float*>(p); }
+  static const uint16_t* words(const uint8_t* p) { return reinterpret_cast<const uint16_t*>(p); }
+  static uint16_t* words(uint8_t* p) { return reinterpret_cast<uint16_t*>(p); }
   static F32 f(const uint8_t* p) { return V::load(floats(p)); }
   static I32 i(const uint8_t* p) { return V::load_i32(reinterpret_cast<const int32_t*>(p)); }
   static Bytes b(const uint8_t* p) { return V::load_bytes(p); }
@@ -86,6 +88,21 @@ struct Words {
     std::memcpy(r.first, rows[0], 16);
     std::memcpy(r.first + 16, rows[1], 16);
   }
+  static void lookup256(const Operands& o, Result& r) {
+    uint8_t table[256];
+    for (int k = 0; k < 64; ++k) table[k] = o.a[k], table[64 + k] = o.b[k], table[128 + k] = o.c[k], table[192 + k] = o.a[63 - k];
+    put_bytes(r.first, V::lookup256(b(o.b), table));
+  }
+  // As many rows as a tile's quantized outputs fill; together they are the vector again.
+  static void store_rows(const Operands& o, Result& r) {
+    constexpr int rows = 4 / V::kStrips, bytes = 64 / rows;
+    uint8_t to[rows][80] = {};
+    V::template store_rows<rows>(to[0], sizeof to[0], b(o.a));
+    for (int k = 0; k < rows; ++k) {
+      std::memcpy(r.first + k * bytes, to[k], bytes);
+      r.second[k / 4] |= to[k][bytes];
+    }
+  }
   // What `dot` subtracts from the activations is given back. The weights of a lane, or the first four for all.
   static void restore(const Operands& o, bool first_four, uint8_t (&sums)[64]) {
     for (int lane = 0; lane < 16; ++lane) {
@@ -106,6 +123,9 @@ struct Words {
     restore(o, true, r.first);
   }
 };
+
+template <class V>
+using I32Of = typename V::I32;
 
 template <class V>
 constexpr auto shuffle64() -> decltype(Word::run) {
@@ -168,6 +188,34 @@ inline constexpr Word kWords[] = {
     OPENWORK_B("window16", bytes, V::window16(o.a + 1)),
     OPENWORK_B("expand2", bytes, V::expand2(o.a + 1)),
     OPENWORK_B("expand4", bytes, V::expand4(o.a + 1)),
+    OPENWORK_B("repeat_rows of 1", bytes, V::template repeat_rows<1>(o.a)),
+    OPENWORK_B("repeat_rows of 2", bytes, V::template repeat_rows<2>(o.a + 1)),
+    OPENWORK_B("repeat_rows of 4", bytes, V::template repeat_rows<4>(o.a + 1)),
+    {"store_rows", Draw::bytes, false, W::store_rows},
+    OPENWORK_B("load_bytes_part", bytes, V::load_bytes_part(o.a, 4 * o.n)),
+    {"store_bytes_part", Draw::bytes, false,
+     [](const Operands& o, Result& r) { V::store_bytes_part(r.first, W::b(o.a), o.n % 2 ? 16 : 3 * o.n); }},
+    OPENWORK_B("set1_u8", bytes, V::set1_u8(o.a[0])),
+    OPENWORK_B("min_u8", bytes, V::min_u8(W::b(o.a), W::b(o.b))),
+    OPENWORK_B("max_u8", bytes, V::max_u8(W::b(o.a), W::b(o.b))),
+    OPENWORK_B("bit_xor", bytes, V::bit_xor(W::b(o.a), W::b(o.b))),
+    {"lookup256", Draw::bytes, false, W::lookup256},
+    OPENWORK_I("load_u8", bytes, V::load_u8(o.a)),
+    OPENWORK_I("load_u8_part", bytes, V::load_u8_part(o.a, o.n)),
+    {"pack_u8", Draw::integers, false,
+     [](const Operands& o, Result& r) {
+       const I32Of<V> v[4] = {W::i(o.a), V::to_i32(V::min(V::max(V::to_f32(W::i(o.b)), V::set1(-300.0f)), V::set1(155.0f))),
+                              V::load_u8(o.c), W::i(o.c)};
+       W::put_bytes(r.first, V::pack_u8(v, 100));
+     }},
+    OPENWORK_F("load_bf16", moderate, V::load_bf16(W::words(o.a))),
+    OPENWORK_F("load_bf16_part", moderate, V::load_bf16_part(W::words(o.a), o.n)),
+    {"store_bf16", Draw::floats, false, [](const Operands& o, Result& r) { V::store_bf16(W::words(r.first), W::f(o.a)); }},
+    {"store_bf16_part", Draw::floats, false,
+     [](const Operands& o, Result& r) { V::store_bf16_part(W::words(r.first), W::f(o.a), o.n); }},
+    OPENWORK_F("abs", floats, V::abs(W::f(o.a))),
+    OPENWORK_F("copy_sign", floats, V::copy_sign(W::f(o.a), W::f(o.b))),
+    OPENWORK_I("shift_right", integers, V::template shift_right<5>(W::i(o.a))),
     OPENWORK_B("shuffle16", index16, V::shuffle16(V::window16(o.a), W::b(o.b))),
     {"shuffle64", Draw::index64, false, shuffle64<V>()},
     {"dot", Draw::weights, false, W::dot},
@@ -175,7 +223,7 @@ inline constexpr Word kWords[] = {
     OPENWORK_F("dot_bf16", floats, V::dot_bf16(W::f(o.c), W::b(o.a), W::b(o.b))),
     {"interleave", Draw::integers, false,
      [](const Operands& o, Result& r) {
-       typename V::I32 x = W::i(o.a), y = W::i(o.b);
+       I32Of<V> x = W::i(o.a), y = W::i(o.b);
        V::interleave(x, y);
        W::put_i32(r.first, x);
        W::put_i32(r.second, y);
