@@ -30,6 +30,8 @@ LinearPartition partition_convolution(const Indirection& indirection, const Conv
   const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
   const int64_t blocks = std::max(divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
   p.group_blocks = std::min(divide_up(weights.groups, weights.span), blocks);
+  // As many blocks for each thread: nine would take two threads as long as ten.
+  if (p.units() % threads) p.row_blocks = std::min(p.rows, divide_up(p.row_blocks, threads) * threads);
   return p;
 }
 

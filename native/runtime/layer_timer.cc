@@ -1,5 +1,6 @@
 #include "runtime/layer_timer.h"
 
+#include <cstring>
 #include <random>
 
 namespace openwork {
@@ -43,6 +44,14 @@ void LayerTimer::sweep() {
     int64_t sum = 0;
     for (int64_t i = unit * words; i < (unit + 1) * words; i += 8) sum += other_[static_cast<size_t>(i)];
     seen_[static_cast<size_t>(thread)] += sum;
+  });
+}
+
+void LayerTimer::fill(const std::vector<uint8_t>& set) {
+  const size_t parts = static_cast<size_t>(pool_.threads()), size = set.size();
+  pool_.run(pool_.threads(), [&](int64_t unit, int) {
+    const size_t part = static_cast<size_t>(unit), begin = size * part / parts, end = size * (part + 1) / parts;
+    std::memcpy(x_.data() + begin, set.data() + begin, end - begin);
   });
 }
 
