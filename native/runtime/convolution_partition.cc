@@ -29,9 +29,12 @@ LinearPartition partition_convolution(const Indirection& indirection, const Conv
   p.row_blocks = divide_up(p.rows, most_block_rows(indirection));
   const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
   const int64_t blocks = std::max(divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
-  p.group_blocks = std::min(divide_up(weights.groups, weights.span), blocks);
+  const int64_t spans = divide_up(weights.groups, weights.span);
+  p.group_blocks = std::min(spans, blocks);
   // As many blocks for each thread: nine would take two threads as long as ten.
-  if (p.units() % threads) p.row_blocks = std::min(p.rows, divide_up(p.row_blocks, threads) * threads);
+  const auto even = [&](int64_t count, int64_t most) { return std::min(most, divide_up(count, threads) * threads); };
+  if (p.units() % threads && p.group_blocks > 1) p.group_blocks = even(p.group_blocks, spans);
+  if (p.units() % threads) p.row_blocks = even(p.row_blocks, p.rows);
   return p;
 }
 
