@@ -63,8 +63,10 @@ struct Tile {
   // Few accumulators would wait for each other's latency: INT8 sums, exact in any order, are then made in several chains.
   static constexpr int kWanted = V::kChainedRegisters / (rows * kStrips);
   static constexpr int kChains = !E::kAnyOrder || kWanted < 2 ? 1 : kWanted < 4 ? 2 : 4;
-  // Steps between two branches, so that the CPU foresees the end of the loop: worth 5% at k = 384.
-  static constexpr int kUnroll = T::kShuffled ? 4 : kChains > 2 ? kChains : 2;
+  // Steps between two branches, so that the CPU foresees the end of the loop: worth 5% at k = 384 where a window has one step.
+  // Windows of 64 bytes lose 5% by it.
+  static constexpr int kWorthwhile = !T::kShuffled ? 2 : T::kShape.reach == 64 ? 1 : 4;
+  static constexpr int kUnroll = kChains > kWorthwhile ? kChains : kWorthwhile;
   using Sums = typename E::Vector[kChains][rows][kStrips];
 
   [[gnu::always_inline]] static Bytes window(const uint8_t* p) {
