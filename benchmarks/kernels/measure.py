@@ -92,8 +92,8 @@ def _product(stated: Problem, settings: Settings) -> tuple[Problem, Any] | None:
     if not isinstance(stated.layer.shape, Convolution) or stated.layer.shape.groups > 1:
         return None
     product = ours.as_product(stated)
-    packed = dict(ours.packed_forms(product, settings.isa))[DENSE]
-    return product, packed
+    packed = dict(ours.packed_forms(product, settings.isa)).get(DENSE)
+    return None if packed is None or isinstance(packed, str) else (product, packed)
 
 
 def _turn(runner: Runner, other: NDArray[np.int64], calls: int) -> None:
