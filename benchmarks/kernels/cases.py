@@ -106,7 +106,10 @@ def keep_fast_forms(cases: list[Case], settings: Settings, refusals: list[Refusa
     """Leave each case the forms that are fastest at a first look."""
     for case in cases:
         names = list(case.forms)
-        first = ours.seconds(case.problem, list(case.forms.values()), settings.threads, FIRST_CALLS)
+        packed = list(case.forms.values())
+        # Two looks, for the first form of all meets a machine that is not yet awake.
+        looks = [ours.seconds(case.problem, packed, settings.threads, FIRST_CALLS) for _ in range(2)]
+        first = np.minimum(*looks)
         order = np.argsort(first)
         for i in order[FORMS:]:
             reason = f"At a first look {1e6 * first[i]:.1f} us, against {1e6 * first[order[0]]:.1f}."
