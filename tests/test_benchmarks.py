@@ -241,6 +241,12 @@ def test_a_doubtful_time_stays_out_of_the_summary() -> None:
     assert table.footnotes(_run(*rates)) == ["*: It runs something else."]
 
 
+def test_a_run_beside_other_work_is_doubted() -> None:
+    assert program.disturbed([1.9, 1.0, 1.98], 2) == []
+    (sentence,) = program.disturbed([1.0, 1.9, 1.1], 2)
+    assert sentence.startswith("On registers alone 2 threads did 1.10 times the work of one: something else")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -25,11 +25,16 @@ from .cases import Settings
 from .results import Rate, Refusal, Run
 
 
+# Of the work that threads on undisturbed cores do.
+LEAST_CORES = 0.85
+
+
 def run(todo: options.Work, chosen: Settings, notes: list[str], given: dict[str, object]) -> Run:
     """Time everything, with a bar."""
     rates: list[Rate] = []
     refusals: list[Refusal] = []
     peaks: dict[str, list[float]] = defaultdict(list)
+    shares: list[float] = []
     levels = peak.bandwidths(chosen.isa, chosen.threads)
     with progress_bar("kernels", len(todo), sys.stderr.isatty()) as advance:
         for done, (layer, kind) in enumerate(todo):
@@ -38,6 +43,7 @@ def run(todo: options.Work, chosen: Settings, notes: list[str], given: dict[str,
             rates += found
             refusals += refused
             peaks[kind].append(limit)
+            shares.append(limit / peak.operations(kind, chosen.isa, 1))
         advance(len(todo))
     machine = this_machine(("openwork", "numpy", *(peer.name for peer in chosen.peers)))
     return Run(
@@ -50,8 +56,19 @@ def run(todo: options.Work, chosen: Settings, notes: list[str], given: dict[str,
         levels,
         tuple(rates),
         tuple(refusals),
-        tuple(notes),
+        (*notes, *disturbed(shares, chosen.threads)),
     )
+
+
+def disturbed(shares: list[float], threads: int) -> list[str]:
+    """A sentence where threads that touch no memory did not have a core each. shares: their peak over one's."""
+    share = float(np.median(shares))
+    if share >= LEAST_CORES * threads:
+        return []
+    return [
+        f"On registers alone {threads} threads did {share:.2f} times the work of one: something else runs on "
+        "this machine, and these times say little."
+    ]
 
 
 def show(found: Run, console: Console, all_forms: bool) -> None:
@@ -63,8 +80,9 @@ def show(found: Run, console: Console, all_forms: bool) -> None:
     console.print(table.rates(found, all_forms))
     console.print()
     for large in (False, True):
-        console.print(table.summary(found, large))
-        console.print()
+        if results.summaries(found, large):
+            console.print(table.summary(found, large))
+            console.print()
     for sentence in (*table.lost(found), *table.footnotes(found)):
         console.print(sentence, soft_wrap=True, highlight=False)
 
