@@ -24,7 +24,6 @@ from . import measure, options, peak, results, table
 from .cases import Settings
 from .results import Rate, Refusal, Run
 
-
 # Of the work that threads on undisturbed cores do.
 LEAST_CORES = 0.85
 
@@ -61,7 +60,7 @@ def run(todo: options.Work, chosen: Settings, notes: list[str], given: dict[str,
 
 
 def disturbed(shares: list[float], threads: int) -> list[str]:
-    """A sentence where threads that touch no memory did not have a core each. shares: their peak over one's."""
+    """A sentence where threads that touch no memory had no core each. shares: their peak over one's."""
     share = float(np.median(shares))
     if share >= LEAST_CORES * threads:
         return []
