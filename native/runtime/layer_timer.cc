@@ -1,5 +1,6 @@
 #include "runtime/layer_timer.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -16,11 +17,14 @@ constexpr size_t kActivationSets = 4;
 std::vector<uint8_t> random_activations(Type type, int64_t elements, std::mt19937& random) {
   std::vector<uint8_t> bytes(static_cast<size_t>(elements * element_bytes(type)));
   std::uniform_real_distribution<float> real(-1.0f, 1.0f);
-  for (int64_t i = 0; i < elements; ++i) {
-    if (type == Type::i8) {
-      bytes[static_cast<size_t>(i)] = static_cast<uint8_t>(random());
-      continue;
+  if (type == Type::i8) {
+    for (size_t i = 0; i < bytes.size(); i += 4) {
+      const auto four = static_cast<uint32_t>(random());
+      std::memcpy(&bytes[i], &four, std::min<size_t>(4, bytes.size() - i));
     }
+    return bytes;
+  }
+  for (int64_t i = 0; i < elements; ++i) {
     const float value = real(random);
     // The upper half of a binary32 is a BF16; this machine's order of bytes puts it last.
     const auto size = static_cast<size_t>(element_bytes(type));
