@@ -211,7 +211,23 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "activation": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="tan"),
-        "one of none, relu, gelu",
+        "one of none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh",
+    ),
+    "activation without its numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=0.0),
+        "exactly the numbers ['alpha', 'beta'] with the activation clip",
+    ),
+    "activation with numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="relu", alpha=0.0),
+        "exactly the numbers [] with the activation relu",
+    ),
+    "ends of a clip": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=2.0, beta=1.0),
+        "at most 'beta', the other end of the clip",
+    ),
+    "residual's numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(residual_scale=0.5),
+        "'residual_scale' and 'residual_zero_point' together or neither",
     ),
     "attribute more": (lambda h, p: step(p, "linear")["attributes"].update(z=1), "unknown member 'z'"),
     "attribute half": (lambda h, p: step(p, "attention")["attributes"].pop("y_scale"), "together or neither"),

@@ -101,13 +101,62 @@ def test_erf_of_another_scale_is_no_gelu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "operators"), [((0.0,), ["Relu"]), ((0.0, 6.0), ["onnx.Clip"]), ((0.1,), ["onnx.Clip"])]
+    ("bounds", "operators"),
+    [((0.0,), ["Relu"]), ((0.0, 6.0), ["Clip"]), ((-0.5, 0.25), ["Clip"]), ((0.1,), ["onnx.Clip"])],
 )
 def test_clip_is_relu_only_from_zero_up(bounds: tuple[float, ...], operators: list[str]) -> None:
     b = Builder(np.random.default_rng(0))
     found = one(b, b.add("Clip", b.input("x", ["rows", 3]), *(b.number(v) for v in bounds)), 4, 3)
     assert found.operators == operators
     assert_close(found, 0)
+
+
+ONE_OPERATOR: list[tuple[str, dict[str, float]]] = [
+    ("LeakyRelu", {}),
+    ("LeakyRelu", {"alpha": 0.25}),
+    ("HardSigmoid", {}),
+    ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
+    ("HardSwish", {}),
+    ("Sigmoid", {}),
+    ("Tanh", {}),
+]
+
+
+@pytest.mark.parametrize(("op_type", "numbers"), ONE_OPERATOR)
+def test_an_activation_of_one_operator(op_type: str, numbers: dict[str, float]) -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.add("Mul", b.input("x", ["rows", 3]), b.number(4.0))
+    found = one(b, b.add(op_type, x, **numbers), 40, 3)
+    assert found.operators == ["onnx.Mul", op_type]
+    # The bound of tanh in docs/arithmetic.md, and a rounding of numbers up to 16 on either side.
+    assert_close(found, 1e-6 + 16 * 2.0**-23)
+
+
+@pytest.mark.parametrize("gate_first", [False, True])
+@pytest.mark.parametrize(
+    ("gate", "numbers", "operators"),
+    [
+        ("Sigmoid", {}, ["Silu"]),
+        ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, ["HardSwish"]),
+        ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}, ["HardSigmoid", "onnx.Mul"]),
+    ],
+)
+def test_x_times_its_gate(
+    gate: str, numbers: dict[str, float], operators: list[str], gate_first: bool
+) -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.input("x", ["rows", 3])
+    gated = b.add(gate, x, **numbers)
+    found = one(b, b.add("Mul", *((gated, x) if gate_first else (x, gated))), 40, 3)
+    assert found.operators == operators
+    assert_close(found, 1e-6 + 4 * 2.0**-23)
+
+
+def test_a_gate_of_another_value_is_no_silu() -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.input("x", ["rows", 3])
+    found = one(b, b.add("Mul", x, b.add("Sigmoid", b.add("Relu", x))), 4, 3)
+    assert found.operators == ["Relu", "Sigmoid", "onnx.Mul"]
 
 
 def test_adds_of_other_shapes_stay() -> None:

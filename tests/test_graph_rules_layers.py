@@ -198,14 +198,38 @@ def test_activation_residual_and_quantizer_go_into_the_product(activation: str, 
     assert_steps(found, 4 if quantized else 1, 1)
 
 
-def test_an_activation_after_the_residual_stays_its_own_step() -> None:
+@pytest.mark.parametrize(("activation", "name"), [("Relu", "relu"), ("HardSwish", "hard_swish")])
+def test_an_activation_after_the_residual_comes_last(activation: str, name: str) -> None:
     b = Builder(np.random.default_rng(9))
     x, r = b.input("x", ["rows", 6]), b.input("r", ["rows", 5])
-    y = b.add("Relu", b.add("Add", r, b.add("MatMul", x, b.normal(6, 5))))
+    y = b.add(activation, b.add("Add", r, b.add("MatMul", x, b.normal(6, 5))))
+    feeds = {"x": np.ones((2, 6), np.float32), "r": np.ones((2, 5), np.float32)}
+    found = reduced(b.model(y=y), feeds)
+    assert found.operators == ["LinearFloat"]
+    node = found.node("LinearFloat")
+    assert (node.attributes["activation"].value, node.attributes["activation_last"].value) == (name, 1)
+    assert_close(found, 1e-5)
+
+
+def test_a_second_activation_stays_its_own_step() -> None:
+    b = Builder(np.random.default_rng(9))
+    x, r = b.input("x", ["rows", 6]), b.input("r", ["rows", 5])
+    y = b.add("Relu", b.add("Add", r, b.add("Tanh", b.add("MatMul", x, b.normal(6, 5)))))
     feeds = {"x": np.ones((2, 6), np.float32), "r": np.ones((2, 5), np.float32)}
     found = reduced(b.model(y=y), feeds)
     assert found.operators == ["LinearFloat", "Relu"]
     assert found.reasons == ["the product already has something after it"]
+    assert_close(found, 1e-5)
+
+
+def test_a_clip_goes_into_the_product_with_its_ends() -> None:
+    b = Builder(np.random.default_rng(9))
+    x = b.input("x", ["rows", 6])
+    y = b.add("Clip", b.add("MatMul", x, b.normal(6, 5)), b.number(-1.0), b.number(1.5))
+    found = reduced(b.model(y=y), {"x": b.rng.standard_normal((9, 6)).astype(np.float32)})
+    assert found.operators == ["LinearFloat"]
+    node = found.node("LinearFloat")
+    assert [node.attributes[name].value for name in ("activation", "alpha", "beta")] == ["clip", -1.0, 1.5]
     assert_close(found, 1e-5)
 
 

@@ -234,7 +234,10 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         lambda p: p.value("f32", [0]),
         "Expected dimensions of at least 1, or -1 - s for the free dimension s below 64, found 0.",
     ),
-    (lambda p: p.activate("g", 3, 0, "gelu"), 'Step "g" (activate): expected x to be one of the 0 values, found 3.'),
+    (
+        lambda p: p.activate("g", 3, 0, "gelu"),
+        'Step "g" (activate): expected x to be one of the 0 values, found 3.',
+    ),
     (
         lambda p: p.activate("r", p.value("u8", [2]), f32(p, 2), "relu"),
         'Step "r" (activate): expected x of type f32, found u8.',
@@ -295,16 +298,26 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         'Step "l" (linear): expected x_zero_point from 0 to 255, found -1.',
     ),
     (
-        lambda p: linear(p, activation="tanh"),
-        'Expected an activation out of none, relu and gelu, found "tanh".',
+        lambda p: linear(p, activation="tan"),
+        "Expected one of the activations none, relu, relu6, clip, leaky_relu, hard_sigmoid, hard_swish, "
+        'gelu, silu, sigmoid, tanh, found "tan".',
+    ),
+    (
+        lambda p: linear(p, activation="clip", alpha=1.0, beta=-1.0),
+        'Step "l" (linear): expected a clip whose low end, alpha, is at most its high end, beta, found '
+        "1.000000 and -1.000000.",
     ),
     (
         lambda p: linear(p, y=f32(p, 2, 5)),
         'Step "l" (linear): expected y of shape [2, 4], found [2, 5].',
     ),
     (
-        lambda p: linear(p, residual=p.value("u8", [2, 4])),
-        'Step "l" (linear): expected residual of type f32, found u8.',
+        lambda p: linear(p, residual=p.value("i64", [2, 4])),
+        'Step "l" (linear): expected residual of type f32 or u8, found i64.',
+    ),
+    (
+        lambda p: linear(p, residual=p.value("u8", [2, 4]), residual_scale=0.0),
+        'Step "l" (linear): expected residual_scale to be a positive finite number, found 0.000000.',
     ),
     (
         lambda p: p.attention("a", f32(p, 1, 2, 24), -1, -1, -1, f32(p, 1, 2, 8), 3, 1.0),

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attention_bound
-from openwork.graph import binary32, coefficients, reference
+from openwork.graph import activations, binary32, coefficients, reference
 from openwork.graph.model import ModelError
 
-MATH_H = Path(__file__).parent.parent / "native" / "simd" / "math.h"
+SIMD = Path(__file__).parent.parent / "native" / "simd"
 F32 = np.float32
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -99,16 +100,20 @@ def test_sum16_and_dot16_follow_the_page(n: int) -> None:
 
 
 def test_coefficients_are_those_of_the_native_code() -> None:
-    text = MATH_H.read_text(encoding="utf-8")
+    text = "".join((SIMD / name).read_text(encoding="utf-8") for name in ("math.h", "activations.h"))
 
     def constants(name: str) -> list[float]:
         found = re.search(rf"\b{name}(?:\[[^\]]*\])*\s*=\s*([^;]*);", text)
-        assert found, f"{MATH_H} does not define {name}"
+        assert found, f"No header of {SIMD} defines {name}"
         return [float.fromhex(word) for word in re.findall(r"-?0x[0-9a-f.]+p[+-]\d+", found.group(1))]
 
     assert constants("kGelu") == coefficients.GELU.ravel().tolist()
     assert constants("kGeluSteps") == [float(coefficients.GELU_STEPS)]
     assert constants("kGeluClamp") == [float(coefficients.GELU_CLAMP)]
+    for name in ("Silu", "Tanh"):
+        assert constants(f"k{name}") == getattr(coefficients, name.upper()).ravel().tolist()
+        assert constants(f"k{name}Steps") == [float(getattr(coefficients, f"{name.upper()}_STEPS"))]
+        assert constants(f"k{name}Clamp") == [float(getattr(coefficients, f"{name.upper()}_CLAMP"))]
     assert constants("kExp") == coefficients.EXP.tolist()
     assert constants("kFixedExp2") == coefficients.FIXED_EXP2.tolist()
     assert constants("kLog2e") == [float(coefficients.LOG2E)]
@@ -143,6 +148,83 @@ def test_gelu_in_its_limits() -> None:
     expected = np.array([0, -0.0, np.inf, 0, 5.28, 0, 3e38, 0, F32(1e-40) / 2], F32)
     assert binary32.gelu(x).tobytes() == expected.tobytes()
     assert np.isnan(binary32.gelu(np.array([np.nan, -np.nan], F32))).all()
+
+
+TORCH = {
+    "relu": torch.nn.functional.relu,
+    "silu": torch.nn.functional.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "hard_swish": torch.nn.functional.hardswish,
+    "gelu": torch.nn.functional.gelu,
+}
+# Absolute, as docs/arithmetic.md states them; the hard ones and relu only round.
+BOUNDS = {"relu": 0.0, "silu": 1e-6, "sigmoid": 5.1e-7, "tanh": 1e-6, "hard_swish": 2e-6, "gelu": 2e-6}
+
+
+@pytest.mark.parametrize("name", sorted(TORCH))
+def test_activations_are_within_their_bounds(name: str) -> None:
+    # Where the pieces meet, and their neighbours: 1 + steps a is a power of two times 1, 1.25, 1.5 or 1.75.
+    t = np.array([2.0**e * (1 + q / 4) for e in range(4) for q in range(4)])
+    ends = np.concatenate([(t - 1) / 0.75, (t - 1) / 1.625]).astype(F32)
+    ends = np.concatenate([ends, np.nextafter(ends, F32(0)), np.nextafter(ends, F32(99))])
+    x = np.concatenate([np.linspace(-16, 16, 40_001).astype(F32), ends, -ends])
+    exact = TORCH[name](torch.tensor(x, dtype=torch.float64)).numpy()
+    assert np.abs(activations.activate(x, name) - exact).max() <= BOUNDS[name]
+
+
+def test_the_bounds_of_activations_can_fail() -> None:
+    x = np.linspace(-3, 3, 101).astype(F32)
+    exact = TORCH["silu"](torch.tensor(x, dtype=torch.float64)).numpy()
+    assert np.abs(activations.activate(x, "sigmoid") - exact).max() > BOUNDS["silu"]
+
+
+def test_activations_with_numbers() -> None:
+    x = np.array([-4, -0.5, -0.0, 0.5, 7], F32)
+    assert activations.activate(x, "clip", -1, 6).tolist() == [-1, -0.5, 0, 0.5, 6]
+    assert activations.activate(x, "leaky_relu", 0.25).tolist() == [-1, -0.125, 0, 0.5, 7]
+    assert activations.activate(x, "hard_sigmoid", 0.25, 0.5).tolist() == [0, 0.375, 0.5, 0.625, 1]
+
+
+def test_activations_in_their_limits() -> None:
+    x = np.array([np.inf, -np.inf, 0, -0.0, 1e30, -1e30], F32)
+    limits = {
+        "silu": [np.inf, 0, 0, -0.0, F32(1e30), 0],
+        "sigmoid": [1, 0, 0.5, 0.5, 1, 0],
+        "tanh": [1, -1, 0, -0.0, 1, -1],
+    }
+    for name, expected in limits.items():
+        assert activations.activate(x, name).tobytes() == F32(expected).tobytes(), name
+    nan = np.array([np.nan], F32)
+    for name in ("silu", "sigmoid", "tanh", "hard_swish"):
+        assert np.isnan(activations.activate(nan, name)).all()
+    assert activations.activate(nan, "clip", -2, 3).tolist() == [-2]
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "clip"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_quantized_linear_is_the_quantized_float_one(activation: str, quantized: bool) -> None:
+    """The order in units of the output moves a number by a rounding, so a u8 by a tie at most."""
+    rng = np.random.default_rng(11)
+    x, weight = rng.integers(0, 256, (40, 64), np.uint8), rng.integers(-127, 128, (24, 64), np.int8)
+    scale, bias = rng.uniform(1e-3, 2e-3, 24).astype(F32), rng.standard_normal(24).astype(F32)
+    a = {"x_scale": 0.02, "x_zero_point": 120, "activation": activation, "activation_last": 1}
+    a |= {"alpha": -1.5, "beta": 2.0} if activation == "clip" else {}
+    residual = rng.integers(0, 256, (40, 24), np.uint8)
+    numbers = residual.astype(F32)
+    if quantized:
+        a |= {"residual_scale": 0.02, "residual_zero_point": 7}
+        numbers = (numbers - F32(7)) * F32(0.02)
+    else:
+        numbers = residual = numbers * F32(0.01)
+    found = reference.linear(
+        x, residual, weight, scale, bias, None, a | {"y_scale": 0.05, "y_zero_point": 50}
+    )
+    plain = {key: value for key, value in a.items() if not key.startswith("residual")}
+    floats = reference.linear(x, numbers, weight, scale, bias, None, plain)
+    difference = np.abs(found.astype(int) - binary32.quantize(floats, 0.05, 50).astype(int))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-2
 
 
 def test_quantize_at_its_edges() -> None:

@@ -48,7 +48,7 @@ uint8_t quantized(float v, int zero_point) {
 void check(const EpilogueSpec& s) {
   expect(s.residual != Stored::s8, "Expected a residual of f32, bf16 or u8, found s8; add 128 to its bytes and zero point.");
   expect(!s.lookup || is_quantized(s.output), "Expected a lookup table only where the output is quantized.");
-  if (const auto problem = activation_problem(s.activation)) throw std::invalid_argument(*problem);
+  if (const auto problem = activation_problem(s.activation)) throw std::invalid_argument("Activation: " + *problem);
 }
 
 // What is linear in the sums up to the ends of its range: docs/arithmetic.md, "Epilogue".
@@ -136,9 +136,9 @@ Epilogue PreparedEpilogue::view() const {
 
 std::optional<std::string> activation_problem(const ActivationFunction& activation) {
   if (std::isnan(activation.alpha) || std::isnan(activation.beta))
-    return "Expected numbers as the activation's alpha and beta, found NaN.";
+    return "expected numbers as the activation's alpha and beta, found NaN.";
   if (activation.kind == Activation::clip && activation.alpha > activation.beta)
-    return "Expected a clip whose low end, alpha, is at most its high end, beta, found " + std::to_string(activation.alpha) +
+    return "expected a clip whose low end, alpha, is at most its high end, beta, found " + std::to_string(activation.alpha) +
            " and " + std::to_string(activation.beta) + ".";
   return std::nullopt;
 }

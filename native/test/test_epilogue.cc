@@ -333,9 +333,9 @@ TEST(epilogues_refuse_what_no_kernel_takes) {
   CHECK(refusal(prepare) == "Expected a lookup table only where the output is quantized.");
   spec.lookup.reset();
   spec.activation = {Activation::clip, 2.0f, 1.0f};
-  CHECK(refusal(prepare) == "Expected a clip whose low end, alpha, is at most its high end, beta, found 2.000000 and 1.000000.");
+  CHECK(refusal(prepare) == "Activation: expected a clip whose low end, alpha, is at most its high end, beta, found 2.000000 and 1.000000.");
   spec.activation = {Activation::leaky_relu, kNan};
-  CHECK(refusal(prepare) == "Expected numbers as the activation's alpha and beta, found NaN.");
+  CHECK(refusal(prepare) == "Activation: expected numbers as the activation's alpha and beta, found NaN.");
   CHECK(refusal([] { activation_named("swish"); }).find("relu6, clip") != std::string::npos);
 }
 

@@ -7,7 +7,8 @@ nodes, lowering) reads this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 DOMAIN = "openwork"
 VERSION = 1
@@ -22,6 +23,8 @@ class Slot:
     shape: tuple[str, ...]
     optional: bool = False
     tensor: bool = False
+    scale: str = "y_scale"
+    """The attribute that is there exactly where a slot that may be f32 or u8 is u8."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Operator:
     attributes: dict[str, str]
     quantizes: bool = False
     """Whether y_scale and y_zero_point may be given, and make the (last) output u8."""
+    optional: Mapping[str, str] = field(default_factory=dict)
+    """Attributes that may be absent."""
 
     @property
     def activations(self) -> tuple[Slot, ...]:
@@ -54,8 +59,28 @@ def _tensor(name: str, dtype: str, shape: str, *, optional: bool = False) -> Slo
     return _slot(name, dtype, shape, optional=optional, tensor=True)
 
 
-ACTIVATIONS = ("none", "relu", "gelu")
+ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "relu": (),
+    "clip": ("alpha", "beta"),
+    "leaky_relu": ("alpha",),
+    "hard_sigmoid": ("alpha", "beta"),
+    "hard_swish": (),
+    "gelu": (),
+    "silu": (),
+    "sigmoid": (),
+    "tanh": (),
+}
+"""The activations of docs/arithmetic.md, and the attributes that hold the numbers of each."""
 QUANTIZATION = {"y_scale": "float", "y_zero_point": "int"}
+RESIDUAL_QUANTIZATION = {"residual_scale": "float", "residual_zero_point": "int"}
+_NUMBERS = {"alpha": "float", "beta": "float", "activation_last": "int"}
+"""What a product may say about its activation: its numbers, and 1 where it comes after the residual."""
+
+
+def operator_of_activation(name: str) -> str:
+    """The operator that is this activation alone: "leaky_relu" is "LeakyRelu"."""
+    return "".join(word.capitalize() for word in name.split("_"))
 
 _BIAS = _tensor("bias", "f32", "N", optional=True)
 _MULTIPLIER = _tensor("y_multiplier", "f32", "N", optional=True)
@@ -86,7 +111,7 @@ _LINEAR = Operator(
     "Linear",
     (
         _slot("x", "u8", "... K"),
-        _RESIDUAL,
+        Slot("residual", ("f32", "u8"), ("...", "N"), optional=True, scale="residual_scale"),
         _tensor("weight", "s8", "N K"),
         _tensor("weight_scale", "f32", "N"),
         _BIAS,
@@ -95,6 +120,7 @@ _LINEAR = Operator(
     (_slot("y", "f32|u8", "... N"),),
     {"x_scale": "float", "x_zero_point": "int", "activation": "string"},
     quantizes=True,
+    optional={**_NUMBERS, **RESIDUAL_QUANTIZATION},
 )
 _LINEAR_FLOAT = Operator(
     "LinearFloat",
@@ -102,6 +128,7 @@ _LINEAR_FLOAT = Operator(
     (_slot("y", "f32|u8", "... N"),),
     {"activation": "string"},
     quantizes=True,
+    optional=_NUMBERS,
 )
 _ATTENTION = Operator(
     "Attention",
@@ -132,8 +159,16 @@ _QUANTIZE = Operator(
 _ADD = Operator(
     "Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_slot("y", "f32", "..."),), {}
 )
-_GELU = Operator("Gelu", (_slot("x", "f32", "..."),), (_slot("y", "f32", "..."),), {})
-_RELU = Operator("Relu", (_slot("x", "f32", "..."),), (_slot("y", "f32", "..."),), {})
+_ACTIVATIONS = tuple(
+    Operator(
+        operator_of_activation(name),
+        (_slot("x", "f32", "..."),),
+        (_slot("y", "f32", "..."),),
+        dict.fromkeys(numbers, "float"),
+    )
+    for name, numbers in ACTIVATIONS.items()
+    if name != "none"
+)
 
 OPERATORS: dict[str, Operator] = {
     operator.name: operator
@@ -147,8 +182,7 @@ OPERATORS: dict[str, Operator] = {
         _L2_NORMALIZE,
         _QUANTIZE,
         _ADD,
-        _GELU,
-        _RELU,
+        *_ACTIVATIONS,
     )
 }
 

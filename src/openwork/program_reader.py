@@ -172,13 +172,28 @@ def check_attributes(attributes: Field, op: str) -> Operator:
     """Check the attributes of an operator and return its row of the table."""
     row = operator_of(op, attributes.value if isinstance(attributes.value, dict) else {})
     optional = frozenset(QUANTIZATION) if row.quantizes and op != "quantize" else frozenset()
+    optional |= frozenset(row.optional)
     required = frozenset(row.attributes) | (frozenset(QUANTIZATION) if op == "quantize" else frozenset())
     members = attributes.object(required, optional)
     for name, member in members.items():
         _CHECKS[name](member)
     if ("y_scale" in members) != ("y_zero_point" in members):
         attributes.refuse("'y_scale' and 'y_zero_point' together or neither")
+    if "activation" in members:
+        _check_ending(attributes, members)
     return row
+
+
+def _check_ending(attributes: Field, members: dict[str, Field]) -> None:
+    """The numbers of the activation, and those of a u8 residual."""
+    name = members["activation"].value
+    numbers = set(ACTIVATIONS[name])
+    if numbers != {number for number in ("alpha", "beta") if number in members}:
+        attributes.refuse(f"exactly the numbers {sorted(numbers)} with the activation {name}")
+    if ("residual_scale" in members) != ("residual_zero_point" in members):
+        attributes.refuse("'residual_scale' and 'residual_zero_point' together or neither")
+    if name == "clip" and members["alpha"].value > members["beta"].value:
+        members["alpha"].refuse("at most 'beta', the other end of the clip")
 
 
 def _scale(item: Field) -> None:
@@ -198,7 +213,12 @@ _CHECKS: dict[str, Callable[[Field], Any]] = {
     "epsilon": lambda item: item.number(0.0, _LARGEST),
     "heads": lambda item: item.integer(1, 65535),
     "packed": lambda item: item.integer(0, 1),
-    "activation": lambda item: item.choice(ACTIVATIONS),
+    "activation": lambda item: item.choice(tuple(ACTIVATIONS)),
+    "activation_last": lambda item: item.integer(0, 1),
+    "alpha": lambda item: item.number(-_LARGEST, _LARGEST),
+    "beta": lambda item: item.number(-_LARGEST, _LARGEST),
+    "residual_scale": _scale,
+    "residual_zero_point": _zero_point,
 }
 
 

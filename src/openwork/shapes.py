@@ -30,10 +30,10 @@ def operator_of(step: str, attributes: Mapping[str, object]) -> Operator:
 
 
 def slot_dtype(slot: Slot, attributes: Mapping[str, object]) -> str:
-    """The one type of a slot; where it may be f32 or u8 it is u8 exactly if the step has a `y_scale`."""
+    """The one type of a slot; where it may be f32 or u8 it is u8 exactly if the step has its scale."""
     if len(slot.dtypes) == 1:
         return slot.dtypes[0]
-    return "u8" if attributes.get("y_scale") is not None else "f32"
+    return "u8" if attributes.get(slot.scale) is not None else "f32"
 
 
 class Letters:

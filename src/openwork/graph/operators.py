@@ -6,10 +6,12 @@ from openwork.operators import (
     OPERATORS,
     PACKED_ATTENTION,
     QUANTIZATION,
+    RESIDUAL_QUANTIZATION,
     VERSION,
     Operator,
     Slot,
     operator,
+    operator_of_activation,
 )
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "OPERATORS",
     "PACKED_ATTENTION",
     "QUANTIZATION",
+    "RESIDUAL_QUANTIZATION",
     "VERSION",
     "Operator",
     "Slot",
     "operator",
+    "operator_of_activation",
 ]

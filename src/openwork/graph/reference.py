@@ -15,36 +15,17 @@ from numpy.typing import NDArray
 
 from openwork.graph import binary32, fixed_attention
 from openwork.graph.binary32 import Float, dot16, fma, quiet, sum16
+from openwork.graph.epilogue import Channels, apply_activation, finish, store
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant, describe
-from openwork.graph.operators import DOMAIN
+from openwork.graph.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
 
-_ACTIVATE: dict[str, Callable[[Float], Float]] = {
-    "none": lambda v: v,
-    "relu": binary32.relu,
-    "gelu": binary32.gelu,
-}
-
-
-def _store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:
-    """v as it is, or quantized (after the multiplier of each channel) where the operator has y_scale."""
-    return binary32.quantize(v, a["y_scale"], a["y_zero_point"], multiplier) if "y_scale" in a else v
-
-
-def _epilogue(v: Float, residual: Float | None, a: Attributes, multiplier: Float | None = None) -> Array:
-    v = _ACTIVATE[a["activation"]](v)
-    if residual is not None:
-        with quiet():
-            v = v + residual
-    return _store(v, a, multiplier)
-
-
 def linear(
     x: Array,
-    residual: Float | None,
+    residual: Array | None,
     weight: Array,
     weight_scale: Float,
     bias: Float | None,
@@ -56,8 +37,8 @@ def linear(
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
     scale = np.float32(a["x_scale"]) * weight_scale
-    offset = np.float32(0) if bias is None else bias
-    return _epilogue(fma(total, scale, offset), residual, a, y_multiplier)
+    offset = np.zeros_like(scale) if bias is None else bias
+    return finish(total, Channels(scale, offset, y_multiplier), residual, a)
 
 
 def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | None, a: Attributes) -> Array:
@@ -67,7 +48,9 @@ def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | 
         total = fma(x[..., i, None], weight[:, i], total)
     with quiet():
         total = total if bias is None else total + bias
-    return _epilogue(total, residual, a)
+        v = total if a.get("activation_last") else apply_activation(total, a)
+        v = v if residual is None else v + residual
+    return store(apply_activation(v, a) if a.get("activation_last") else v, a)
 
 
 def layer_norm(
@@ -80,7 +63,7 @@ def layer_norm(
         variance = dot16(d, d) / n
         rstd = np.float32(1) / np.sqrt(variance + np.float32(a["epsilon"]))
         y = fma(d * rstd[..., None], gamma, beta)
-    return y, _store(y, a, y_multiplier) if "y_scale" in a else None
+    return y, store(y, a, y_multiplier) if "y_scale" in a else None
 
 
 def _rows(table: Float, ids: Array, name: str) -> Float:
@@ -156,7 +139,7 @@ def attention(q: Float, k: Float, v: Float, mask: Array | None, a: Attributes) -
     y = np.zeros(queries.shape, np.float32)
     for b, h in np.ndindex(*queries.shape[:2]):
         y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a["scale"])
-    return _store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
+    return store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
 
 
 def packed_attention(qkv: Float, mask: Array | None, a: Attributes) -> Array:
@@ -194,14 +177,9 @@ def add(x: Float, y: Float, a: Attributes) -> Float:
         return np.asarray(x + y, np.float32)
 
 
-def gelu(x: Float, a: Attributes) -> Float:
-    """GELU, element by element."""
-    return binary32.gelu(x)
-
-
-def relu(x: Float, a: Attributes) -> Float:
-    """ReLU, element by element."""
-    return binary32.relu(x)
+def activation(name: str) -> Callable[[Float, Attributes], Float]:
+    """The meaning of an activation as an operator of its own, element by element."""
+    return lambda x, a: apply_activation(x, {**a, "activation": name})
 
 
 MEANING: dict[str, Callable[..., Any]] = {
@@ -214,8 +192,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "L2Normalize": l2_normalize,
     "Quantize": quantize,
     "Add": add,
-    "Gelu": gelu,
-    "Relu": relu,
+    **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }
 _ARITY = {
     "EmbeddingSum": 5,

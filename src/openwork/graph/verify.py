@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from openwork.graph.model import DTYPES, Dim, Dims, ModelError, attributes, describe, dims
-from openwork.graph.operators import ACTIVATIONS, DOMAIN, QUANTIZATION, Operator, Slot, operator
+from openwork.graph.operators import (
+    ACTIVATIONS,
+    DOMAIN,
+    QUANTIZATION,
+    RESIDUAL_QUANTIZATION,
+    Operator,
+    Slot,
+    operator,
+)
 
 _TYPES = {"float": (float, int), "int": (int,), "string": (str,)}
 
@@ -72,6 +82,7 @@ def _check_attributes(node: ir.Node, form: Operator) -> None:
     found = attributes(node)
     given = [name for name in QUANTIZATION if name in found] if form.quantizes else []
     expected = {**form.attributes, **(QUANTIZATION if given or node.op_type == "Quantize" else {})}
+    expected |= {name: kind for name, kind in form.optional.items() if name in found}
     if set(found) != set(expected):
         raise ModelError(
             f"{describe(node)} must have the attributes {sorted(expected)}, but it has {sorted(found)}."
@@ -82,17 +93,41 @@ def _check_attributes(node: ir.Node, form: Operator) -> None:
                 f"{describe(node)}: the attribute {name} must be a {kind}, but it is {found[name]!r}."
             )
         _check_range(node, name, found[name])
+    _check_ending(node, form, found)
+
+
+def _check_ending(node: ir.Node, form: Operator, found: Mapping[str, object]) -> None:
+    """The numbers of the activation and of a u8 residual: all of them, and only where they mean something."""
+    if "activation" in form.attributes:
+        numbers = {name for name in ("alpha", "beta") if name in found}
+        needed = set(ACTIVATIONS[str(found["activation"])])
+        if numbers != needed:
+            raise ModelError(
+                f"{describe(node)}: the activation {found['activation']} goes with the numbers "
+                f"{sorted(needed)}, but it has {sorted(numbers)}."
+            )
+    given = [name for name in RESIDUAL_QUANTIZATION if name in found]
+    residual = node.inputs[1] if len(node.inputs) > 1 else None
+    is_u8 = residual is not None and residual.dtype == ir.DataType.UINT8
+    if "residual_scale" in form.optional and (len(given) == 1 or bool(given) != is_u8):
+        raise ModelError(
+            f"{describe(node)} must have {' and '.join(RESIDUAL_QUANTIZATION)} exactly where its residual "
+            f"is u8."
+        )
 
 
 def _check_range(node: ir.Node, name: str, value: object) -> None:
     if name.endswith("zero_point") and not (isinstance(value, int) and 0 <= value <= 255):
         raise ModelError(f"{describe(node)}: {name} must lie in [0, 255], but it is {value!r}.")
-    if name in ("x_scale", "y_scale") and not (isinstance(value, float) and 0 < value < float("inf")):
+    is_scale = name in ("x_scale", "y_scale", "residual_scale")
+    if is_scale and not (isinstance(value, float) and 0 < value < float("inf")):
         raise ModelError(f"{describe(node)}: {name} must be positive and finite, but it is {value!r}.")
     if name == "activation" and value not in ACTIVATIONS:
         raise ModelError(
-            f"{describe(node)}: the activation must be one of {ACTIVATIONS}, but it is {value!r}."
+            f"{describe(node)}: the activation must be one of {', '.join(ACTIVATIONS)}, but it is {value!r}."
         )
+    if name == "activation_last" and value not in (0, 1):
+        raise ModelError(f"{describe(node)}: activation_last must be 0 or 1, but it is {value!r}.")
     if name == "heads" and not (isinstance(value, int) and value > 0):
         raise ModelError(f"{describe(node)}: heads must be positive, but it is {value!r}.")
 

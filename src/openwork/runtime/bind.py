@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.operators import ACTIVATIONS, RESIDUAL_QUANTIZATION
 from openwork.program import NATIVE_DTYPES, Program, Step, Value
 from openwork.runtime.packing import Tensors, available, native, pack, stored_weight
 from openwork.shapes import Dim
@@ -44,7 +45,8 @@ class _Binding:
         for index in inputs:
             self.handle(index)
         for step in self.program.steps:
-            getattr(self, f"_{step.op}")(step)
+            method = "activate" if step.op in ACTIVATIONS else step.op
+            getattr(self, f"_{method}")(step)
         self.native.finish([self.handle(i) for i in inputs], [self.handle(o) for o in outputs])
         return Bound(self.native, inputs, outputs)
 
@@ -111,6 +113,7 @@ class _Binding:
             self._tensor(step, "bias"),
             *tail,
             self._tensor(step, "y_multiplier"),
+            **_ending(step),
         )
 
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
@@ -134,7 +137,9 @@ class _Binding:
         (x, residual), (y,) = self._handles_of(step)
         weight, bias = self._tensor(step, "weight"), self._tensor(step, "bias")
         activation = step.attributes["activation"]
-        self.native.linear_float(step.name, x, residual, y, weight, bias, activation, *_quantization(step))
+        self.native.linear_float(
+            step.name, x, residual, y, weight, bias, activation, *_quantization(step), **_ending(step)
+        )
 
     def _attention(self, step: Step) -> None:
         inputs, (y,) = self._handles_of(step)
@@ -160,13 +165,16 @@ class _Binding:
         (a, b), (y,) = self._handles_of(step)
         self.native.add(step.name, a, b, y)
 
-    def _gelu(self, step: Step) -> None:
+    def _activate(self, step: Step) -> None:
         (x,), (y,) = self._handles_of(step)
-        self.native.activate(step.name, x, y, "gelu")
+        self.native.activate(step.name, x, y, step.op, **step.attributes)
 
-    def _relu(self, step: Step) -> None:
-        (x,), (y,) = self._handles_of(step)
-        self.native.activate(step.name, x, y, "relu")
+
+def _ending(step: Step) -> dict[str, Any]:
+    """What a product says about its activation, besides its name, and about a u8 residual."""
+    names = ("alpha", "beta", *RESIDUAL_QUANTIZATION)
+    numbers = {name: step.attributes[name] for name in names if name in step.attributes}
+    return {**numbers, "activation_last": bool(step.attributes.get("activation_last"))}
 
 
 def _quantization(step: Step) -> tuple[float, int]:

@@ -24,6 +24,7 @@ from openwork.graph.rules.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUT
 from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.siblings import PACK_SIBLINGS
+from openwork.graph.rules.unary import CLIP, GATE, UNARY
 from openwork.graph.rules.values import MULTIPLIED_VALUES
 
 RULES: tuple[Rule, ...] = (
@@ -52,6 +53,9 @@ RULES: tuple[Rule, ...] = (
     L2_NORMALIZE,
     LP_NORMALIZE,
     RELU,
+    CLIP,
+    GATE,
+    UNARY,
     ADD,
     # What follows a step goes into it.
     ACTIVATION,

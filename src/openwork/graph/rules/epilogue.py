@@ -18,7 +18,7 @@ from openwork.graph.model import (
     same_dims,
     with_attributes,
 )
-from openwork.graph.operators import DOMAIN
+from openwork.graph.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.weights import constant_bias, layer_name
 
@@ -109,18 +109,30 @@ def _match_activation(node: ir.Node) -> Follow | None:
     return None if linear is None else Follow(node, linear)
 
 
+def _takes_last(linear: ir.Node) -> bool:
+    """Whether an activation may follow the residual: nothing else is there yet."""
+    found = attributes(linear)
+    return operand(linear, RESIDUAL) is not None and found["activation"] == "none" and _is_float(linear)
+
+
 def _check_activation(found: Follow) -> str | None:
-    return alone(found) or (None if is_plain(found.linear) else "the product already has something after it")
+    free = is_plain(found.linear) or _takes_last(found.linear)
+    return alone(found) or (None if free else "the product already has something after it")
 
 
 def _replace_activation(found: Follow) -> Replacement:
-    made = rebuilt(found.linear, found.linear.name or "", {}, activation=found.node.op_type.lower())
+    values = {"activation": _ACTIVATION_OF[found.node.op_type], **attributes(found.node)}
+    if _takes_last(found.linear):
+        values["activation_last"] = 1
+    made = rebuilt(found.linear, found.linear.name or "", {}, **values)
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 
+_ACTIVATION_OF = {operator_of_activation(name): name for name in ACTIVATIONS if name != "none"}
+
 ACTIVATION = Rule(
     "activation into product",
-    frozenset({"Gelu", "Relu"}),
+    frozenset(_ACTIVATION_OF),
     _match_activation,
     _check_activation,
     _replace_activation,
