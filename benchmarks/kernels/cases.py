@@ -37,7 +37,7 @@ class Settings:
 
 @dataclass
 class Runner:
-    """An engine's layer: the times of its turns in seconds, and fresh inputs of the same kind."""
+    """An engine's layer: the times of its turns in seconds, and fresh inputs, flat, of the same kind."""
 
     prepared: peers.Prepared
     inputs: list[Array]
@@ -92,7 +92,7 @@ def _runner(peer: peers.Peer, stated: Problem, truth: Exact, settings: Settings)
         return prepared
     prepared.run()
     problem.verify(stated, truth, prepared.output(), f"{peer.name}, which runs {prepared.kernels},")
-    return Runner(prepared, [np.roll(prepared.x, i * STEP) for i in range(INPUTS)])
+    return Runner(prepared, [np.roll(prepared.x.reshape(-1), i * STEP) for i in range(INPUTS)])
 
 
 def call_runner(peer: peers.Peer, kind: str, settings: Settings) -> Runner | None:

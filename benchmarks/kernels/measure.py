@@ -66,7 +66,7 @@ def _rounds(cases: list[Case], calls: dict[str, Runner], settings: Settings) -> 
     keys = [(case.problem.pattern, form) for case in cases for form in case.forms]
     packed = [weights for case in cases for weights in case.forms.values()]
     alike = _product(stated, settings)
-    other = np.ones(SWEPT_BYTES * threads // 8, np.int64)
+    other = np.ones(SWEPT_BYTES // 8, np.int64)
     engines = [*calls.values(), *(runner for case in cases for runner in case.runners.values())]
     peaks, own, one, product = [], [], [], []
     for number in range(ROUNDS):
@@ -77,7 +77,7 @@ def _rounds(cases: list[Case], calls: dict[str, Runner], settings: Settings) -> 
         if alike:
             product.append(float(ours.seconds(alike[0], [alike[1]], threads, settings.calls)[0]))
         for i in range(len(engines)):
-            _turn(engines[(i + number) % len(engines)], other, settings.calls)
+            _turn(engines[(i + number) % len(engines)], other, settings)
     return Rounds(
         np.array(peaks), _by_key(keys, own), _by_key(keys, one), np.array(product) if alike else None
     )
@@ -96,13 +96,19 @@ def _product(stated: Problem, settings: Settings) -> tuple[Problem, Any] | None:
     return None if packed is None or isinstance(packed, str) else (product, packed)
 
 
-def _turn(runner: Runner, other: NDArray[np.int64], calls: int) -> None:
-    """Calls of the layer with its weights coming from the third level of cache, its input from the second."""
+def _turn(runner: Runner, other: NDArray[np.int64], settings: Settings) -> None:
+    """Calls of the layer with its weights coming from the third level of cache, its input from the second.
+
+    Only this thread's core can be prepared so. Further threads keep what they had: their part of the weights, and
+    of the input, which is not written anew.
+    """
     prepared, seconds = runner.prepared, []
+    x = prepared.x.reshape(-1)
+    mine = slice(0, -(-x.size // settings.threads))
     prepared.run()
-    for i in range(calls):
+    for i in range(settings.calls):
         other.sum()
-        np.copyto(prepared.x, runner.inputs[i % INPUTS])
+        np.copyto(x[mine], runner.inputs[i % INPUTS][mine])
         begin = time.perf_counter_ns()
         prepared.run()
         seconds.append((time.perf_counter_ns() - begin) * 1e-9)
