@@ -99,8 +99,8 @@ def _product(stated: Problem, settings: Settings) -> tuple[Problem, Any] | None:
 def _turn(runner: Runner, other: NDArray[np.int64], settings: Settings) -> None:
     """Calls of the layer with its weights coming from the third level of cache, its input from the second.
 
-    Only this thread's core can be prepared so. Further threads keep what they had: their part of the weights, and
-    of the input, which is not written anew.
+    Only this thread's core can be prepared so. Further threads keep what they had: their part of the weights,
+    and of the input, which is not written anew.
     """
     prepared, seconds = runner.prepared, []
     x = prepared.x.reshape(-1)

@@ -63,7 +63,7 @@ class OnnxRuntime:
             model = onnx_layers.model(problem, nchw).SerializeToString()
             session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             kernels = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-        x = np.ascontiguousarray(problem.x.transpose(onnx_layers.TO_NCHW) if nchw else problem.x)
+        x = (problem.x.transpose(onnx_layers.TO_NCHW) if nchw else problem.x).copy(order="C")
         y = session.run(None, {"x": x})[0]
         binding = session.io_binding()
         binding.bind_cpu_input("x", x)
