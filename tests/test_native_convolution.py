@@ -229,3 +229,90 @@ def test_what_does_not_fit_is_refused() -> None:
     for sentence, changed in cases.items():
         with pytest.raises(ValueError, match=sentence):
             native.conv(**({"x": x, "weights": packed, "scale": ones} | changed))
+
+
+def two_layers(isa: str) -> tuple[Any, list[Any]]:
+    """Images [B, 30, 31, 3] through a first layer and, with its input added, a 3x3 layer; the weights."""
+    first, second = LAYERS[0], Layer("second", 64, 64, (15, 16), (3, 3), pads=(1, 1, 1, 1))
+    weights = [packings(layer, draw(layer, 10)[1], isa)[0] for layer in (first, second)]
+    scale, bias = np.full(64, 2.0**-12, np.float32), np.linspace(-1, 1, 64, dtype=np.float32)
+    program = native.Program(isa)
+    x, hidden = program.value("u8", [-1, 30, 31, 3]), program.value("u8", [-1, 15, 16, 64])
+    y = program.value("f32", [-1, 15, 16, 64])
+    program.conv(
+        "first",
+        x,
+        -1,
+        hidden,
+        [weights[0]],
+        [-1],
+        scale,
+        bias,
+        9,
+        **first.grid,
+        activation="relu",
+        y_scale=0.05,
+    )
+    quantized = {"residual_scale": 0.05, "residual_zero_point": 0}
+    program.conv(
+        "second", hidden, hidden, y, [weights[1]] * 2, [300, -1], scale, bias, 0, **second.grid, **quantized
+    )
+    program.finish([x], [y])
+    return program, weights
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_convolutions_run_in_a_program(isa: str) -> None:
+    program, (first, second) = two_layers(isa)
+    scale, bias = np.full(64, 2.0**-12, np.float32), np.linspace(-1, 1, 64, dtype=np.float32)
+    for batch in (1, 2, 5):
+        x = np.random.default_rng(batch).integers(0, 256, (batch, 30, 31, 3), np.uint8)
+        grids = LAYERS[0].grid, {"pads": (1, 1, 1, 1)}
+        hidden = native.conv(x, first, scale, bias, 9, **grids[0], activation="relu", y_scale=0.05)
+        sums = native.conv(hidden, second, scale, bias, 0, **grids[1])
+        expected = (hidden.astype(np.float64) * np.float64(np.float32(0.05)) + sums).astype(np.float32)
+        for threads in (1, 2, 3):
+            (found,) = native.Context(program, threads).run([x])
+            # One rounding of the exact sum in the one, of a sum in binary64 in the other.
+            assert np.array_equal(found, expected)
+
+
+def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
+    isa = native.active_isa()
+    layer = LAYERS[1]
+    packed = packings(layer, draw(layer, 11)[1], isa)
+    scale = np.ones(layer.n, np.float32)
+    cases: dict[str, dict[str, Any]] = {
+        r'Step "c" \(conv\): expected x of shape \[batch, height, width, channels\], all but the batch': {
+            "x": [-1, 9, -2, 64]
+        },
+        r"expected weights of 63 input channels in all groups, found 64\.": {"x": [-1, 9, 10, 63]},
+        r"expected y of shape \[free 0, 9, 10, 40\], found \[free 0, 9, 11, 40\]\.": {"y": [-1, 9, 11, 40]},
+        r"Expected a kernel that fits into the padded input, found one that reaches over 21 pixels": {
+            "dilations": (10, 1)
+        },
+        r"expected -1 as the last entry of max_rows, found 5\.": {"max_rows": [5]},
+        r"expected scale of shape \[40\], found \[39\]\.": {"scale": scale[1:]},
+    }
+    for sentence, changed in cases.items():
+        given = {"max_rows": [-1], "scale": scale} | {k: v for k, v in changed.items() if k not in ("x", "y")}
+        program = native.Program(isa)
+        x = program.value("u8", changed.get("x", [-1, 9, 10, 64]))
+        y = program.value("f32", changed.get("y", [-1, 9, 10, 40]))
+        with pytest.raises(ValueError, match=sentence):
+            program.conv(
+                "c", x, -1, y, packed[:1], bias=None, x_zero_point=0, **({"pads": layer.pads} | given)
+            )
+
+
+def test_products_refuse_the_weights_of_convolutions() -> None:
+    (packed, *_) = packings(LAYERS[1], draw(LAYERS[1], 12)[1], native.active_isa())
+    sentence = r"Expected the weights of a matrix, found those of a convolution; use conv\(\) or time_conv"
+    with pytest.raises(ValueError, match=sentence):
+        native.linear(np.zeros((2, 576), np.uint8), packed, np.ones(40, np.float32))
+    with pytest.raises(ValueError, match=sentence):
+        native.time_linear([packed], 5)
+    program = native.Program(native.active_isa())
+    x, y = program.value("u8", [2, 576]), program.value("f32", [2, 40])
+    with pytest.raises(ValueError, match=r"expected the weights of a matrix of i8, found"):
+        program.linear("l", x, -1, y, [packed], [-1], np.ones(40, np.float32), None, 0, "none")

@@ -1,4 +1,6 @@
 // Programs and the contexts that run them.
+#include <nanobind/stl/array.h>
+
 #include "bind/arrays.h"
 #include "runtime/context.h"
 
@@ -26,6 +28,17 @@ void add_linear(Program& p, const std::string& name, int x, int residual, int y,
   p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point,
                   activation_named(activation, alpha, beta), {{y_scale, y_zero_point}, tensor(y_multiplier)}, activation_last,
                   {residual_scale, residual_zero_point}});
+}
+
+void add_conv(Program& p, const std::string& name, int x, int residual, int y, const std::vector<Weights>& weights,
+              const std::vector<int64_t>& max_rows, const Floats1& scale, const std::optional<Floats1>& bias, int x_zero_point,
+              const std::array<int64_t, 2>& strides, const std::array<int64_t, 2>& dilations, const std::array<int64_t, 4>& pads,
+              const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier,
+              const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last, float residual_scale, int residual_zero_point) {
+  p.conv(name, {{x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point,
+                 activation_named(activation, alpha, beta), {{y_scale, y_zero_point}, tensor(y_multiplier)}, activation_last,
+                 {residual_scale, residual_zero_point}},
+                {strides, dilations, pads}});
 }
 
 void add_linear_float(Program& p, const std::string& name, int x, int residual, int y, const Floats2& weight,
@@ -94,6 +107,16 @@ void bind_steps(nb::class_<Program>& c) {
         "INT8 product. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows;\n"
         "the last entry of max_rows is -1: any number. `alpha` and `beta` are the activation's numbers, where they are not the\n"
         "usual ones; it comes before the residual or, `activation_last`, after it.");
+  const std::array<int64_t, 2> ones{1, 1};
+  c.def("conv", &add_conv, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"), nb::arg("max_rows"),
+        nb::arg("scale").noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("strides") = ones,
+        nb::arg("dilations") = ones, nb::arg("pads") = std::array<int64_t, 4>{}, nb::arg("activation") = "none",
+        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(), nb::arg("alpha") = nb::none(),
+        nb::arg("beta") = nb::none(), nb::arg("activation_last") = false, nb::arg("residual_scale") = 1.0f,
+        nb::arg("residual_zero_point") = 0,
+        "INT8 convolution of `x` [B, H, W, C], of which only B may be free, to `y` [B, OH, OW, N]; strides and dilations are\n"
+        "(height, width), `pads` (top, left, bottom, right). weights[i] serves up to max_rows[i] output pixels. The rest as in\n"
+        "linear().");
   c.def("linear_float", &add_linear_float, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weight").noconvert(),
         nb::arg("bias").none().noconvert(), nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
         nb::arg("alpha") = nb::none(), nb::arg("beta") = nb::none(), nb::arg("activation_last") = false,

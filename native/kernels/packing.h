@@ -23,6 +23,7 @@ struct WeightShape {
   bool copied = false;
 
   int64_t taps() const { return kernel_h * kernel_w; }
+  bool is_matrix() const { return taps() == 1 && groups == 1; }
   int64_t k() const { return taps() * channels; }  // weights of an output channel
   int64_t pixel() const { return groups * channels; }
   int64_t run_taps() const { return copied ? taps() : merged ? kernel_w : 1; }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/packing.h"
+#include "runtime/convolution_shape.h"
 #include "runtime/epilogue.h"
 
 namespace openwork {
@@ -61,6 +62,11 @@ struct LinearSpec {
   ChannelQuantization quantization;
   bool activation_last = false;  // after the residual
   OutputQuantization residual_quantization = {};  // of a u8 residual
+};
+// `layer.x` is [batch, height, width, channels]; its max_rows count output pixels.
+struct ConvSpec {
+  LinearSpec layer;
+  ConvAttributes attributes;
 };
 struct LinearFloatSpec {
   int x, residual, y;
@@ -139,6 +145,7 @@ class Program {
   void layer_norm(const std::string& name, const LayerNormSpec& spec);
   void linear(const std::string& name, const LinearSpec& spec);
   void linear_float(const std::string& name, const LinearFloatSpec& spec);
+  void conv(const std::string& name, const ConvSpec& spec);
   void attention(const std::string& name, const AttentionSpec& spec);
   void mean_pool(const std::string& name, int x, int mask, int y);
   void l2_normalize(const std::string& name, int x, int y, float epsilon);

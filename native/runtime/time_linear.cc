@@ -19,15 +19,21 @@ void check(bool holds, const std::string& sentence) {
   if (!holds) throw std::invalid_argument(sentence);
 }
 
+void check_matrix(const PackedWeights& w) {
+  check(w.shape().is_matrix(), "Expected the weights of a matrix, found those of a convolution; use conv() or time_conv().");
+}
+
 int64_t row_bytes(const PackedWeights& w) { return w.k() * element_bytes(w.type()); }
 
 void check_timing(const std::vector<std::shared_ptr<const PackedWeights>>& weights, const LinearTiming& timing) {
   check(!weights.empty(), "Expected at least one set of weights to time, found none.");
   check(timing.rows > 0 && timing.repeats > 0, "Expected rows and repeats of at least 1, found " + std::to_string(timing.rows) +
                                                    " and " + std::to_string(timing.repeats) + ".");
-  for (const auto& w : weights)
+  for (const auto& w : weights) {
+    check_matrix(*w);
     check(w->n() == weights[0]->n() && w->k() == weights[0]->k() && w->type() == weights[0]->type(),
           "Expected weights of one shape and type to time against each other.");
+  }
 }
 
 }  // namespace
@@ -35,6 +41,7 @@ void check_timing(const std::vector<std::shared_ptr<const PackedWeights>>& weigh
 void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue, int64_t rows, const void* x,
                 const void* residual, void* y, int threads) {
   check(rows > 0, "Expected at least one row, found " + std::to_string(rows) + ".");
+  check_matrix(*weights);
   const LinearLayer layer(std::move(weights), epilogue);
   const int64_t bytes = rows * row_bytes(layer.weights());
   const AlignedBuffer padded(bytes);

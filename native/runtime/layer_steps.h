@@ -1,0 +1,17 @@
+// What the steps of linear layers and of convolutions share.
+#pragma once
+
+#include <vector>
+
+#include "runtime/checks.h"
+#include "runtime/linear.h"
+
+namespace openwork {
+
+// That there is a packed weight for every number of rows, and all are for this table.
+void check_tactics(const StepChecks& check, const LinearSpec& spec, const KernelTable& table);
+// Which of the packed weights runs so many rows.
+size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows);
+LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& spec, const Value& y);
+
+}  // namespace openwork
