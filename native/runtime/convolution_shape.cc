@@ -10,8 +10,8 @@ namespace {
 constexpr int64_t kMostSize = int64_t{1} << 30;
 constexpr const char* kRunNames[] = {"tap", "row", "patch"};
 
-// Bytes of a row of taps up to which all taps are worth copying.
-constexpr int64_t kMostCopiedRow = 32;
+// Bytes of a row of taps up to which all taps are worth copying, if the row does not fill the lanes of its steps.
+constexpr int64_t kMostCopiedRow = 32, kLaneBytes = 4;
 // Bytes of a grouped convolution's input pixel up to which rows of taps run together.
 constexpr int64_t kMostMergedPixel = 512;
 // The bound of a program's values (program.cc).
@@ -109,7 +109,8 @@ ConvRun choose_run(const ConvShape& shape, Type type, Form form) {
   if (shape.width.dilation != 1 || shape.taps() == 1) return ConvRun::tap;
   const int64_t pixel = shape.channels * element_bytes(type);
   if (shape.groups > 1) return form_info(form).shuffled() && pixel <= kMostMergedPixel ? ConvRun::row : ConvRun::tap;
-  return shape.height.kernel > 1 && shape.width.kernel * pixel <= kMostCopiedRow ? ConvRun::patch : ConvRun::row;
+  const int64_t row = shape.width.kernel * pixel;
+  return shape.height.kernel > 1 && row <= kMostCopiedRow && row % kLaneBytes != 0 ? ConvRun::patch : ConvRun::row;
 }
 
 }  // namespace openwork

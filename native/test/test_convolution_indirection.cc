@@ -82,6 +82,8 @@ TEST(convolution_chooses_runs_by_what_lies_side_by_side) {
   ConvShape other = first;
   other.width.dilation = 2;
   CHECK(choose_run(other, Type::i8, Form::dense) == ConvRun::tap && weight_shape(other, ConvRun::tap).runs() == 49);
+  const ConvShape four_channels{64, 4, 1, {7, 2, 1, 3, 3}, {7, 2, 1, 3, 3}};
+  CHECK(choose_run(four_channels, Type::i8, Form::dense) == ConvRun::row);
   const ConvShape one_axis{64, 3, 1, {}, {7, 2, 1, 3, 3}};
   CHECK(choose_run(one_axis, Type::i8, Form::dense) == ConvRun::row);
   const ConvShape grouped{64, 48, 2, {}, {5, 1, 1, 2, 2}};
