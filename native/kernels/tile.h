@@ -67,6 +67,11 @@ struct Tile {
   // Windows of 64 bytes lose 5% by it.
   static constexpr int kWorthwhile = !T::kShuffled ? 2 : T::kShape.reach == 64 ? 1 : 4;
   static constexpr int kUnroll = kChains > kWorthwhile ? kChains : kWorthwhile;
+  // A low tile is one of at most three, so there is nobody to share the asking for the next weights with, and it is their
+  // bytes that take the time: it asks for all of them, far enough ahead for the third level of cache. 1 to 16 rows of 1024 x 1024
+  // become 5 to 50% faster, dense ones too.
+  static constexpr bool kStreams = 3 * rows <= 2 * T::kMaxRows;
+  static constexpr int kStreamAhead = 8192;
   using Sums = typename E::Vector[kChains][rows][kStrips];
 
   [[gnu::always_inline]] static Bytes window(const uint8_t* p) {
@@ -98,8 +103,13 @@ struct Tile {
                                           typename E::Vector (&acc)[rows][kStrips]) {
     // Without this the compiler keeps the windows of all rows in registers over the steps and spills the accumulators.
     asm volatile("" ::: "memory");
-    __builtin_prefetch(ahead, 0, 2);
-    ahead += 64;
+    if constexpr (kStreams) {
+#pragma GCC unroll 8
+      for (int b = 0; b < T::kStepBytes; b += 64) __builtin_prefetch(w + kStreamAhead + b, 0, 3);
+    } else {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += 64;
+    }
     Bytes index[kStrips], weight[kStrips];
 #pragma GCC unroll 4
     for (int m = 0; m < T::kMasks; ++m) index[m] = load_index(w + m * T::kIndexBytes);
