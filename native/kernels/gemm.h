@@ -15,8 +15,12 @@ inline constexpr int64_t kReadAhead = 63;
 enum class Type { i8, bf16, f32 };
 constexpr int element_bytes(Type type) { return type == Type::i8 ? 1 : type == Type::bf16 ? 2 : 4; }
 
+// How a form is multiplied: output channels in the lanes, over windows of input channels (tile.h); rows in the lanes
+// (blocks_body.h); or each channel for itself (depthwise_body.h).
+enum class Body { windows, blocks, depthwise };
+
 enum class Form {
-#define OPENWORK_GEMM(form, reach, share, bits) form,
+#define OPENWORK_GEMM(form, body, reach, share, bits) form,
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
   count
@@ -24,7 +28,9 @@ enum class Form {
 
 // Weights as a kernel reads them: a stream of steps for each group of strips. A strip is 16 output channels, one a lane of
 // four bytes. A step holds, at its place in a run of activations, the index bytes of each mask (shuffled forms: 64
-// bytes, or fewer where they are compressed), then 64 weight bytes of each strip. Plain data: packing.h owns the memory.
+// bytes, or fewer where they are compressed), then 64 weight bytes of each strip. Of `blocks` a step holds the quad of four
+// bytes of each channel of a block row, run_steps is [groups, block rows], and advance goes from quad to quad over all runs,
+// each of whole quads. Of `depthwise` a step holds some taps of each channel (depthwise.h). Plain data: packing.h owns the memory.
 struct PackedView {
   const uint8_t* data = nullptr;
   const int64_t* group_data = nullptr;  // [groups + 1]: where the group's steps begin in `data`
@@ -35,6 +41,8 @@ struct PackedView {
   int64_t groups = 0;
   int64_t runs = 0;
   int64_t span = 1;  // groups whose channels `order` mixes; blocks begin and end at whole spans
+  int64_t run_bytes = 0;  // of activations
+  int64_t kernel_w = 1;   // columns of taps
 };
 
 // Output channels that an order mixes: their sums of one tile stay in L1.

@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/depthwise.h"
+
 namespace openwork {
 namespace {
 
@@ -33,19 +35,32 @@ void check_shape(const WeightShape& s, Type type) {
            "found " + std::to_string(s.k()) + "; a longer reduction could overflow INT32.");
 }
 
-void check_form(const WeightShape& s, Type type, Form form, const KernelTable& table) {
-  const std::string name = form_info(form).name;
-  if (!table.kernel(type, form)) refuse("The form " + name + " is not on " + table.isa + " for " + type_name(type) + ".");
-  if (type == Type::bf16 && s.run_elements() == 1 && !form_info(form).shuffled())
-    refuse("The form " + name + " reads BF16 by twos, and a run of these activations has one; use f32.");
-  if (form_info(form).shuffled() || s.groups == 1) return;
-  if (s.run_taps() > 1) refuse("The form " + name + " does not run grouped convolutions with rows of taps together.");
-  if ((s.n / s.groups) % table.group_channels(form) != 0)
-    refuse("The form " + name + " makes " + std::to_string(table.group_channels(form)) + " output channels at once on " +
-           table.isa + ", which do not fit the " + std::to_string(s.n / s.groups) + " of each group; use a shuffled form.");
+std::string dense_refusal(const WeightShape& s, Type type, const std::string& name, const KernelTable& table, int64_t channels) {
+  if (type == Type::bf16 && s.run_elements() == 1)
+    return "The form " + name + " reads BF16 by twos, and a run of these activations has one; use f32.";
+  if (s.groups == 1) return "";
+  if (s.run_taps() > 1) return "The form " + name + " does not run grouped convolutions with rows of taps together.";
+  if (s.n / s.groups % channels == 0) return "";
+  return "The form " + name + " makes " + std::to_string(channels) + " output channels at once on " + table.isa +
+         ", which do not fit the " + std::to_string(s.n / s.groups) + " of each group; use a shuffled form.";
+}
+
+std::string depthwise_refusal(const WeightShape& s, const std::string& name) {
+  if (s.channels == 1 && s.groups == s.n && s.run_taps() == 1) return "";
+  return "The form " + name + " runs convolutions whose groups have one input and one output channel each, tap by tap; found " +
+         std::to_string(s.n) + " output channels in " + std::to_string(s.groups) + " groups of " + std::to_string(s.channels) +
+         " input channels" + (s.run_taps() > 1 ? ", with rows of taps together." : ".");
 }
 
 }  // namespace
+
+std::string refusal(const WeightShape& s, Type type, Form form, const KernelTable& table) {
+  const FormInfo& info = form_info(form);
+  if (!table.kernel(type, form)) return "The form " + std::string(info.name) + " is not on " + table.isa + " for " + type_name(type) + ".";
+  if (info.body == Body::depthwise) return depthwise_refusal(s, info.name);
+  if (info.body == Body::blocks || info.shuffled()) return "";
+  return dense_refusal(s, type, info.name, table, table.group_channels(form));
+}
 
 // One use: the weights, and the PackedWeights that they become.
 class Packer {
@@ -57,7 +72,11 @@ class Packer {
 
   void pack() {
     add_columns();
-    if (info_.shuffled())
+    if (info_.body == Body::blocks)
+      blocks();
+    else if (info_.body == Body::depthwise)
+      depthwise();
+    else if (info_.shuffled())
       shuffled();
     else
       dense();
@@ -66,7 +85,9 @@ class Packer {
  private:
   int64_t masks() const { return info_.shuffled() ? group_channels_ / kStripLanes / share_ : 0; }
   int64_t index_bytes() const { return info_.bits * 8; }
-  int64_t step_bytes() const { return masks() * index_bytes() + group_channels_ * 4; }
+  int64_t step_bytes() const {
+    return masks() * index_bytes() + (info_.body == Body::blocks ? share_ : group_channels_) * 4;
+  }
   int64_t slots() const { return 4 / bytes_; }
 
   bool zero(int64_t at) const {
@@ -280,6 +301,64 @@ class Packer {
     if (source >= 0) std::memcpy(to, weight_ + source * bytes_, static_cast<size_t>(bytes_));
   }
 
+  // ---- rows in the lanes
+  int64_t run_quads() const { return divide_up(shape_.run_elements(), slots()); }
+
+  // The quads of all runs in which any channel of a block row has a weight: run * run_quads + place in the run.
+  std::vector<int64_t> quads(int64_t channel) const {
+    std::vector<int64_t> found;
+    for (int64_t run = 0; run < shape_.runs(); ++run)
+      for (const int32_t at : positions(channel, run)) {
+        const int64_t quad = run * run_quads() + at / slots();
+        if (found.empty() || found.back() != quad) found.push_back(quad);
+      }
+    return found;
+  }
+
+  void blocks() {
+    std::vector<std::vector<int64_t>> rows;
+    int64_t steps = 0;
+    for (int64_t unit = 0; unit < units(); ++unit) {
+      rows.push_back(quads(unit * share_));
+      steps += static_cast<int64_t>(rows.back().size());
+    }
+    allocate(steps);
+    for (int64_t unit = 0; unit < units(); ++unit) {
+      if (unit % group_units() == 0) begin_group();
+      begin_run();
+      const auto& row = rows[static_cast<size_t>(unit)];
+      for (const int64_t quad : row) write_quad(unit * share_, quad);
+      to_.run_steps_.push_back(static_cast<int32_t>(row.size()));
+    }
+    end_groups();
+  }
+  void write_quad(int64_t channel, int64_t quad) {
+    std::byte* step = add_step(quad);
+    for (int64_t c = 0; c < share_; ++c)
+      for (int64_t i = 0; i < slots(); ++i)
+        put(step + 4 * c + i * bytes_, source(channel + c, quad / run_quads(), quad % run_quads() * slots() + i));
+  }
+
+  // ---- depthwise
+  void depthwise() {
+    const DepthwiseSteps cut = depthwise_steps(to_.type_, shape_.kernel_w);
+    allocate(to_.groups_ * shape_.kernel_h * cut.steps * cut.outputs);
+    for (int64_t g = 0; g < to_.groups_; ++g) {
+      begin_group();
+      for (int64_t i = 0; i < shape_.kernel_h * cut.steps; ++i)
+        for (int64_t o = 0; o < cut.outputs; ++o) write_taps(g * group_channels_, i / cut.steps, i % cut.steps * slots() - o);
+    }
+    end_groups();
+  }
+  // The taps from column `tap` of a kernel row on, of a group's channels.
+  void write_taps(int64_t channel, int64_t row, int64_t tap) {
+    std::byte* step = add_step(0);
+    for (int64_t c = 0; c < group_channels_; ++c)
+      for (int64_t i = 0; i < slots(); ++i)
+        if (tap + i >= 0 && tap + i < shape_.kernel_w)
+          put(step + 4 * c + i * bytes_, source(channel + c, row * shape_.kernel_w + tap + i, channel + c));
+  }
+
   // ---- the stream
   void allocate(int64_t steps) {
     const auto size = static_cast<size_t>(std::max<int64_t>(64, steps * step_bytes()));
@@ -318,7 +397,7 @@ PackedWeights::PackedWeights(const WeightShape& shape, Type type, Form form, con
 std::shared_ptr<const PackedWeights> PackedWeights::pack(const WeightShape& shape, Type type, const void* weight, Form form,
                                                          const KernelTable& table) {
   check_shape(shape, type);
-  check_form(shape, type, form, table);
+  if (const std::string reason = refusal(shape, type, form, table); !reason.empty()) refuse(reason);
   std::shared_ptr<PackedWeights> packed(new PackedWeights(shape, type, form, table));
   Packer(*packed, weight).pack();
   return packed;
@@ -333,11 +412,13 @@ PackedView PackedWeights::view() const {
           order_.empty() ? nullptr : order_.data(),
           groups_,
           shape_.runs(),
-          span_};
+          span_,
+          shape_.run_elements() * element_bytes(type_),
+          shape_.kernel_w};
 }
 
 int64_t PackedWeights::natural(int64_t packed) const {
-  const int64_t share = std::max(1, form_info(form_).share), together = share * kStripLanes;
+  const int64_t share = form_info(form_).shuffled() ? form_info(form_).share : 1, together = share * kStripLanes;
   const int64_t strip = packed % together / kStripLanes, lane = packed % kStripLanes;
   const int64_t stored = packed / together * together + lane * share + strip;
   if (order_.empty()) return stored;

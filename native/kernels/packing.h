@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "kernels/steps.h"
@@ -30,6 +31,9 @@ struct WeightShape {
   int64_t runs() const { return taps() / run_taps(); }
   int64_t run_elements() const { return pixel() * run_taps(); }
 };
+
+// Why the form does not hold weights of this shape on the instruction set; empty where it does.
+std::string refusal(const WeightShape& shape, Type type, Form form, const KernelTable& table);
 
 // Immutable, and shared by every context that runs it.
 class PackedWeights {

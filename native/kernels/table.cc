@@ -24,7 +24,7 @@ extern const KernelTable kNeonTable;
 namespace {
 
 constexpr FormInfo kFormInfos[] = {
-#define OPENWORK_GEMM(form, reach, share, bits) {#form, reach, share, bits},
+#define OPENWORK_GEMM(form, body, reach, share, bits) {#form, Body::body, reach, share, bits},
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
 };

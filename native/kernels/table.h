@@ -28,11 +28,12 @@ struct KernelTable {
 
 struct FormInfo {
   const char* name;
+  Body body;
   int reach;  // activation bytes of a window
-  int share;  // strips that one shuffle feeds; 0: no shuffle, dense
+  int share;  // windows: strips that one shuffle feeds; 0: no shuffle, dense. Blocks: channels of a block row
   int bits;   // of a stored index
 
-  bool shuffled() const { return share > 0; }
+  bool shuffled() const { return body == Body::windows && share > 0; }
 };
 const FormInfo& form_info(Form form);
 // Throws std::invalid_argument for a name that is not in the table.

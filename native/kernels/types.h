@@ -50,13 +50,14 @@ struct Element<V, Type::f32> : FloatElement<V> {
 };
 
 struct FormShape {
+  Body body;
   int reach;
-  int share;  // strips that one shuffle feeds; 0: no shuffle
+  int share;  // windows: strips that one shuffle feeds; 0: no shuffle. Blocks: channels of a block row
   int bits;   // of a stored index
 };
 
 constexpr FormShape kFormShapes[] = {
-#define OPENWORK_GEMM(form, reach, share, bits) {reach, share, bits},
+#define OPENWORK_GEMM(form, body, reach, share, bits) {Body::body, reach, share, bits},
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
 };
@@ -66,8 +67,8 @@ constexpr FormShape form_shape(Form form) { return kFormShapes[static_cast<int>(
 template <class V, Form form>
 struct Tiling {
   static constexpr FormShape kShape = form_shape(form);
-  static constexpr bool kShuffled = kShape.share > 0;
-  static constexpr int kStrips = kShape.share > V::kStrips ? kShape.share : V::kStrips;
+  static constexpr bool kShuffled = kShape.body == Body::windows && kShape.share > 0;
+  static constexpr int kStrips = kShuffled && kShape.share > V::kStrips ? kShape.share : V::kStrips;
   static constexpr int kMasks = kShuffled ? kStrips / kShape.share : 0;
   static constexpr int kIndexBytes = kShape.bits * 8;  // of one mask and step
   static constexpr int kStepBytes = kMasks * kIndexBytes + kStrips * 64;
@@ -81,6 +82,8 @@ struct Tiling {
 template <class V, Type type, Form form>
 constexpr bool has_kernel() {
   constexpr FormShape shape = form_shape(form);
+  if (shape.body == Body::blocks) return shape.share <= V::kBlockRegisters;
+  if (shape.body == Body::depthwise) return true;
   if (Tiling<V, form>::kMaxRows == 0) return false;
   if (shape.bits && shape.bits < 8) return type == Type::i8 && V::kHasExpand;
   if (shape.reach == 64) return V::kHasShuffle64;

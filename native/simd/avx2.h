@@ -23,6 +23,9 @@ struct Avx256 {
   static constexpr int kChainedRegisters = 4;
   static constexpr bool kEveryForm = false;
 
+  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  static constexpr int kBlockRegisters = 4;
+
   // 8 accumulators cover four cycles of latency on two ports; with 2 lanes of weights and 1 broadcast they fit 16.
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatStrips = 1;
@@ -348,7 +351,35 @@ struct Avx256 {
   template <int n>
   static I32 shift_right(I32 a) { return {_mm256_srli_epi32(a.low, n), _mm256_srli_epi32(a.high, n)}; }
 
+  static void store_bytes(void* p, Bytes v) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), v.low);
+    _mm256_storeu_si256(static_cast<__m256i*>(p) + 1, v.high);
+  }
+  static void transpose(Bytes (&m)[16]) {
+    F32 f[16];
+    for (int i = 0; i < 16; ++i) f[i] = floats(m[i]);
+    transpose(f);
+    for (int i = 0; i < 16; ++i) m[i] = {_mm256_castps_si256(f[i].low), _mm256_castps_si256(f[i].high)};
+  }
+  // Kernel taps in the lanes: of 16 channels four taps of a byte, or two of 16 bits.
+  static void taps4(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const __m128i a = load16(x[0] + at), b = load16(x[1] + at), c = load16(x[2] + at), d = load16(x[3] + at);
+    const __m128i ab = _mm_unpacklo_epi8(a, b), cd = _mm_unpacklo_epi8(c, d);
+    const __m128i ab2 = _mm_unpackhi_epi8(a, b), cd2 = _mm_unpackhi_epi8(c, d);
+    to[0] = {join(_mm_unpacklo_epi16(ab, cd), _mm_unpackhi_epi16(ab, cd)),
+             join(_mm_unpacklo_epi16(ab2, cd2), _mm_unpackhi_epi16(ab2, cd2))};
+  }
+  static void taps2(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const auto half = [&](int64_t from) {
+      const __m128i a = load16(x[0] + from), b = load16(x[1] + from);
+      return join(_mm_unpacklo_epi16(a, b), _mm_unpackhi_epi16(a, b));
+    };
+    to[0] = {half(at), half(at + 16)};
+  }
+
  private:
+  static __m128i load16(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+  static __m256i join(__m128i low, __m128i high) { return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1); }
   static void transpose8(__m256 (&m)[8]) {
     __m256 pair[8], quad[8];
     for (int i = 0; i < 8; i += 2) {

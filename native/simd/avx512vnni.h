@@ -26,6 +26,9 @@ struct Avx512 {
   static constexpr int kChainedRegisters = 8;
   static constexpr bool kEveryForm = false;
 
+  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  static constexpr int kBlockRegisters = 16;
+
   // 16 accumulators: eight cover four cycles of latency on two ports, and 8 rows divide the usual lengths.
   static constexpr int kFloatRows = 8;
   static constexpr int kFloatStrips = 2;
@@ -254,7 +257,38 @@ struct Avx512 {
   template <int n>
   static I32 shift_right(I32 a) { return _mm512_srli_epi32(a, n); }
 
+  static void store_bytes(void* p, Bytes v) { _mm512_storeu_si512(p, v); }
+  static void transpose(Bytes (&m)[16]) {
+    F32 f[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) f[i] = floats(m[i]);
+    transpose(f);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) m[i] = bits(f[i]);
+  }
+  // Kernel taps in the lanes: of 32 channels four taps of a byte, or two of 16 bits.
+  static void taps4(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const __m512i ab = two(x[0] + at, x[1] + at), cd = two(x[2] + at, x[3] + at);
+    // Byte 0 of a, b, c and d, then their bytes 1, ...
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i index = _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(0x01010101)), _mm512_set1_epi32(0x60402000));
+    to[0] = _mm512_permutex2var_epi8(ab, index, cd);
+    to[1] = _mm512_permutex2var_epi8(ab, _mm512_add_epi32(index, _mm512_set1_epi32(0x10101010)), cd);
+  }
+  static void taps2(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const __m512i a = load_bytes(x[0] + at), b = load_bytes(x[1] + at);
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i index = _mm512_add_epi32(_mm512_mullo_epi32(lane, _mm512_set1_epi32(0x00010001)), _mm512_set1_epi32(0x00200000));
+    to[0] = _mm512_permutex2var_epi16(a, index, b);
+    to[1] = _mm512_permutex2var_epi16(a, _mm512_add_epi32(index, _mm512_set1_epi32(0x00100010)), b);
+  }
+
  private:
+  // 32 bytes from each.
+  static __m512i two(const uint8_t* a, const uint8_t* b) {
+    const auto load32 = [](const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
+    return _mm512_inserti64x4(_mm512_castsi256_si512(load32(a)), load32(b), 1);
+  }
   template <class T>
   static T load(const uint8_t* p) {
     T v;

@@ -27,6 +27,9 @@ struct Neon {
   // tbl from four registers takes up to four times as long as from one: windows of 8 and 16 bytes are worth having.
   static constexpr bool kEveryForm = true;
 
+  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  static constexpr int kBlockRegisters = 4;
+
   // 4 rows of 4 accumulators cover four cycles of latency on four ports.
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatStrips = 1;
@@ -341,6 +344,31 @@ struct Neon {
   template <int n>
   static I32 shift_right(I32 a) {
     return each<I32>([&](int i) { return vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.q[i]), n)); });
+  }
+
+  static void store_bytes(void* p, Bytes v) {
+    for (int i = 0; i < 4; ++i) vst1q_u8(static_cast<uint8_t*>(p) + 16 * i, v.q[i]);
+  }
+  static void transpose(Bytes (&m)[16]) {
+    F32 f[16];
+    for (int i = 0; i < 16; ++i) f[i] = floats(m[i]);
+    transpose(f);
+    for (int i = 0; i < 16; ++i) m[i] = each<Bytes>([&](int j) { return vreinterpretq_u8_f32(f[i].q[j]); });
+  }
+  // Kernel taps in the lanes: of 16 channels four taps of a byte, or two of 16 bits.
+  static void taps4(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const uint8x16_t a = vld1q_u8(x[0] + at), b = vld1q_u8(x[1] + at), c = vld1q_u8(x[2] + at), d = vld1q_u8(x[3] + at);
+    const auto words = [](uint8x16_t v) { return vreinterpretq_u16_u8(v); };
+    const auto bytes = [](uint16x8_t v) { return vreinterpretq_u8_u16(v); };
+    const uint16x8_t ab = words(vzip1q_u8(a, b)), cd = words(vzip1q_u8(c, d));
+    const uint16x8_t ab2 = words(vzip2q_u8(a, b)), cd2 = words(vzip2q_u8(c, d));
+    to[0] = {{bytes(vzip1q_u16(ab, cd)), bytes(vzip2q_u16(ab, cd)), bytes(vzip1q_u16(ab2, cd2)), bytes(vzip2q_u16(ab2, cd2))}};
+  }
+  static void taps2(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    const auto words = [&](int tap, int half) { return vreinterpretq_u16_u8(vld1q_u8(x[tap] + at + 16 * half)); };
+    const auto bytes = [](uint16x8_t v) { return vreinterpretq_u8_u16(v); };
+    to[0] = {{bytes(vzip1q_u16(words(0, 0), words(1, 0))), bytes(vzip2q_u16(words(0, 0), words(1, 0))),
+              bytes(vzip1q_u16(words(0, 1), words(1, 1))), bytes(vzip2q_u16(words(0, 1), words(1, 1)))}};
   }
 
  private:

@@ -25,6 +25,9 @@ struct Scalar {
   // Also the forms that a wider shuffle makes needless: here speed does not matter, and tests see all of them.
   static constexpr bool kEveryForm = true;
 
+  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  static constexpr int kBlockRegisters = 8;
+
   // The tile of the FP32 products: rows, and strips of 16 lanes.
   static constexpr int kFloatRows = 4;
   static constexpr int kFloatStrips = 1;
@@ -222,6 +225,25 @@ struct Scalar {
       const float sum = std::fma(number(x, 2 * i + 1), number(w, 2 * i + 1), acc.lane[i]);
       return std::fma(number(x, 2 * i), number(w, 2 * i), sum);
     });
+  }
+  static void store_bytes(void* p, const Bytes& v) { std::memcpy(p, v.byte, 64); }
+  // Lane i of register j becomes lane j of register i.
+  static void transpose(Bytes (&m)[16]) {
+    const auto swap = [](uint8_t* a, uint8_t* b) {
+      uint8_t kept[4];
+      std::memcpy(kept, a, 4);
+      std::memcpy(a, b, 4);
+      std::memcpy(b, kept, 4);
+    };
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < i; ++j) swap(m[i].byte + 4 * j, m[j].byte + 4 * i);
+  }
+  // Kernel taps in the lanes: of kStrips * 16 channels from x[tap] + at on four taps of a byte, or two of a 16-bit number.
+  static void taps4(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    for (int i = 0; i < 64 * kStrips; ++i) to[i / 64].byte[i % 64] = x[i % 4][at + i / 4];
+  }
+  static void taps2(const uint8_t* const* x, int64_t at, Bytes (&to)[kStrips]) {
+    for (int i = 0; i < 32 * kStrips; ++i) std::memcpy(to[i / 32].byte + 2 * (i % 32), x[i % 2] + at + i / 2 * 2, 2);
   }
   // acc[lane] += sum of 4 products of an unsigned activation and a signed weight, exact.
   [[gnu::noinline]] static I32 dot(I32 acc, Bytes activation, Bytes weight) {

@@ -207,12 +207,7 @@ std::vector<std::shared_ptr<const PackedWeights>> pack_all(const Problem& p, con
   std::vector<std::shared_ptr<const PackedWeights>> packed;
   for (int f = 0; f < kForms; ++f) {
     const auto form = static_cast<Form>(f);
-    if (!table.kernel(p.type, form)) continue;
-    // Large groups suit the dense form only where they fill its tile; everything else must pack.
-    const bool whole = p.shape.groups == 1 ||
-                       (!p.shape.merged && p.shape.n / p.shape.groups % table.group_channels(form) == 0);
-    const bool lone = p.type == Type::bf16 && p.shape.run_elements() == 1;
-    if (!form_info(form).shuffled() && (!whole || lone)) continue;
+    if (!refusal(p.shape, p.type, form, table).empty()) continue;
     packed.push_back(PackedWeights::pack(p.shape, p.type, d.weight.data(), form, table));
   }
   return packed;

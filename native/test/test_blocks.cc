@@ -1,0 +1,142 @@
+// Products with rows in the lanes, of every instruction set of this machine, against the plain loops of docs/arithmetic.md.
+#include <cmath>
+#include <cstring>
+#include <thread>
+
+#include "kernels/blocks.h"
+#include "test/harness.h"
+#include "test/problem.h"
+
+namespace openwork::test {
+namespace {
+
+constexpr Form kBlockForms[] = {Form::blocks1, Form::blocks2, Form::blocks4, Form::blocks8};
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// The sums of BF16 are rounded after each product: at most k + 1 roundings of half an ulp, of numbers no larger than the sum of
+// the magnitudes.
+bool close(const Problem& p, const std::vector<float>& found, const std::vector<double>& sums, const std::vector<double>& magnitudes) {
+  for (size_t i = 0; i < found.size(); ++i)
+    if (!(std::fabs(found[i] - sums[i]) <= 0x1p-24 * static_cast<double>(p.shape.k() + 1) * magnitudes[i])) return false;
+  return true;
+}
+
+void check_bf16(const Problem& p, const Data& d, const PackedWeights& w) {
+  Problem plain = p;
+  plain.activation = Activation::none;
+  plain.quantized = plain.residual = false;
+  Data unit = d;
+  unit.scale.assign(unit.scale.size(), 1.0f);
+  unit.bias.assign(unit.bias.size(), 0.0f);
+  CHECK_SAY(close(plain, run_kernel(plain, unit, w, p.rows, 1), plain_sums(plain, unit), plain_magnitudes(plain, unit)), describe(p, w));
+}
+
+void check_form(const Problem& p, const Data& d, Form form, const KernelTable& table) {
+  if (!table.kernel(p.type, form)) return;
+  const auto w = PackedWeights::pack(p.shape, p.type, d.weight.data(), form, table);
+  if (p.type == Type::bf16) return check_bf16(p, d, *w);
+  const auto expected = plain_outputs(p, d, plain_sums(p, d));
+  CHECK_SAY(same_bits(run_kernel(p, d, *w, p.rows, w->groups()), expected), describe(p, *w));
+  CHECK_SAY(same_bits(run_kernel(p, d, *w, 21, 1), expected), describe(p, *w) + " in blocks of 21 rows");
+}
+
+void check_problem(const Problem& p) {
+  const Data d = make_data(p);
+  for (const KernelTable* table : available_tables())
+    for (const Form form : kBlockForms) check_form(p, d, form, *table);
+}
+
+template <class T, size_t n>
+T one_of(const T (&from)[n], std::mt19937& rng) {
+  return from[rng() % n];
+}
+
+Zeros random_zeros(std::mt19937& rng) {
+  const Zeros all[] = {{0, 0, 1, 1, 0.9},  {0, 0, 4, 16, 0.85}, {0, 0, 1, 4, 0.8},  {0, 0, 4, 4, 0.7},
+                       {0, 0, 8, 16, 0.9}, {0, 0, 1, 16, 0.6},  {0, 0, 1, 1, 0.0}, {0, 0, 1, 1, 1.0}};
+  return one_of(all, rng);
+}
+
+WeightShape random_shape(std::mt19937& rng) {
+  const int64_t n[] = {1, 3, 4, 16, 17, 31, 32, 33, 48, 70}, k[] = {1, 2, 3, 4, 5, 15, 16, 31, 63, 64, 65, 100, 129, 200};
+  WeightShape s{one_of(n, rng), one_of(k, rng)};
+  if (rng() % 3) return s;
+  s.kernel_h = 1 + rng() % 3;
+  s.kernel_w = 1 + rng() % 3;
+  s.channels = 1 + s.channels % 40;
+  s.groups = rng() % 2 ? 1 : 1 + rng() % 4;
+  s.n *= s.groups;
+  s.merged = rng() % 2;
+  return s;
+}
+
+Problem random_problem(unsigned seed) {
+  std::mt19937 rng(seed);
+  const int64_t rows[] = {1, 2, 15, 16, 17, 31, 33, 49, 64, 65, 130};
+  Problem p;
+  p.seed = seed;
+  p.rows = one_of(rows, rng);
+  p.shape = random_shape(rng);
+  const Type types[] = {Type::i8, Type::i8, Type::bf16, Type::f32};
+  p.type = one_of(types, rng);
+  p.zeros = random_zeros(rng);
+  p.quantized = rng() % 2;
+  p.residual = rng() % 3 == 0;
+  const Activation activations[] = {Activation::none, Activation::relu, Activation::gelu};
+  p.activation = one_of(activations, rng);
+  const int zero_points[] = {0, 255, 128, 7};
+  if (p.type == Type::i8) p.zero_point = one_of(zero_points, rng);
+  p.extreme = rng() % 8 == 0;
+  return p;
+}
+
+TEST(blocks_random_problems) {
+  for (unsigned seed = 0; seed < 400; ++seed) check_problem(random_problem(seed));
+}
+
+TEST(blocks_extremes) {
+  for (const int zero_point : {0, 255}) {
+    Problem p = matrix(37, 4608, 40);
+    p.zeros = {0, 0, 4, 16, 0.5};
+    p.extreme = true;
+    p.zero_point = zero_point;
+    p.scale = 1e-7f;
+    check_problem(p);
+  }
+}
+
+// Every quad of weights that is zero for a whole block row is left out, and no other.
+TEST(blocks_leave_zero_quads_out) {
+  Problem p = matrix(1, 128, 64);
+  p.zeros = {0, 0, 4, 16, 0.75};
+  p.seed = 5;
+  const Data d = make_data(p);
+  int64_t quads = 0;
+  for (int64_t c = 0; c < 64; c += 4)
+    for (int64_t i = 0; i < 128; i += 4) {
+      bool any = false;
+      for (int64_t at = 0; at < 16; ++at) any = any || d.weight[static_cast<size_t>((c + at / 4) * 128 + i + at % 4)] != 0;
+      quads += any;
+    }
+  const auto w = PackedWeights::pack(p.shape, p.type, d.weight.data(), Form::blocks4, *available_tables().back());
+  CHECK_SAY(quads > 0 && w->steps() == quads, std::to_string(w->steps()) + " steps for " + std::to_string(quads) + " quads");
+  CHECK(w->bytes() == 16 * quads);
+}
+
+TEST(blocks_scratch_grows_and_is_each_threads_own) {
+  uint8_t* here = block_scratch(100);
+  here[99] = 7;
+  CHECK(block_scratch(50) == here && here[99] == 7);
+  uint8_t* there = nullptr;
+  std::thread([&] { there = block_scratch(100), there[99] = 8; }).join();
+  CHECK(here[99] == 7);
+  uint8_t* grown = block_scratch(1 << 20);
+  grown[(1 << 20) - 1] = 1;
+  CHECK(reinterpret_cast<uintptr_t>(grown) % 64 == 0);
+}
+
+}  // namespace
+}  // namespace openwork::test
