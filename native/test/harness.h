@@ -11,6 +11,9 @@ struct Case {
   void (*run)();
 };
 std::vector<Case>& cases();
+// How many random problems a test draws: `usual` of them where OPENWORK_TEST_PROBLEMS is not set or 10000, else more or fewer
+// in proportion, for long nights and for emulators.
+unsigned random_problems(unsigned usual);
 void fail(const char* file, int line, const char* condition, const std::string& detail);
 
 struct Registration {

@@ -1,6 +1,5 @@
 // Convolutions of every instruction set, type and form of this machine against plain loops: the same bits.
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -189,10 +188,8 @@ Problem random_problem(unsigned seed) {
   return p;
 }
 
-// One for every 50 that OPENWORK_TEST_PROBLEMS asks of the products.
 TEST(convolution_equals_plain_loops_on_random_problems) {
-  const char* asked = std::getenv("OPENWORK_TEST_PROBLEMS");
-  const unsigned problems = asked ? static_cast<unsigned>(std::atoi(asked)) / 50 : 200;
+  const unsigned problems = test::random_problems(200);
   for (unsigned seed = 0; seed < problems; ++seed) check_problem(random_problem(seed));
 }
 

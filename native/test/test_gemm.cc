@@ -2,7 +2,6 @@
 // INT8 and FP32, BF16 within the rounding of its sums.
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -214,10 +213,9 @@ Problem random_problem(unsigned seed) {
   return p;
 }
 
-// OPENWORK_TEST_PROBLEMS says how many; a failing one is named with its seed.
+// A failing one is named with its seed.
 TEST(gemm_equals_plain_loops_on_random_problems) {
-  const char* asked = std::getenv("OPENWORK_TEST_PROBLEMS");
-  const unsigned problems = asked ? static_cast<unsigned>(std::atoi(asked)) : 10000;
+  const unsigned problems = random_problems(10000);
   for (unsigned i = 0; i < problems; ++i) check_problem(random_problem(1000000 + i), i % 8 == 0);
 }
 
