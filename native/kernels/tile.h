@@ -74,7 +74,7 @@ struct Tile {
   static constexpr int kStreamAhead = 8192;
   using Sums = typename E::Vector[kChains][rows][kStrips];
 
-  [[gnu::always_inline]] static Bytes window(const uint8_t* p) {
+  [[gnu::always_inline]] static auto window(const uint8_t* p) {
     constexpr int reach = T::kShape.reach;
     if constexpr (reach == 4) return E::activations(V::window4(p));
     if constexpr (reach == 8) return E::activations(V::window8(p));
@@ -117,7 +117,7 @@ struct Tile {
     for (int s = 0; s < kStrips; ++s) weight[s] = V::load_bytes(w + T::kMasks * T::kIndexBytes + 64 * s);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
-      const Bytes bytes = window(x.row(r));
+      const auto bytes = window(x.row(r));
       if constexpr (T::kShuffled) {
 #pragma GCC unroll 4
         for (int m = 0; m < T::kMasks; ++m) {

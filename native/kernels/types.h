@@ -15,8 +15,15 @@ struct Element<V, Type::i8> {
   using Vector = typename V::I32;
   // Any order of the sum is exact.
   static constexpr bool kAnyOrder = true;
-  [[gnu::always_inline]] static typename V::Bytes activations(typename V::Bytes v) { return V::flip(v); }
-  [[gnu::always_inline]] static Vector dot(Vector acc, typename V::Bytes x, typename V::Bytes w) { return V::dot(acc, x, w); }
+  // Either factor may be the same in all lanes, for which an instruction set may have a type of its own (simd/neon.h).
+  template <class X>
+  [[gnu::always_inline]] static auto activations(X v) {
+    return V::flip(v);
+  }
+  template <class X, class W>
+  [[gnu::always_inline]] static Vector dot(Vector acc, X x, W w) {
+    return V::dot(acc, x, w);
+  }
   [[gnu::always_inline]] static Vector load(const Sum* p) { return V::load_i32(p); }
   [[gnu::always_inline]] static void store(Sum* p, Vector v) { V::store_i32(p, v); }
   [[gnu::always_inline]] static Vector zero() { return V::zero_i32(); }
