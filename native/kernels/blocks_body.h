@@ -28,7 +28,7 @@ struct BlockTile {
   using E = Element<V, type>;
 
   [[gnu::always_inline]] static void step(const uint8_t* x, const uint8_t* w, typename E::Vector (&acc)[channels][vectors]) {
-    typename V::Bytes weight[channels];
+    decltype(V::window4(w)) weight[channels];
 #pragma GCC unroll 8
     for (int c = 0; c < channels; ++c) weight[c] = V::window4(w + 4 * c);
 #pragma GCC unroll 8
