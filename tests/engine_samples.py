@@ -12,7 +12,7 @@ from openwork.operators import DOMAIN, VERSION
 from openwork.program import Choice, Named, Program, Step, Value
 from openwork.shapes import OPERATOR_OF_STEP, operator_of
 from openwork.sparsity import Pattern
-from openwork.sparsity.compressed import Compressed, compress, decompress
+from openwork.sparsity.stored import arrays, assemble, dense, store
 
 VOCABULARY, POSITIONS, WIDTH, INNER, HEADS = 23, 16, 16, 32, 2
 BOTH: tuple[Choice, ...] = (Choice(None, "dense"),)
@@ -63,8 +63,7 @@ class Maker:
         name = f"linear{len(self.steps)}"
         weight = self.rng.integers(-127, 128, (n, k)).astype(np.int8)
         if sparse:
-            packed = compress(half_of_four(weight), 2, 4)
-            self.tensors |= {f"{name}.weight.values": packed.values, f"{name}.weight.indices": packed.indices}
+            self.tensors |= arrays(f"{name}.weight", store(half_of_four(weight), Pattern.parse("2:4")))
         else:
             self.tensors[f"{name}.weight"] = weight
         self.tensors[f"{name}.weight_scale"] = self.rng.uniform(1e-3, 2e-3, n).astype(np.float32)
@@ -189,6 +188,4 @@ def dense_tensor(name: str, step: Step, program: Program, tensors: dict[str, np.
     if name in tensors:
         return tensors[name]
     pattern = Pattern.parse(step.pattern)
-    width = program.values[step.inputs[0]].shape[-1]
-    parts = tensors[f"{name}.values"], tensors[f"{name}.indices"]
-    return decompress(Compressed(*parts, pattern.kept, pattern.group, width))
+    return dense(assemble(tensors, name, pattern, program.values[step.inputs[0]].shape[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,11 +37,24 @@ class Net:
         )
         return self.node("DequantizeLinear", self.node("QuantizeLinear", source, *pair), *pair)
 
-    def linear(self, name: str, n: int, k: int, sparse: bool = False, relu: bool = False) -> None:
-        """A Q/DQ linear layer over the top of the chain: x @ weight.T + bias."""
+    def linear(
+        self,
+        name: str,
+        n: int,
+        k: int,
+        sparse: bool = False,
+        relu: bool = False,
+        prune: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """A Q/DQ linear layer over the top of the chain: x @ weight.T + bias.
+
+        sparse : 2:4. prune : what makes the weight s8 [n, k] sparse in any other way.
+        """
         weight = self.rng.integers(-127, 128, (n, k)).astype(np.int8)
         if sparse:
             weight = keep_two_of_four(weight)
+        if prune is not None:
+            weight = prune(weight)
         scale = self.rng.uniform(0.5, 1.5, n).astype(np.float32) / np.float32(80 * np.sqrt(k))
         parts = (
             self.constant(f"{name}.weight", np.ascontiguousarray(weight.T)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from openwork.builder.builder import build
 from openwork.builder.eligibility import FORCED, judge, prune
 from openwork.builder.engine_file import read_engine
 from openwork.builder.lower import BuildError, Dims
+from openwork.builder.rivals import rivals
 from openwork.builder.sizes import default_shapes
-from openwork.builder.tactics import choices, explain, fastest, settle
+from openwork.builder.tactics import Problem, choices, explain, fastest, settle
 from openwork.builder.timing_cache import TimingCache
 from openwork.graph import ModelError
 from openwork.program import Choice
-from openwork.report import Bucket, BuildReport, read_report
+from openwork.report import Bucket, BuildReport, Environment, read_report
 from qdq_models import Net, keep_two_of_four, two_layers
 
 SHAPES = [[3], [20]]
@@ -284,6 +286,11 @@ def test_negligible_differences_give_one_pick() -> None:
     assert [b.pick for b in settle(near)] == ["b", "b"]
     far = [bucket(32, dense=2.0, a=1.0, b=1.2), bucket(128, dense=2.0, a=1.5, b=1.0)]
     assert [b.pick for b in settle(far)] == ["a", "b"]
+    few = [bucket(4, dense=2.0, a=1.01, p=1.0), bucket(128, dense=2.0, a=1.0)]
+    assert [b.pick for b in few] == ["p", "a"]
+    assert [b.pick for b in settle(few)] == ["a", "a"]
+    apart = [bucket(4, dense=2.0, p=1.0), bucket(128, dense=2.0, a=1.0)]
+    assert [b.pick for b in settle(apart)] == ["p", "a"]
     over_dense = [bucket(32, dense=1.0, a=1.0, b=1.01), bucket(128, dense=2.0, a=1.5, b=1.0)]
     assert [b.pick for b in settle(over_dense)] == ["a", "b"]
 
@@ -313,9 +320,60 @@ def test_pruning_keeps_the_largest_of_each_group() -> None:
 
 def test_a_pattern_that_no_kernel_holds_is_refused_with_the_reason() -> None:
     weight = keep_two_of_four(np.random.default_rng(1).integers(1, 100, (8, 16)).astype(np.int8))
-    found = judge(weight, "on", lambda compressed: ((), "windowX: it has no windows."))
-    assert found.forms == ()
-    assert found.reason == "The weights hold 2:4, but no kernel here runs it: windowX: it has no windows."
+    found = judge(weight, "on", lambda weight: {"windowX": "It has no windows.", "windowY": "Nor has it."})
+    assert found.work == {}
+    assert found.reason == (
+        "The weights hold 2:4, but no kernel here runs it: windowX: It has no windows. windowY: Nor has it."
+    )
+    assert judge(weight, "on", lambda weight: {}).reason == (
+        "The weights hold 2:4, but no kernel here runs it: this instruction set has none."
+    )
+
+
+def test_a_pattern_that_costs_more_than_dense_is_refused_with_its_work() -> None:
+    weight = keep_two_of_four(np.random.default_rng(1).integers(1, 100, (8, 16)).astype(np.int8))
+    found = judge(weight, "on", lambda weight: {"a": 1.5, "b": 1.416, "c": "It holds nothing."})
+    assert found.work == {}
+    assert found.reason == (
+        "The weights hold 2:4, but b, the sparse kernel with the least work here, is expected to take 1.42 "
+        "times as much as dense; up to 1.35 times is timed."
+    )
+    near = judge(weight, "on", lambda weight: {"a": 1.5, "b": 1.3, "c": "It holds nothing."})
+    assert (near.work, near.reason) == ({"b": 1.3}, "The weights hold 2:4.")
+
+
+def test_forms_near_the_best_are_timed() -> None:
+    work = {
+        "w1": 0.7,
+        "w2": 0.6,
+        "w3": 0.55,
+        "w4": 0.9,
+        "w5": 0.65,
+        "w6": 0.72,
+        "ppacked": 1.2,
+        "qpacked": 1.4,
+    }
+    assert rivals(work, 33) == ("w3", "w2", "w5", "w1")
+    assert rivals(work, 32) == ("w3", "w2", "w5", "w1", "ppacked")
+    assert rivals({"w1": 1.3, "w2": 1.36}, 100) == ("w1",)
+    assert rivals({"blocks4": 0.2, "w1": 0.4}, 15) == ("w1",)
+    assert rivals({"blocks4": 0.2, "w1": 0.4}, 16) == ("blocks4",)
+    assert rivals({}, 1) == ()
+
+
+def test_the_cache_knows_zeros_apart() -> None:
+    here = Environment("0", "a cpu", "avx2", 2, "abc")
+    work = {"window8": 0.704, "window16x2": 0.6, "window8packed": 0.7}
+    problem = Problem(96, 64, "1x1:0.8", "relu", True, work)
+    assert problem.key(40, here) == (
+        "a cpu; avx2; 2 threads; kernels abc; 96x64 1x1:0.8 relu u8; "
+        "work window16x2 0.60, window8 0.70; 40 rows"
+    )
+    assert problem.key(4, here).endswith("window8packed 0.70; 4 rows")
+    assert problem.key(40, here) != replace(problem, work={**work, "window8": 0.72}).key(40, here)
+    assert Problem(96, 64, None, "none", False).key(1, here) == (
+        "a cpu; avx2; 2 threads; kernels abc; 96x64 dense none f32; 1 rows"
+    )
 
 
 def test_equated_dimensions() -> None:

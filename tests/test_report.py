@@ -13,6 +13,7 @@ import pytest
 from openwork import report as reports
 from openwork.fields import EngineFileError, Field
 from openwork.report import (
+    REPORT_VERSION,
     Bucket,
     BuildReport,
     Environment,
@@ -40,6 +41,7 @@ def layer(name: str, pattern: str | None, tactic: str) -> Layer:
         0.5,
         pattern is not None,
         "A reason.",
+        {} if pattern is None else {"window8": 0.7},
         buckets,
         (Pick(64, tactic), Pick(None, "dense")),
         "A sentence.",
@@ -50,7 +52,7 @@ def layer(name: str, pattern: str | None, tactic: str) -> Layer:
 
 def report() -> BuildReport:
     return BuildReport(
-        1,
+        REPORT_VERSION,
         "m.onnx",
         Environment("0.1", "a CPU", "avx2", 2, "k1"),
         Settings("on", ((1, 32),), False),
@@ -91,7 +93,7 @@ def test_a_long_fallback_is_cut_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 2, "expected a build report of version 1"),
+        (("version",), 1, "expected a build report of version 2"),
         (("accuracy_kept",), 1, "'report.accuracy_kept': expected true or false, found 1"),
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),

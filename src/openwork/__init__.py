@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from openwork.fields import EngineFileError
     from openwork.report import BuildReport
     from openwork.runtime.engine import Context, Engine, load
-    from openwork.sparsity.pattern import Pattern, detect
+    from openwork.sparsity.detection import detect
+    from openwork.sparsity.pattern import Pattern
 
 _HOMES = {
     "BuildReport": "openwork.report",
@@ -22,7 +23,7 @@ _HOMES = {
     "EngineFileError": "openwork.fields",
     "Pattern": "openwork.sparsity.pattern",
     "build": "openwork.builder.builder",
-    "detect": "openwork.sparsity.pattern",
+    "detect": "openwork.sparsity.detection",
     "load": "openwork.runtime.engine",
 }
 

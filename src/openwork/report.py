@@ -11,7 +11,7 @@ from typing import Any
 from openwork.fields import Field
 from openwork.records import read_record
 
-REPORT_VERSION = 1
+REPORT_VERSION = 2
 
 _MOST_NODES_NAMED = 3
 
@@ -44,7 +44,7 @@ class Layer:
 
     n, k : output and input channels. pattern : the one its integer weights hold, or None. zeros : the
     fraction of zero weights. eligible : whether it may run sparse on this machine, with `reason` in either
-    case.
+    case. work : what each sparse form that may run it is expected to take, dense taking 1.
     picks : what runs, by number of rows, with `why`. bytes_dense, bytes_stored : of its weights.
     """
 
@@ -57,6 +57,7 @@ class Layer:
     zeros: float
     eligible: bool
     reason: str
+    work: dict[str, float]
     buckets: tuple[Bucket, ...]
     picks: tuple[Pick, ...]
     why: str

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.builder.rivals import RIVAL, hopeful
 from openwork.sparsity import GroupPattern, Pattern, detect
-from openwork.sparsity.compressed import Compressed, compress
+from openwork.sparsity.stored import Weight, store
 
 SPARSITY_MODES = ("off", "on", "force")
 FORCED = GroupPattern(2, 4)
 
-Fits = Callable[[Compressed], tuple[tuple[str, ...], str]]
-"""Given compressed weights: the sparse forms of this machine that hold them, and why the others do not."""
+Outlook = Mapping[str, float | str]
+"""For each sparse form of this machine the work that it is expected to take for a weight, dense taking 1, or
+why it does not hold the weight."""
 
 
 @dataclass(frozen=True)
 class Eligibility:
     """What was found in one layer's integer weights.
 
-    weight : s8 [n, k], pruned where that was forced. compressed : its compressed form where it holds an N:M
-    pattern.
-    forms : the sparse tactics that may run it; none where it is not eligible. reason : a sentence.
+    weight : s8 [n, k], pruned where that was forced. stored : the same in the form that its pattern allows.
+    work : expected work of the sparse tactics that may run it, dense taking 1; empty where it is not
+    eligible. reason : a sentence.
     """
 
     weight: NDArray[np.int8]
     pattern: Pattern | None
-    compressed: Compressed | None
-    forms: tuple[str, ...]
+    stored: Weight
     reason: str
+    work: Mapping[str, float] = field(default_factory=dict)
     pruned: bool = False
 
     @property
@@ -40,25 +42,41 @@ class Eligibility:
         return float(1.0 - np.count_nonzero(self.weight) / self.weight.size)
 
 
-def judge(weight: NDArray[np.int8], sparsity: str, fits: Fits) -> Eligibility:
+def judge(
+    weight: NDArray[np.int8], sparsity: str, outlook: Callable[[NDArray[np.int8]], Outlook]
+) -> Eligibility:
     """Find the pattern that a weight s8 [n, k] holds and what can run it.
 
     sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by
         magnitude).
+    outlook : of a weight that holds a pattern.
     """
     pattern = detect(weight)
     pruned = pattern is None and sparsity == "force"
     if pruned:
         pattern, weight = FORCED, prune(weight, FORCED)
-    if not isinstance(pattern, GroupPattern):
-        return Eligibility(weight, pattern, None, (), _without(pattern))
-    compressed = compress(weight, pattern.kept, pattern.group)
+    stored = store(weight, pattern)
+    if pattern is None:
+        return Eligibility(weight, None, stored, "The weights hold no pattern that a sparse kernel runs.")
     if sparsity == "off":
-        return Eligibility(weight, pattern, compressed, (), "Sparse kernels are switched off for this build.")
-    forms, refusal = fits(compressed)
+        return Eligibility(weight, pattern, stored, "Sparse kernels are switched off for this build.")
+    found = outlook(weight)
+    work = {form: value for form, value in found.items() if not isinstance(value, str)}
+    work = {form: work[form] for form in hopeful(work)}
     held = f"The weights hold {pattern}" + (", pruned by this build" if pruned else "")
-    reason = f"{held}." if forms else f"{held}, but no kernel here runs it: {refusal}"
-    return Eligibility(weight, pattern, compressed, forms, reason, pruned)
+    return Eligibility(weight, pattern, stored, f"{held}{'.' if work else _refusal(found)}", work, pruned)
+
+
+def _refusal(outlook: Outlook) -> str:
+    """Why no sparse form is worth timing, to follow what the weights hold."""
+    work = {value: form for form, value in outlook.items() if not isinstance(value, str)}
+    if work:
+        return (
+            f", but {work[min(work)]}, the sparse kernel with the least work here, is expected to take "
+            f"{min(work):.2f} times as much as dense; up to {RIVAL} times is timed."
+        )
+    listed = " ".join(f"{form}: {value}" for form, value in outlook.items())
+    return f", but no kernel here runs it: {listed or 'this instruction set has none.'}"
 
 
 def prune(weight: NDArray[np.int8], pattern: GroupPattern) -> NDArray[np.int8]:
@@ -69,9 +87,3 @@ def prune(weight: NDArray[np.int8], pattern: GroupPattern) -> NDArray[np.int8]:
     order = np.argsort(-np.abs(padded.astype(np.int16)), axis=2, kind="stable")
     np.put_along_axis(padded, order[:, :, pattern.kept :], 0, axis=2)
     return np.ascontiguousarray(padded.reshape(n, -1)[:, :k])
-
-
-def _without(pattern: Pattern | None) -> str:
-    if pattern is None:
-        return "The weights hold no pattern that a sparse kernel runs."
-    return f"The weights hold {pattern}, and only N:M patterns have sparse kernels."

@@ -22,7 +22,7 @@ from openwork.files import write_atomic
 from openwork.program import Program
 from openwork.program_reader import read_program
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 ALIGNMENT = 64
 
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
@@ -50,7 +50,7 @@ def write_engine(
 ) -> None:
     """Write an engine whole or not at all.
 
-    tensors : u8, s8 or f32 arrays; a sparse weight `w` stands as `w.values` and `w.indices`.
+    tensors : u8, s8 or f32 arrays; a sparse weight `w` stands as `w.values` and `w.indices` or `w.bitmap`.
     Raises ValueError for a tensor of another type, OSError where the file cannot be written.
     """
     entries, pieces = _lay_out(tensors)

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from openwork.builder.eligibility import Eligibility, judge
 from openwork.builder.sizes import rows_of
-from openwork.builder.tactics import Problem, Timer, choices, explain, fits, settle
+from openwork.builder.tactics import Problem, Timer, choices, explain, outlook, settle
 from openwork.program import Program, Step
 from openwork.progress import Advance
 from openwork.report import Bucket, Layer, Pick
 from openwork.runtime.packing import DENSE
+from openwork.sparsity import Pattern
+from openwork.sparsity.stored import arrays, names
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -81,11 +83,10 @@ def _linear(
     decided: Decided, step: Step, sparsity: str, sizes: Sequence[dict[str, int]], timer: Timer
 ) -> Step:
     weight = decided.tensors[step.tensors["weight"]]
-    found = judge(weight, sparsity, fits(timer.environment.isa))
+    found = judge(weight, sparsity, outlook(timer.environment.isa))
     problem = _problem(step, found)
-    stored = found.weight if found.compressed is None else found.compressed
     rows = rows_of(step, decided.program, sizes)
-    buckets = settle([timer.bucket(problem, stored, found.forms, count) for count in rows])
+    buckets = settle([timer.bucket(problem, found.weight, count) for count in rows])
     chosen, size = _store(decided.tensors, replace(step, tactics=choices(buckets)), found)
     if found.pruned:
         decided.pruned.append(step.name)
@@ -95,19 +96,20 @@ def _linear(
 
 def _problem(step: Step, found: Eligibility) -> Problem:
     n, k = found.weight.shape
-    pattern = str(found.pattern) if found.compressed is not None else None
-    return Problem(n, k, pattern, step.attributes["activation"], "y_scale" in step.attributes)
+    pattern = None if found.pattern is None else str(found.pattern)
+    attributes = step.attributes
+    return Problem(n, k, pattern, attributes["activation"], "y_scale" in attributes, found.work)
 
 
 def _store(tensors: Tensors, step: Step, found: Eligibility) -> tuple[Step, int]:
-    """Keep the weight compressed where a sparse tactic needs it or where that is smaller; gives its bytes."""
-    name, compressed = step.tensors["weight"], found.compressed
+    """Keep the weight compressed where a sparse tactic runs it or where that is smaller; gives its bytes."""
+    name = step.tensors["weight"]
     sparse = any(choice.tactic != DENSE for choice in step.tactics)
-    if compressed is None or not (sparse or compressed.nbytes < found.weight.nbytes):
+    if found.pattern is None or not (sparse or found.stored.nbytes < found.weight.nbytes):
         tensors[name] = np.ascontiguousarray(found.weight)
         return step, found.weight.nbytes
-    tensors |= {f"{name}.values": compressed.values, f"{name}.indices": compressed.indices}
-    return replace(step, pattern=str(found.pattern)), compressed.nbytes
+    tensors |= arrays(name, found.stored)
+    return replace(step, pattern=str(found.pattern)), found.stored.nbytes
 
 
 def _describe(
@@ -121,8 +123,9 @@ def _describe(
         "u8" if problem.quantized else "f32",
         None if found.pattern is None else str(found.pattern),
         found.zeros,
-        bool(found.forms),
+        bool(found.work),
         found.reason,
+        {form: round(work, 3) for form, work in found.work.items()},
         buckets,
         tuple(Pick(*choice) for choice in step.tactics),
         explain(buckets),
@@ -133,9 +136,9 @@ def _describe(
 
 def used_tensors(decided: Decided) -> Tensors:
     """The tensors that the program's steps name: dense weights that are stored compressed are gone."""
-    names: dict[str, None] = {}
+    used: dict[str, None] = {}
     for step in decided.program.steps:
+        pattern = None if step.pattern is None else Pattern.parse(step.pattern)
         for slot, name in step.tensors.items():
-            compressed = slot == "weight" and step.pattern is not None
-            names |= dict.fromkeys((f"{name}.values", f"{name}.indices") if compressed else (name,))
-    return {name: decided.tensors[name] for name in names}
+            used |= dict.fromkeys(names(name, pattern if slot == "weight" else None))
+    return {name: decided.tensors[name] for name in used}

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.builder.eligibility import Outlook
+from openwork.builder.rivals import rivals
 from openwork.builder.timing_cache import TimingCache
 from openwork.machine import this_machine
 from openwork.program import Choice
 from openwork.report import Bucket, Environment
-from openwork.runtime.packing import DENSE, Weight, native, pack, refusal, sparse_forms
-from openwork.sparsity.compressed import Compressed
+from openwork.runtime.packing import DENSE, expected_work, native, pack, sparse_forms
 
+Weights = NDArray[np.int8]
 Seconds = NDArray[np.float64]
 
 NEGLIGIBLE = 0.03
@@ -33,23 +35,35 @@ _FEWEST_REPEATS, _MOST_REPEATS = 11, 401
 @dataclass(frozen=True)
 class Problem:
     """What decides a layer's speed, its number of rows aside: shape, pattern, activation, and u8 or f32
-    output."""
+    output.
+
+    work : expected work of each sparse form that may run it, dense taking 1; where zeros may be anywhere, the
+        pattern's name alone does not say it.
+    """
 
     n: int
     k: int
     pattern: str | None
     activation: str
     quantized: bool
+    work: Mapping[str, float] = field(default_factory=dict)
+
+    def tactics(self, rows: int) -> tuple[str, ...]:
+        """What is timed at a number of rows: dense, and the sparse forms whose expected work is near the
+        best."""
+        return (DENSE, *rivals(self.work, rows))
 
     def key(self, rows: int, environment: Environment) -> str:
         """The timing cache's key: machine, kernels, threads and problem."""
         output = "u8" if self.quantized else "f32"
+        work = ", ".join(f"{form} {self.work[form]:.2f}" for form in self.tactics(rows)[1:])
         parts = (
             environment.cpu,
             environment.isa,
             f"{environment.threads} threads",
             f"kernels {environment.kernels}",
             f"{self.n}x{self.k} {self.pattern or DENSE} {self.activation} {output}",
+            *((f"work {work}",) if work else ()),
             f"{rows} rows",
         )
         return "; ".join(parts)
@@ -63,17 +77,10 @@ def environment(isa: str, threads: int) -> Environment:
     )
 
 
-def fits(isa: str) -> Callable[[Compressed], tuple[tuple[str, ...], str]]:
-    """Tells for compressed weights which sparse forms of `isa` hold them, and why the others do not."""
+def outlook(isa: str) -> Callable[[Weights], Outlook]:
+    """Tells for a weight s8 [n, k] what work each sparse form of `isa` is expected to take."""
 
-    def forms_for(weight: Compressed) -> tuple[tuple[str, ...], str]:
-        refusals = {form: refusal(weight, form, isa) for form in sparse_forms(isa)}
-        listed = " ".join(f"{form}: {reason}" for form, reason in refusals.items() if reason)
-        return tuple(
-            form for form, reason in refusals.items() if reason is None
-        ), listed or f"{isa} has none."
-
-    return forms_for
+    return lambda weight: expected_work(weight, sparse_forms(isa), isa)
 
 
 @dataclass(frozen=True)
@@ -83,28 +90,26 @@ class Timer:
     environment: Environment
     cache: TimingCache
     disturbed: list[str] = field(default_factory=list)
-    timed: dict[tuple[str, tuple[str, ...]], Bucket] = field(default_factory=dict)
+    timed: dict[str, Bucket] = field(default_factory=dict)
 
-    def bucket(self, problem: Problem, weight: Weight, forms: tuple[str, ...], rows: int) -> Bucket:
-        """Time dense and each of `forms` for one number of rows, or take known times, and pick.
+    def bucket(self, problem: Problem, weight: Weights, rows: int) -> Bucket:
+        """Time the tactics of a weight s8 [n, k] for one number of rows, or take known times, and pick.
 
         Equal problems of one build are timed once. Times of a disturbed machine are used for want of better
         ones, noted in `disturbed`, and not kept for the next build.
         """
-        tactics = (DENSE, *forms)
         key = problem.key(rows, self.environment)
-        if (key, tactics) not in self.timed:
-            known = self.cache.get(key, tactics)
-            self.timed[key, tactics] = (
-                self._time(key, problem, weight, tactics, rows)
+        if key not in self.timed:
+            known = self.cache.get(key, problem.tactics(rows))
+            self.timed[key] = (
+                self._time(key, problem, weight, rows)
                 if known is None
                 else Bucket(rows, known, fastest(known), True)
             )
-        return self.timed[key, tactics]
+        return self.timed[key]
 
-    def _time(
-        self, key: str, problem: Problem, weight: Weight, tactics: tuple[str, ...], rows: int
-    ) -> Bucket:
+    def _time(self, key: str, problem: Problem, weight: Weights, rows: int) -> Bucket:
+        tactics = problem.tactics(rows)
         packed = [pack(weight, tactic, self.environment.isa) for tactic in tactics]
         quick, middle = self._quartiles(packed, problem, rows)
         seconds = dict(zip(tactics, quick.tolist(), strict=True))
@@ -142,13 +147,15 @@ def fastest(seconds: Mapping[str, float]) -> str:
 def settle(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
     """The buckets with as few different sparse picks as their times allow.
 
-    Each further pick costs a packed copy of the weights, so the sparse tactic that is best over all buckets
-    replaces another one wherever it takes at most NEGLIGIBLE more time and no more than dense.
+    Each further pick costs a packed copy of the weights, so the sparse pick that is best over all buckets
+    replaces another one wherever it takes at most NEGLIGIBLE more time and no more than dense. Only a pick
+    that was timed in every bucket can.
     """
-    sparse = sorted({bucket.pick for bucket in buckets} - {DENSE})
-    if len(sparse) < 2:
+    picked = sorted({bucket.pick for bucket in buckets} - {DENSE})
+    common = [tactic for tactic in picked if all(tactic in bucket.seconds for bucket in buckets)]
+    if len(picked) < 2 or not common:
         return tuple(buckets)
-    best = min(sparse, key=lambda tactic: sum(b.seconds[tactic] / b.seconds[b.pick] for b in buckets))
+    best = min(common, key=lambda tactic: sum(b.seconds[tactic] / b.seconds[b.pick] for b in buckets))
     return tuple(replace(bucket, pick=best) if _as_good(bucket, best) else bucket for bucket in buckets)
 
 

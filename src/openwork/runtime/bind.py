@@ -12,7 +12,7 @@ from openwork.operators import ACTIVATIONS, RESIDUAL_QUANTIZATION
 from openwork.program import NATIVE_DTYPES, Program, Step, Value
 from openwork.runtime.packing import Tensors, available, native, pack, stored_weight
 from openwork.shapes import Dim
-from openwork.sparsity.compressed import Compressed, positions
+from openwork.sparsity.stored import dense
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,7 @@ class _Binding:
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
         """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
         width = self.program.values[step.inputs[0] or 0].shape[-1]
-        weight = stored_weight(step, self.tensors, int(width))
-        if isinstance(weight, Compressed):
-            # The kernels check that a position is inside its group, not that no two are equal.
-            positions(weight)
+        weight = dense(stored_weight(step, self.tensors, int(width)))
         packed: dict[str, Any] = {}
         weights, rows = [], []
         for choice in step.tactics:

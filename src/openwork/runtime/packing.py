@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openwork.program import Step
-from openwork.sparsity import GroupPattern, Pattern
-from openwork.sparsity.compressed import Compressed, decompress
+from openwork.sparsity import Pattern
+from openwork.sparsity.stored import Weight, assemble
 
 log = logging.getLogger(__name__)
 
 DENSE = "dense"
-# What runs a sparse layer where the engine's own tactic is not on this machine, best first.
-_SPARSE_FORMS = ("window64", "window16", "window8")
+# A span of the packer, within which output channels change places (native/kernels/gemm.h).
+_SAMPLED_ROWS = 512
 
-Weight = NDArray[np.int8] | Compressed
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -52,13 +50,12 @@ def chosen_isa(isa: str | None) -> str:
     return isa
 
 
-def pack(weight: Weight, form: str, isa: str) -> Any:
-    """Weights packed for one instruction set, from either stored form.
+def pack(weight: NDArray[np.int8], form: str, isa: str) -> Any:
+    """A weight s8 [n, k] packed for one instruction set.
 
-    Raises ValueError where the form cannot hold the weight's pattern.
+    Raises ValueError where the instruction set lacks the form or the form cannot hold the weight.
     """
-    dense = decompress(weight) if isinstance(weight, Compressed) else weight
-    return native().PackedWeights.pack(dense, form, isa)
+    return native().PackedWeights.pack(weight, form, isa)
 
 
 def sparse_forms(isa: str) -> tuple[str, ...]:
@@ -66,39 +63,52 @@ def sparse_forms(isa: str) -> tuple[str, ...]:
     return tuple(form for form in native().forms(isa) if form != DENSE)
 
 
+def for_few_rows(form: str) -> bool:
+    """Whether a form's indices are compressed: worth their expansion only where reading weights is the
+    limit."""
+    return form.endswith("packed")
+
+
+def expected_work(weight: NDArray[np.int8], forms: Iterable[str], isa: str) -> dict[str, float | str]:
+    """The work that each form is expected to take for a row, the dense one taking 1; or why it does not hold
+    the weight s8 [n, k].
+
+    Counted on the first 512 output channels, which the packer orders by themselves.
+    """
+    sample = np.ascontiguousarray(weight[:_SAMPLED_ROWS])
+    dense = float(pack(sample, DENSE, isa).work)
+
+    def of(form: str) -> float | str:
+        try:
+            return float(pack(sample, form, isa).work) / dense
+        except ValueError as error:
+            return str(error)
+
+    return {form: of(form) for form in forms}
+
+
 def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
-    """The weight of a linear step as the engine stores it."""
-    name = step.tensors["weight"]
-    if step.pattern is None:
-        return tensors[name]
-    pattern = Pattern.parse(step.pattern)
-    if not isinstance(pattern, GroupPattern):
-        raise ValueError(
-            f"The step '{step.name}' stores its weight in {pattern}, which has no compressed form."
-        )
-    return Compressed(tensors[f"{name}.values"], tensors[f"{name}.indices"], pattern.kept, pattern.group, k)
+    """The weight of a linear step as the engine stores it; raises ValueError where its pattern is none."""
+    pattern = None if step.pattern is None else Pattern.parse(step.pattern)
+    return assemble(tensors, step.tensors["weight"], pattern, k)
 
 
-def available(tactic: str, weight: Weight, isa: str) -> str:
-    """The form that runs a tactic here: its own, or where this machine lacks it another sparse one, or
-    dense."""
-    forms = native().forms(isa)
-    if tactic in forms:
+def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
+    """The form that runs a tactic here: its own, or where this machine lacks it the one with the least work.
+
+    The form in its place is no larger than it was meant to be: one for few rows stands in for such a one
+    alone. Of equals the one with the longest reach is taken, and dense where nothing takes less work.
+    """
+    if tactic in native().forms(isa):
         return tactic
-    if isinstance(weight, Compressed):
-        for form in _SPARSE_FORMS:
-            if form in forms and refusal(weight, form, isa) is None:
-                log.info("The tactic %s is not on %s here; %s runs in its place.", tactic, isa, form)
-                return form
-    return DENSE
+    work = expected_work(weight, _stand_ins(tactic, isa), isa)
+    known = {form: value for form, value in work.items() if not isinstance(value, str)}
+    form = min(reversed(known), key=known.__getitem__, default=DENSE)
+    chosen = form if known.get(form, 1.0) < 1.0 else DENSE
+    log.info("The tactic %s is not on %s here; %s runs in its place.", tactic, isa, chosen)
+    return chosen
 
 
-def refusal(weight: Compressed, form: str, isa: str) -> str | None:
-    """Why a form cannot hold weights of this pattern, or None if it can; only the first row is packed to
-    see."""
-    first = replace(weight, values=weight.values[:1], indices=weight.indices[:1])
-    try:
-        pack(first, form, isa)
-    except ValueError as error:
-        return str(error)
-    return None
+def _stand_ins(tactic: str, isa: str) -> list[str]:
+    """The sparse forms for as many rows as the tactic."""
+    return [form for form in sparse_forms(isa) if for_few_rows(form) <= for_few_rows(tactic)]

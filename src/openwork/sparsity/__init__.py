@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation, detect
+from openwork.sparsity.detection import detect
+from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation
 
 if TYPE_CHECKING:
     from openwork.sparsity.eligibility import LayerEligibility, layer_table

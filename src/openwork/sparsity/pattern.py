@@ -165,33 +165,18 @@ class BlockPattern(Pattern):
         """How many of `blocks` blocks must be zero: floor(Z * blocks), exact in decimal."""
         return int(Decimal(repr(self.fraction)) * blocks)
 
-    def violations(self, weight: np.ndarray, limit: int | None = None) -> list[Violation]:
+    def live(self, weight: np.ndarray) -> np.ndarray:
+        """Which blocks of `weight` [out, in] hold a non-zero weight: bool [ceil(out / R), ceil(in / C)]."""
+        import numpy as np
+
         used = _padded(_matrix(weight) != 0, self.rows, self.columns)
-        blocks = used.reshape(used.shape[0] // self.rows, self.rows, -1, self.columns).any(axis=(1, 3))
+        blocks = used.reshape(used.shape[0] // self.rows, self.rows, -1, self.columns)
+        return np.asarray(blocks.any(axis=(1, 3)))
+
+    def violations(self, weight: np.ndarray, limit: int | None = None) -> list[Violation]:
+        blocks = self.live(weight)
         kept, allowed = int(blocks.sum()), blocks.size - self.zero_blocks(blocks.size)
         return [Violation(str(self), None, None, kept, allowed)][:limit] if kept > allowed else []
-
-
-_CANDIDATES = tuple(
-    GroupPattern(kept, group, shared)
-    for kept, group in ((4, 64), (4, 32), (1, 4), (4, 16), (2, 4), (4, 8))
-    for shared in (4, 2, 1)
-)
-CANDIDATES = tuple(sorted(_CANDIDATES, key=lambda pattern: (pattern.density, -pattern.shared, pattern.group)))
-"""The patterns that `detect` tries, in its order: fewest weights first, then the widest sharing, then the
-shortest group.
-"""
-
-
-def detect(weight: np.ndarray) -> Pattern | None:
-    """The sparsest pattern of `CANDIDATES` that weight [out, in] satisfies, or None.
-
-    A candidate whose group or sharing is wider than the weight is not tried: every weight would satisfy it by
-    its padding.
-    """
-    rows, columns = _matrix(weight).shape
-    fitting = (p for p in CANDIDATES if p.group <= columns and p.shared <= rows)
-    return next((pattern for pattern in fitting if pattern.holds(weight)), None)
 
 
 def _matrix(weight: np.ndarray) -> np.ndarray:
