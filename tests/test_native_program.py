@@ -158,7 +158,7 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
         {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"},
     )
     for isa in ISAS:
-        for form in native.forms(isa)[1:]:
+        for form in set(native.forms(isa)) - {"dense", "depthwise"}:
             packed = native.PackedWeights.pack(weight, form, isa)
             assert (packed.form, packed.n, packed.k, packed.isa) == (form, n, k, isa)
             found = native.linear(x, packed, scale, None, 9, "none", None, None, 0, 2)

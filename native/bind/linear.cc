@@ -159,8 +159,20 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weight
 // A mask costs 0.4 of a strip's dot product on Zen 4 with one own mask a strip (2:4 in window8 takes 0.7 of dense).
 constexpr double kMaskWork = 0.4;
 
+// Rows in the lanes: for each row a channel's quad is a sixteenth of a strip's dot product. Interleaving a byte of activations
+// and transposing a sum are measured on Zen 5.
+constexpr double kInterleaveWork = 0.1, kTransposeWork = 0.25;
+
+double block_work(const PackedWeights& w) {
+  const WeightShape& s = w.shape();
+  const int64_t bytes = s.runs() * s.run_elements() * element_bytes(w.type());
+  return static_cast<double>(w.steps() * form_info(w.form()).share) / kStripLanes + kInterleaveWork * static_cast<double>(bytes) +
+         kTransposeWork * static_cast<double>(s.n);
+}
+
 double work(const PackedWeights& w) {
   const FormInfo& info = form_info(w.form());
+  if (info.body == Body::blocks) return block_work(w);
   const auto strips = static_cast<double>(w.table().group_strips[static_cast<int>(w.form())]);
   const double masks = info.shuffled() ? strips / info.share : 0.0;
   return static_cast<double>(w.steps()) * (strips + kMaskWork * masks);

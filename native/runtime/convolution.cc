@@ -21,7 +21,7 @@ ConvShape checked_shape(const PackedWeights& weights, const ConvAttributes& attr
 }  // namespace
 
 int64_t ConvPlan::scratch_bytes() const {
-  return indirection.scratch_bytes((partition.rows + partition.row_blocks - 1) / partition.row_blocks);
+  return indirection.scratch_bytes(partition.most_rows());
 }
 
 ConvLayer::ConvLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue, const ConvAttributes& attributes)
@@ -33,7 +33,7 @@ ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threa
   const int bytes = element_bytes(w.type());
   const ConvGeometry geometry = flattened(make_geometry(shape_, batch, height, width));
   Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_);
-  const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span()};
+  const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()};
   LinearPartition partition = partition_convolution(indirection, size, threads);
   return {std::move(indirection), partition};
 }

@@ -28,13 +28,17 @@ LinearPartition partition_convolution(const Indirection& indirection, const Conv
   LinearPartition p{indirection.geometry().rows(), weights.groups, weights.span, 1, 1};
   p.row_blocks = divide_up(p.rows, most_block_rows(indirection));
   const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
-  const int64_t blocks = std::max(divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes), divide_up(wanted, p.row_blocks));
+  // Rows in the lanes are interleaved anew for each block of groups.
+  const int64_t by_bytes = weights.row_step > 1 ? 1 : divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes);
+  const int64_t blocks = std::max(by_bytes, divide_up(weights.row_step > 1 ? threads : wanted, p.row_blocks));
   const int64_t spans = divide_up(weights.groups, weights.span);
   p.group_blocks = std::min(spans, blocks);
   // As many blocks for each thread: nine would take two threads as long as ten.
   const auto even = [&](int64_t count, int64_t most) { return std::min(most, divide_up(count, threads) * threads); };
   if (p.units() % threads && p.group_blocks > 1) p.group_blocks = even(p.group_blocks, spans);
   if (p.units() % threads) p.row_blocks = even(p.row_blocks, p.rows);
+  p.row_step = weights.row_step;
+  p.row_blocks = std::min(p.row_blocks, divide_up(p.rows, p.row_step));
   return p;
 }
 

@@ -9,6 +9,7 @@ namespace openwork {
 // The packed weights of a convolution: `group_bytes` to a group, of which `span` run together.
 struct ConvWeightSize {
   int64_t groups, group_bytes, span;
+  int64_t row_step = 1;  // rows that stand together in a vector
 };
 
 // The pointers of a block lie in L1 beside its pixels.

@@ -12,14 +12,21 @@ namespace openwork {
 struct LinearPartition {
   int64_t rows = 0, groups = 0, span = 1;
   int64_t row_blocks = 1, group_blocks = 1;
+  int64_t row_step = 1;  // row blocks begin at multiples of it
 
   int64_t units() const { return row_blocks * group_blocks; }
+  // Of the largest block.
+  int64_t most_rows() const {
+    const int64_t steps = (rows + row_step - 1) / row_step;
+    return (steps + row_blocks - 1) / row_blocks * row_step;
+  }
   Block block(int64_t unit) const {
     const int64_t r = unit % row_blocks, g = unit / row_blocks;
-    return {rows * r / row_blocks, rows * (r + 1) / row_blocks, group(g), group(g + 1)};
+    return {row(r), row(r + 1), group(g), group(g + 1)};
   }
 
  private:
+  int64_t row(int64_t r) const { return std::min(rows, (rows + row_step - 1) / row_step * r / row_blocks * row_step); }
   // Where group block g begins, at a whole span.
   int64_t group(int64_t g) const {
     const int64_t spans = (groups + span - 1) / span;
@@ -37,9 +44,21 @@ inline constexpr int64_t kUnitsPerThread = 4;
 // run together.
 struct LinearSize {
   int64_t rows, row_bytes, groups, group_bytes, span;
+  int64_t row_step = 1;
 };
 
+// Rows that stand together in a vector: a block interleaves its activations for all groups of channels, so it has all of them
+// where there are blocks enough for the threads, and the kernel itself cuts its rows by what L1 holds.
+inline constexpr int64_t kMostRowSteps = 32;
+inline LinearPartition partition_row_steps(const LinearSize& s, int threads) {
+  const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t steps = divide_up(s.rows, s.row_step);
+  const int64_t row_blocks = std::min(steps, divide_up(steps, threads * kMostRowSteps) * threads);
+  return {s.rows, s.groups, s.span, row_blocks, std::min(divide_up(s.groups, s.span), divide_up(threads, row_blocks)), s.row_step};
+}
+
 inline LinearPartition partition_linear(const LinearSize& s, int threads) {
+  if (s.row_step > 1) return partition_row_steps(s, threads);
   const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   LinearPartition p{s.rows, s.groups, s.span, 1, 1};
   p.row_blocks = divide_up(s.rows, std::max(kLeastRows, kRowBlockBytes / s.row_bytes));

@@ -1,9 +1,11 @@
 // Products with rows in the lanes, of every instruction set of this machine, against the plain loops of docs/arithmetic.md.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <thread>
 
 #include "kernels/blocks.h"
+#include "runtime/linear_partition.h"
 #include "test/harness.h"
 #include "test/problem.h"
 
@@ -124,6 +126,24 @@ TEST(blocks_leave_zero_quads_out) {
   const auto w = PackedWeights::pack(p.shape, p.type, d.weight.data(), Form::blocks4, *available_tables().back());
   CHECK_SAY(quads > 0 && w->steps() == quads, std::to_string(w->steps()) + " steps for " + std::to_string(quads) + " quads");
   CHECK(w->bytes() == 16 * quads);
+}
+
+// Row blocks are whole vectors, cover each row once, and leave no thread without one where there are vectors enough.
+TEST(blocks_are_cut_at_whole_vectors) {
+  for (const int64_t rows : {1, 15, 16, 17, 49, 196, 784, 3137})
+    for (const int threads : {1, 2, 3, 8}) {
+      const LinearPartition p = partition_linear({rows, 512, 8, 4096, 1, kStripLanes}, threads);
+      const std::string what = std::to_string(rows) + " rows, " + std::to_string(threads) + " threads";
+      std::vector<int> seen(static_cast<size_t>(rows * 8), 0);
+      for (int64_t unit = 0; unit < p.units(); ++unit) {
+        const Block b = p.block(unit);
+        CHECK_SAY(b.row_begin % kStripLanes == 0 && b.row_begin < b.row_end && b.row_end - b.row_begin <= p.most_rows(), what);
+        for (int64_t r = b.row_begin; r < b.row_end; ++r)
+          for (int64_t g = b.group_begin; g < b.group_end; ++g) ++seen[static_cast<size_t>(r * 8 + g)];
+      }
+      CHECK_SAY(std::count(seen.begin(), seen.end(), 1) == rows * 8, what);
+      CHECK_SAY(p.units() >= std::min<int64_t>(threads, 8), what);
+    }
 }
 
 TEST(blocks_scratch_grows_and_is_each_threads_own) {
