@@ -55,6 +55,8 @@ LAYERS = [
     Layer("one axis", 24, 10, (1, 50), (1, 9), pads=(0, 4, 0, 4)),
     Layer("groups of few channels", 64, 64, (8, 8), (3, 3), pads=(1, 1, 1, 1), groups=8),
     Layer("groups of many channels", 128, 64, (6, 6), (3, 3), pads=(1, 1, 1, 1), groups=2),
+    Layer("depthwise", 72, 72, (9, 11), (3, 3), pads=(1, 1, 1, 1), groups=72, batch=2),
+    Layer("depthwise stride 2", 40, 40, (12, 9), (5, 5), (2, 2), pads=(2, 1, 2, 2), groups=40),
 ]
 by_name = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 
@@ -68,13 +70,14 @@ def draw(layer: Layer, seed: int) -> tuple[Array, Array]:
 
 
 def packings(layer: Layer, weight: Array, isa: str) -> list[Any]:
-    """The weight in one dense and one shuffled form, as far as they hold it."""
+    """The weight in one dense and one shuffled form, and depthwise, as far as they hold it."""
     forms = native.forms(isa)
     shuffled = "window64" if "window64" in forms else "window16"
     # No kernel makes more than 32 output channels at once in the dense form, which takes whole groups only.
     whole = layer.groups == 1 or (layer.n // layer.groups) % 32 == 0
     packed = []
-    for form in (["dense"] if whole else []) + [shuffled]:
+    alone = layer.groups == layer.channels == layer.n
+    for form in (["dense"] if whole else []) + [shuffled] + (["depthwise"] if alone else []):
         run = native.conv_run(weight.shape, layer.groups, layer.dilations, form)
         packed.append(native.PackedWeights.pack(weight, form, isa, layer.groups, run))
     return packed

@@ -34,6 +34,7 @@ inline ConvGeometry random_geometry(std::mt19937& rng) {
   shape.groups = rng() % 3 ? 1 : draw(rng, 1, 5);
   shape.channels = shape.groups * (rng() % 5 ? draw(rng, 1, 24) : 64 / (rng() % 2 + 1));
   shape.n = shape.groups * draw(rng, 1, rng() % 2 ? 4 : 40);
+  if (rng() % 6 == 0) shape.n = shape.channels = shape.groups = draw(rng, 1, 70);  // depthwise
   shape.width = random_axis(rng);
   if (rng() % 4) shape.height = random_axis(rng);
   const int64_t height = random_size(shape.height, rng), width = random_size(shape.width, rng);

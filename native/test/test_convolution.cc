@@ -196,6 +196,7 @@ TEST(convolution_equals_plain_loops_on_random_problems) {
 TEST(convolution_runs_layers_in_many_blocks) {
   const ConvAxis three{3, 1, 1, 1, 1}, seven{7, 2, 1, 3, 3}, alone{};
   for (const ConvShape& shape : {ConvShape{64, 3, 1, seven, seven}, ConvShape{96, 64, 1, three, three}, ConvShape{64, 64, 16, three, three},
+                                 ConvShape{70, 70, 70, three, three}, ConvShape{32, 32, 32, {5, 2, 1, 2, 2}, {5, 2, 1, 2, 2}},
                                  ConvShape{40, 128, 1, alone, alone}, ConvShape{33, 24, 1, alone, {9, 1, 1, 4, 4}}}) {
     Problem p{make_geometry(shape, 1, shape.height.kernel == 1 ? 1 : 22, shape.height.kernel == 1 ? 300 : 21)};
     p.zero_point = 77;
