@@ -103,6 +103,30 @@ struct Words {
       r.second[k / 4] |= to[k][bytes];
     }
   }
+  static void transpose_bytes(const Operands& o, Result& r) {
+    Bytes m[16];
+    for (int k = 0; k < 16; ++k) m[k] = b(k % 3 == 0 ? o.a : k % 3 == 1 ? o.b : o.c);
+    V::transpose(m);
+    put_bytes(r.first, m[3]);
+    V::store_bytes(r.second, m[14]);
+  }
+  // Instruction sets take one strip of channels at a time or two.
+  template <class F>
+  static void strips(F load, Result& r) {
+    Bytes to[2][V::kStrips];
+    load(0, to[0]);
+    if (V::kStrips == 1) load(1, to[1]);
+    put_bytes(r.first, to[0][0]);
+    put_bytes(r.second, V::kStrips == 1 ? to[1][0] : to[0][V::kStrips - 1]);
+  }
+  static void taps4(const Operands& o, Result& r) {
+    const uint8_t* const x[4] = {o.a, o.b, o.c, o.a + 24};
+    strips([&](int strip, Bytes(&to)[V::kStrips]) { V::taps4(x, 5 + 16 * strip, to); }, r);
+  }
+  static void taps2(const Operands& o, Result& r) {
+    const uint8_t* const x[2] = {o.a, o.b};
+    strips([&](int strip, Bytes(&to)[V::kStrips]) { V::taps2(x, 32 * strip, to); }, r);
+  }
   // What `dot` subtracts from the activations is given back. The weights of a lane, or the first four for all.
   static void restore(const Operands& o, bool first_four, uint8_t (&sums)[64]) {
     for (int lane = 0; lane < 16; ++lane) {
@@ -221,6 +245,9 @@ inline constexpr Word kWords[] = {
     {"dot", Draw::weights, false, W::dot},
     {"dot of weights that all lanes share", Draw::weights, false, W::dot_of_one_quad},
     OPENWORK_F("dot_bf16", floats, V::dot_bf16(W::f(o.c), W::b(o.a), W::b(o.b))),
+    {"transpose of bytes", Draw::bytes, false, W::transpose_bytes},
+    {"taps4", Draw::bytes, false, W::taps4},
+    {"taps2", Draw::bytes, false, W::taps2},
     {"interleave", Draw::integers, false,
      [](const Operands& o, Result& r) {
        I32Of<V> x = W::i(o.a), y = W::i(o.b);
