@@ -132,7 +132,10 @@ struct Finish {
       columns<1, strips, true>(a, {sums.at + done * sums.stride, sums.stride}, part.row + done, part.rows - done, channel);
   }
 
-  static void run(const GemmArgs& a, const Sums<Sum>& sums, const Part& part) {
+  static constexpr int kPairRows = kBytes ? 2 : 1;
+
+  // Any part: some groups of channels, of which the last ones may be missing.
+  [[gnu::noinline]] static void run_any(const GemmArgs& a, const Sums<Sum>& sums, const Part& part) {
     const int64_t end = a.n < part.channel + part.channels ? a.n : part.channel + part.channels;
     int64_t channel = part.channel;
     Sums<Sum> from = sums;
@@ -140,10 +143,22 @@ struct Finish {
     const auto next = [&](int strips) { channel += strips * kStripLanes, from.at += strips * kStripLanes; };
     if constexpr (V::kStrips > 1) {
       for (; left(4); next(4)) whole_columns<1, 4>(a, from, part, channel);
-      for (; left(2); next(2)) whole_columns<2, 2>(a, from, part, channel);
+      for (; left(2); next(2)) whole_columns<kPairRows, 2>(a, from, part, channel);
     }
     for (; left(1); next(1)) whole_columns<kTall, 1>(a, from, part, channel);
     if (end > channel) columns<1, 1, false>(a, from, part.row, part.rows, channel);
+  }
+
+  // The usual part is one whole group, whose way is short: a tile has few vectors.
+  static void run(const GemmArgs& a, const Sums<Sum>& sums, const Part& part) {
+    const bool whole = a.n - part.channel >= part.channels;
+    if constexpr (V::kStrips > 1) {
+      if (whole && part.channels == 2 * kStripLanes) return whole_columns<kPairRows, 2>(a, sums, part, part.channel);
+      if (whole && part.channels == 4 * kStripLanes) return whole_columns<1, 4>(a, sums, part, part.channel);
+    } else if (whole && part.channels == kStripLanes) {
+      return whole_columns<kTall, 1>(a, sums, part, part.channel);
+    }
+    run_any(a, sums, part);
   }
 };
 
