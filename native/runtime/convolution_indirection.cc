@@ -22,32 +22,45 @@ struct Indirection::Filling {
   const uint8_t** entry(int64_t run, int64_t at) const { return table + run * stride + at; }
 
   void fill(const ConvLine& line) {
-    for (int64_t run = 0; run < of.runs_; ++run) fill_run(line, run);
+    const ConvGeometry& g = of.g_;
+    int64_t in_row = g.shape.height.first_input(line.row);
+    for (int64_t run = 0; run < of.runs_; run += of.run_columns_, in_row += g.shape.height.dilation) {
+      if (in_row < 0 || in_row >= g.in_height)
+        fill_padding(line, run);
+      else
+        fill_taps(line, run, x + (line.image * g.in_height + in_row) * g.in_width * of.pixel_);
+    }
   }
 
-  void fill_run(const ConvLine& line, int64_t run) {
-    const ConvGeometry& g = of.g_;
-    const ConvColumns& columns = line.columns;
-    const uint8_t** out = entry(run, line.at);
-    const int64_t in_row = g.shape.height.first_input(line.row) + run / of.run_columns_ * g.shape.height.dilation;
-    if (in_row < 0 || in_row >= g.in_height) {
-      std::fill_n(out, columns.end - columns.begin, of.zeros_.as<const uint8_t>());
-      return;
+  // The runs of one row of taps, the first being `run`.
+  void fill_padding(const ConvLine& line, int64_t run) const {
+    for (int64_t tap = 0; tap < of.run_columns_; ++tap)
+      std::fill_n(entry(run + tap, line.at), line.columns.end - line.columns.begin, of.zeros_.as<const uint8_t>());
+  }
+
+  void fill_taps(const ConvLine& line, int64_t run, const uint8_t* row) {
+    const ConvAxis& width = of.g_.shape.width;
+    for (int64_t tap = 0; tap < of.run_columns_; ++tap) {
+      const ConvColumns& columns = line.columns;
+      const ConvColumns inside = of.inside_[static_cast<size_t>(tap)].within(columns);
+      outside(line, run + tap, row, {columns.begin, inside.begin});
+      // Without the condition a pointer outside of x would be made, which is undefined.
+      if (inside.begin < inside.end)
+        point(entry(run + tap, line.at) + inside.begin - columns.begin, inside.end - inside.begin,
+              row + (width.first_input(inside.begin) + tap * width.dilation) * of.pixel_);
+      outside(line, run + tap, row, {inside.end, columns.end});
     }
-    const uint8_t* row = x + (line.image * g.in_height + in_row) * g.in_width * of.pixel_;
-    const int64_t tap = run % of.run_columns_;
-    const ConvColumns inside = of.inside_[static_cast<size_t>(tap)].within(columns);
-    outside(line, run, row, {columns.begin, inside.begin});
-    // Without the condition a pointer outside of x would be made, which is undefined.
-    if (inside.begin < inside.end)
-      point(out + inside.begin - columns.begin, inside.end - inside.begin,
-            row + (g.shape.width.first_input(inside.begin) + tap * g.shape.width.dilation) * of.pixel_);
-    outside(line, run, row, {inside.end, columns.end});
   }
 
   void point(const uint8_t** out, int64_t count, const uint8_t* first) const {
     const int64_t step = of.g_.shape.width.stride * of.pixel_;
-    for (int64_t i = 0; i < count; ++i) out[i] = first + i * step;
+    int64_t i = 0;
+    // Four at a time: a turn of a loop takes longer than a store.
+    for (; i + 4 <= count; i += 4) {
+      const uint8_t* p = first + i * step;
+      out[i] = p, out[i + 1] = p + step, out[i + 2] = p + 2 * step, out[i + 3] = p + 3 * step;
+    }
+    for (; i < count; ++i) out[i] = first + i * step;
   }
 
   // The columns whose runs are not wholly inside of the input row.
