@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#include "kernels/bf16_kernels.h"
+
 #ifdef __aarch64__
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -13,6 +15,7 @@ namespace openwork {
 extern const KernelTable kScalarTable;
 #ifdef __x86_64__
 extern const KernelTable kAvx512VnniTable;
+extern const Bf16Kernels kAvx512Bf16Kernels;
 extern const KernelTable kAvx512VnniNoVbmiTable;
 extern const KernelTable kAvxVnniTable;
 extern const KernelTable kAvx2Table;
@@ -35,6 +38,18 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
 bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
+// avx512vnni, with the CPU's own products of BF16 where it has them.
+const KernelTable& avx512vnni_table() {
+  static const KernelTable with_bf16 = [] {
+    KernelTable table = kAvx512VnniTable;
+    for (int form = 0; form < kForms; ++form) table.gemm[static_cast<int>(Type::bf16)][form] = kAvx512Bf16Kernels.gemm[form];
+    table.peak = [](const PeakArgs& a, int64_t begin, int64_t end) {
+      (a.type == Type::bf16 ? kAvx512Bf16Kernels.peak : kAvx512VnniTable.peak)(a, begin, end);
+    };
+    return table;
+  }();
+  return __builtin_cpu_supports("avx512bf16") ? with_bf16 : kAvx512VnniTable;
+}
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
 #ifdef __aarch64__
@@ -44,7 +59,7 @@ bool has_dot_product() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 std::vector<const KernelTable*> find_tables() {
   std::vector<const KernelTable*> tables;
 #ifdef __x86_64__
-  if (has_avx512vnni() && has_vbmi()) tables.push_back(&kAvx512VnniTable);
+  if (has_avx512vnni() && has_vbmi()) tables.push_back(&avx512vnni_table());
   if (has_avx512vnni()) tables.push_back(&kAvx512VnniNoVbmiTable);
   if (has_avx2() && __builtin_cpu_supports("avxvnni")) tables.push_back(&kAvxVnniTable);
   if (has_avx2()) tables.push_back(&kAvx2Table);

@@ -8,9 +8,11 @@
 
 namespace openwork {
 
-// A template, so that the functions of the two translation units, which have different flags, are not one symbol to the
-// linker.
-template <bool vbmi>
+// What there is beyond VNNI; each holds what stands before it.
+enum class Avx512Tier { vnni, vbmi, bf16 };
+
+// A template, so that the functions of the translation units, which have different flags, are not one symbol to the linker.
+template <Avx512Tier tier>
 struct Avx512 {
   static constexpr const char* kName = "avx512vnni";
   static constexpr int kLanes = 16;
@@ -215,7 +217,7 @@ struct Avx512 {
   static Bytes max_u8(Bytes a, Bytes b) { return _mm512_max_epu8(a, b); }
   static Bytes bit_xor(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
   static Bytes lookup256(Bytes index, const uint8_t* table) {
-    if constexpr (vbmi) {
+    if constexpr (tier != Avx512Tier::vnni) {
       const __m512i low = _mm512_permutex2var_epi8(load_bytes(table), index, load_bytes(table + 64));
       const __m512i high = _mm512_permutex2var_epi8(load_bytes(table + 128), index, load_bytes(table + 192));
       return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
@@ -297,6 +299,6 @@ struct Avx512 {
   }
 };
 
-using Avx512Vnni = Avx512<true>;
+using Avx512Vnni = Avx512<Avx512Tier::vbmi>;
 
 }  // namespace openwork

@@ -5,7 +5,7 @@
 
 namespace openwork {
 
-struct Avx512VnniNoVbmi : Avx512<false> {
+struct Avx512VnniNoVbmi : Avx512<Avx512Tier::vnni> {
   static constexpr const char* kName = "avx512vnni_novbmi";
   // vpermb is VBMI's. Four shuffles in 16-byte quarters and what joins them would cost as much as the four steps of 16 bytes
   // that they replace.

@@ -16,10 +16,10 @@ struct Scalar {
   // The widest tile of the GEMM: rows, and strips of 16 output channels. An array in memory knows no register limit, but
   // a small tile compiles quickly.
   static constexpr int kStrips = 2;
-  static constexpr int kMaxRows = 4;
-  static constexpr int kMaxRowsSparse = 4;
-  static constexpr int kMaxRowsShared2 = 4;
-  static constexpr int kMaxRowsShared4 = 2;
+  static constexpr int kMaxRows = 2;
+  static constexpr int kMaxRowsSparse = 2;
+  static constexpr int kMaxRowsShared2 = 2;
+  static constexpr int kMaxRowsShared4 = 1;
   // Accumulators, in strips, that cover the latency of a dot product: below it INT8 sums are made in several chains.
   static constexpr int kChainedRegisters = 4;
   // Also the forms that a wider shuffle makes needless: here speed does not matter, and tests see all of them.
