@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from openwork.graph.model import add_initializer, make
 from openwork.operators import DOMAIN, VERSION
 from openwork.program import Choice, Named, Program, Step, Value
 from openwork.shapes import OPERATOR_OF_STEP, operator_of
-from openwork.sparsity import Pattern
+from openwork.sparsity import Pattern, magnitude_mask
 from openwork.sparsity.stored import arrays, assemble, dense, store
 
 VOCABULARY, POSITIONS, WIDTH, INNER, HEADS = 23, 16, 16, 32, 2
@@ -28,13 +29,10 @@ def reads(zero_point: int = 128) -> dict[str, Any]:
     return {"x_scale": 0.03125, "x_zero_point": zero_point}
 
 
-def half_of_four(weight: np.ndarray) -> np.ndarray:
-    """The 2:4 weight that keeps the two largest of every four."""
-    groups = weight.reshape(-1, 4)
-    order = np.argsort(np.abs(groups.astype(np.int32)), axis=1, kind="stable")
-    groups = groups.copy()
-    np.put_along_axis(groups, order[:, :2], 0, axis=1)
-    return groups.reshape(weight.shape)
+def pruned(weight: np.ndarray, pattern: str) -> np.ndarray:
+    """The weight s8 [n, k] that keeps the largest of what a pattern allows."""
+    mask = magnitude_mask(torch.from_numpy(weight.astype(np.float32)), Pattern.parse(pattern))
+    return weight * mask.numpy()
 
 
 class Maker:
@@ -58,12 +56,12 @@ class Maker:
         self.steps.append(Step(op, f"{op}.{len(self.steps)}", tuple(inputs), tuple(outputs), **rest))
 
     def linear(self, inputs: list[int | None], output: int, n: int, k: int, **attributes: Any) -> None:
-        sparse = attributes.pop("sparse", False)
+        pattern = attributes.pop("pattern", None)
         tactics = attributes.pop("tactics", BOTH)
         name = f"linear{len(self.steps)}"
         weight = self.rng.integers(-127, 128, (n, k)).astype(np.int8)
-        if sparse:
-            self.tensors |= arrays(f"{name}.weight", store(half_of_four(weight), Pattern.parse("2:4")))
+        if pattern is not None:
+            self.tensors |= arrays(f"{name}.weight", store(pruned(weight, pattern), Pattern.parse(pattern)))
         else:
             self.tensors[f"{name}.weight"] = weight
         self.tensors[f"{name}.weight_scale"] = self.rng.uniform(1e-3, 2e-3, n).astype(np.float32)
@@ -78,12 +76,12 @@ class Maker:
             [output],
             tensors=tensors,
             attributes={"activation": "none", **attributes},
-            pattern="2:4" if sparse else None,
+            pattern=pattern,
             tactics=tactics,
         )
 
 
-def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.ndarray]]:
+def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[str, np.ndarray]]:
     """One transformer layer with pooling, as an engine would hold it."""
     m = Maker(seed)
     ids, types, mask = (m.value("i64", "batch", "length") for _ in range(3))
@@ -119,7 +117,7 @@ def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.n
         m.step("layer_norm", [source], [target, target_q], tensors=tensors, attributes=attributes)
 
     norm(embedded, x, xq)
-    m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, sparse=sparse, **reads())
+    m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(
         "attention",
         [qkv, mask],
@@ -129,9 +127,9 @@ def encoder(seed: int = 0, sparse: bool = True) -> tuple[Program, dict[str, np.n
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))
     norm(summed, y, yq)
     m.linear(
-        [yq, None], inner, INNER, WIDTH, sparse=sparse, **reads(), **quantized(7) | {"activation": "gelu"}
+        [yq, None], inner, INNER, WIDTH, pattern=pattern, **reads(), **quantized(7) | {"activation": "gelu"}
     )
-    m.linear([inner, y], outer, WIDTH, INNER, sparse=sparse, **reads(7))
+    m.linear([inner, y], outer, WIDTH, INNER, pattern=pattern, **reads(7))
     norm(outer, z, None)
     pooled, unit = m.value("f32", "batch", WIDTH), m.value("f32", "batch", WIDTH)
     m.step("mean_pool", [z, mask], [pooled])

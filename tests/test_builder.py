@@ -356,9 +356,16 @@ def test_forms_near_the_best_are_timed() -> None:
     assert rivals(work, 33) == ("w3", "w2", "w5", "w1")
     assert rivals(work, 32) == ("w3", "w2", "w5", "w1", "ppacked")
     assert rivals({"w1": 1.3, "w2": 1.36}, 100) == ("w1",)
-    assert rivals({"blocks4": 0.2, "w1": 0.4}, 15) == ("w1",)
-    assert rivals({"blocks4": 0.2, "w1": 0.4}, 16) == ("blocks4",)
     assert rivals({}, 1) == ()
+
+
+def test_forms_with_rows_in_the_lanes_pay_for_whole_vectors() -> None:
+    work = {"blocks1": 0.2, "blocks2": 0.2, "blocks4": 0.2, "blocks8": 0.24, "w1": 0.4, "w2": 0.41}
+    assert rivals(work, 1) == ("w1", "w2")
+    assert rivals(work, 17) == ("blocks1", "blocks2", "blocks4", "w1")
+    assert rivals(work, 16) == ("blocks1", "blocks2", "blocks4", "w1")
+    assert rivals({"blocks4": 0.9, "w1": 1.3, "w2": 1.4}, 16) == ("blocks4", "w1")
+    assert rivals({"blocks4": 0.9, "w2": 1.4}, 16) == ("blocks4",)
 
 
 def test_the_cache_knows_zeros_apart() -> None:

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 import openwork
-from engine_samples import encoder, encoder_inputs
+from engine_samples import dense_tensor, encoder, encoder_inputs
 from openwork.builder.engine_file import write_engine
 from openwork.fields import EngineFileError
+from openwork.program import Program
 from test_engine_file import rewritten
 from test_runtime import REPORT
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 16, 255, 256, 2**31, 2**63, 2**70, 0.0, -0.5, 1e-300, 1e300)
-TEXTS = ("", "x", "u8", "f32", "i64", "batch", "length", "dense", "2:4", "1:4", "4:16", "2:4@2", "1x1:0.5")
+TEXTS = ("", "x", "u8", "f32", "i64", "batch", "length", "dense", "window64x2", "blocks4")
+PATTERNS = ("2:4", "1:4", "4:16", "2:4@2", "1x1:0.5", "4x4:0.5", "4x1:0.99", "99999999x9999999:0.5")
 NAMES = ("linear", "attention", "word")
 STRUCTURES: tuple[Any, ...] = ([], {}, [0], [1, 2], {"a": 1}, ["batch", "length"], ["batch", "length", 16])
-VALUES: tuple[Any, ...] = (None, True, False, *NUMBERS, *TEXTS, *NAMES, *STRUCTURES)
+VALUES: tuple[Any, ...] = (None, True, False, *NUMBERS, *TEXTS, *PATTERNS, *NAMES, *STRUCTURES)
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -58,10 +60,11 @@ def mutate(document: Any, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_lies_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["2:4", "4x1:0.5"])
+def test_lies_are_refused_or_harmless(seed: int, pattern: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     good, path = tmp_path / "good.engine", tmp_path / "lie.engine"
-    program, tensors = encoder()
+    program, tensors = encoder(pattern=pattern)
     write_engine(good, program, REPORT.to_json(), tensors)
     refused = 0
     for _ in range(60):
@@ -73,6 +76,48 @@ def test_lies_are_refused_or_harmless(seed: int, tmp_path: Path) -> None:
         assert message is None or message.startswith(f"{path}: "), message
         refused += message is not None
     assert refused > 30, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("pattern", ["2:4", "4:16@2", "4x1:0.5", "1x1:0.5"])
+def test_lying_weights_are_refused_or_other_weights(seed: int, pattern: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    path = tmp_path / "lie.engine"
+    program, tensors = encoder(pattern=pattern)
+    truth = weights(program, tensors)
+    compressed = [name for name in tensors if name.endswith((".values", ".indices", ".bitmap"))]
+    refused = 0
+    for _ in range(40):
+        lying = {**tensors}
+        name = compressed[rng.integers(len(compressed))]
+        lying[name] = distorted(tensors[name], rng)
+        write_engine(path, program, REPORT.to_json(), lying)
+        message = outcome(path)
+        assert message is None or message.startswith(f"{path}: "), message
+        refused += message is not None
+        if message is None and not np.array_equal(lying[name], tensors[name]):
+            assert weights(program, lying) != truth, f"seed {seed}: {name}"
+    assert refused > 5, f"seed {seed}"
+
+
+def weights(program: Program, tensors: dict[str, np.ndarray]) -> list[bytes]:
+    """Every linear layer's dense weight."""
+    steps = [step for step in program.steps if step.op == "linear"]
+    return [dense_tensor(step.tensors["weight"], step, program, tensors).tobytes() for step in steps]
+
+
+def distorted(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Some bytes altered, or the last row or column cut off or repeated."""
+    kind = rng.integers(5)
+    if kind < 2:
+        other = array.copy()
+        places = rng.integers(other.size, size=rng.integers(1, 4))
+        other.reshape(-1).view(np.uint8)[places] = rng.choice([0, 1, 128, 255], len(places))
+        return other
+    axis = -1 if kind < 4 else 0
+    if kind % 2 and array.shape[axis] > 1:
+        return np.ascontiguousarray(np.delete(array, -1, axis))
+    return np.append(array, np.take(array, [-1], axis), axis)
 
 
 def lied(good: Path, rng: np.random.Generator) -> bytes | None:

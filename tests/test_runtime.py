@@ -67,9 +67,22 @@ def engine(path: Path) -> Engine:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("tactic", ["dense", "window8", "window16", "window64"])
-def test_an_engine_has_the_bits_of_the_reference(isa: str, threads: int, tactic: str, tmp_path: Path) -> None:
-    program, tensors = encoder()
+@pytest.mark.parametrize(
+    ("pattern", "tactic"),
+    [
+        ("2:4", "dense"),
+        ("2:4", "window8"),
+        ("2:4", "window16"),
+        ("2:4", "window64"),
+        ("2:4@4", "window8x4"),
+        ("4x4:0.5", "blocks4"),
+        ("1x1:0.5", "window16packed"),
+    ],
+)
+def test_an_engine_has_the_bits_of_the_reference(
+    isa: str, threads: int, pattern: str, tactic: str, tmp_path: Path
+) -> None:
+    program, tensors = encoder(pattern=pattern)
     program = with_tactic(program, tactic)
     loaded = openwork.load(written(tmp_path / "x.engine", program, tensors), threads=threads, isa=isa)
     assert loaded.isa == isa
@@ -81,7 +94,7 @@ def test_an_engine_has_the_bits_of_the_reference(isa: str, threads: int, tactic:
 
 
 def test_lowering_the_sample_gives_it_back() -> None:
-    program, tensors = encoder(sparse=False)
+    program, tensors = encoder(pattern=None)
     lowered = lower(as_model(program, tensors))
     assert lowered.program == program
     assert lowered.tensors.keys() == tensors.keys()
@@ -315,7 +328,7 @@ def test_public_names() -> None:
 
 
 def test_a_weight_that_the_kernels_refuse_names_the_file(tmp_path: Path) -> None:
-    program, tensors = encoder(sparse=False)
+    program, tensors = encoder(pattern=None)
     name = next(step.tensors["weight"] for step in program.steps if step.op == "linear")
     tensors[name] = np.full_like(tensors[name], -128)
     path = written(tmp_path / "low.engine", program, tensors)

@@ -69,6 +69,11 @@ def for_few_rows(form: str) -> bool:
     return form.endswith("packed")
 
 
+def rows_in_lanes(form: str) -> bool:
+    """Whether a form multiplies 16 rows by each weight, and not 16 channels by each activation."""
+    return form.startswith("blocks")
+
+
 def expected_work(weight: NDArray[np.int8], forms: Iterable[str], isa: str) -> dict[str, float | str]:
     """The work that each form is expected to take for a row, the dense one taking 1; or why it does not hold
     the weight s8 [n, k].
@@ -96,8 +101,8 @@ def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
 def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
     """The form that runs a tactic here: its own, or where this machine lacks it the one with the least work.
 
-    The form in its place is no larger than it was meant to be: one for few rows stands in for such a one
-    alone. Of equals the one with the longest reach is taken, and dense where nothing takes less work.
+    A form for few rows, or with rows in the lanes, stands in for its own kind alone. Of equals the one with
+    the longest reach is taken, and dense where nothing takes less work.
     """
     if tactic in native().forms(isa):
         return tactic
@@ -110,5 +115,9 @@ def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
 
 
 def _stand_ins(tactic: str, isa: str) -> list[str]:
-    """The sparse forms for as many rows as the tactic."""
-    return [form for form in sparse_forms(isa) if for_few_rows(form) <= for_few_rows(tactic)]
+    """The sparse forms for any number of rows, and those made for few or for many as the tactic is."""
+
+    def suits(form: str) -> bool:
+        return for_few_rows(form) <= for_few_rows(tactic) and rows_in_lanes(form) <= rows_in_lanes(tactic)
+
+    return [form for form in sparse_forms(isa) if suits(form)]
