@@ -18,9 +18,12 @@ Patches::Patches(const ConvGeometry& geometry, const TapRow& taps, const ConvCol
     : g_(geometry), taps_(taps), inside_(inside) {
   // A copy of a size that the compiler knows takes two instructions. What it writes behind the taps is written again by the
   // next row of taps, or lies behind the last one; what it reads behind them is read-ahead.
-  static_assert(64 <= kReadAhead + 1);
+  static_assert(kReadAhead >= 63);
   const int64_t bytes = taps_.bytes();
-  copy_ = bytes <= 16 ? &Patches::copy_taps<16> : bytes <= 32 ? &Patches::copy_taps<32> : bytes <= 64 ? &Patches::copy_taps<64> : &Patches::copy_taps<0>;
+  copy_ = bytes <= 16   ? &Patches::copy_taps<16>
+          : bytes <= 32 ? &Patches::copy_taps<32>
+          : bytes <= 64 ? &Patches::copy_taps<64>
+                        : &Patches::copy_taps<0>;
   const int64_t chunk = bytes <= 16 ? 16 : bytes <= 32 ? 32 : std::max<int64_t>(bytes, 64);
   stride_ = ((g_.shape.height.kernel - 1) * bytes + chunk + 31) / 32 * 32;
 }

@@ -101,8 +101,9 @@ ConvRun run_of(const WeightShape& weights);
 // The form in which weights [n, kernel height, kernel width, channels / groups] are packed for such runs.
 WeightShape weight_shape(const ConvShape& shape, ConvRun run);
 // The runs that serve a form best: the longer they are, the fewer there are, with less padding inside. Images of few channels
-// are worth copying where that saves steps; elsewhere only what crosses the image's border is copied. The dense form holds the taps of a grouped convolution
-// one by one, and where all groups' channels are many, the copies at the border cost more than longer runs gain.
+// are worth copying where that saves steps; elsewhere only what crosses the image's border is copied. The dense form holds the
+// taps of a grouped convolution one by one, and where all groups' channels are many, the copies at the border cost more than
+// longer runs gain.
 ConvRun choose_run(const ConvShape& shape, Type type, Form form);
 
 }  // namespace openwork
