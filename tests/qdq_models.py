@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, helper, numpy_helper
+
+from openwork.sparsity import Pattern, magnitude_mask
 
 
 @dataclass
@@ -91,6 +94,17 @@ def keep_two_of_four(weight: np.ndarray) -> np.ndarray:
     order = np.argsort(np.abs(groups.astype(np.int32)), axis=2)
     np.put_along_axis(groups, order[:, :, :2], 0, axis=2)
     return groups.reshape(weight.shape)
+
+
+def magnitude_pruned(pattern: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes a weight s8 [n, k] follow a pattern, with no other zeros."""
+
+    def prune(weight: np.ndarray) -> np.ndarray:
+        full = np.where(weight == 0, 1, weight).astype(np.int8)
+        mask = magnitude_mask(torch.from_numpy(full.astype(np.float32)), Pattern.parse(pattern))
+        return full * mask.numpy()
+
+    return prune
 
 
 def two_layers(seed: int = 0, sparse: bool = True, exotic: str | None = None) -> onnx.ModelProto:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from openwork.cli import app
 from openwork.cli.options import parse_shapes
 from openwork.fields import Field
 from openwork.report import read_report
-from qdq_models import two_layers
+from qdq_models import Net, magnitude_pruned, two_layers
 
 runner = CliRunner()
 
@@ -125,6 +126,25 @@ def test_inspect_shows_what_an_engine_holds(built: Path, folder: Path) -> None:
     assert [step["op"] for step in found["steps"]] == ["quantize", "linear", "linear"]
     assert found["bytes"] == built.stat().st_size
     assert found["report"]["layers"][0]["pattern"] == "2:4"
+
+
+def test_every_pattern_is_shown_within_80_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    net = Net(np.random.default_rng(0))
+    patterns = ("2:4@2", "4x1:0.8", "4x16:0.85", "1x1:0.9")
+    for number, pattern in enumerate(patterns):
+        net.linear(f"encoder.layer.{number}.dense", 192, 192, relu=True, prune=magnitude_pruned(pattern))
+    onnx.save(net.model(192, 192), folder / "s.onnx")
+    built = run("build", folder / "s.onnx", "-o", folder / "s.engine", "--shapes", "1,64,1024")
+    shown = run("inspect", folder / "s.engine", "--json", folder / "s.json")
+    for out in (built, shown):
+        lines = [line for line in out.splitlines() if "192x192" in line]
+        assert [line.split()[2] for line in lines] == list(patterns)
+        assert all(len(line) <= 80 and line.split()[-1].endswith("x") for line in lines)
+        assert any(line.split()[-5:] == ["Zeros", "Stored", "1", "64", "1024"] for line in out.splitlines())
+    report = written(folder / "s.json")["report"]
+    assert [layer["pattern"] for layer in report["layers"]] == list(patterns)
+    assert all(layer["work"] for layer in report["layers"])
 
 
 BAD: dict[str, tuple[tuple[str, ...], str]] = {

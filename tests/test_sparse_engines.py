@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 import openwork
 from openwork import _native
@@ -22,9 +21,9 @@ from openwork.fields import EngineFileError
 from openwork.graph import read, reduce
 from openwork.graph.reference import run as reference
 from openwork.program import Choice, Program
-from openwork.sparsity import GroupPattern, Pattern, magnitude_mask
+from openwork.sparsity import GroupPattern, Pattern
 from openwork.sparsity.bitmap import compress
-from qdq_models import Net
+from qdq_models import Net, magnitude_pruned
 from test_engine_file import rewritten
 
 ISAS = tuple(_native.isas())
@@ -40,22 +39,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tactics, "DISTURBED", np.inf)
 
 
-def pruned_layer(pattern: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Drops weights by magnitude, with nothing else zero."""
-
-    def prune(weight: np.ndarray) -> np.ndarray:
-        full = np.where(weight == 0, 1, weight).astype(np.int8)
-        mask = magnitude_mask(torch.from_numpy(full.astype(np.float32)), Pattern.parse(pattern))
-        return full * mask.numpy()
-
-    return prune
-
-
 def model_of(pattern: str) -> onnx.ModelProto:
     """128 -> 144 (ReLU) -> 48, both layers pruned."""
     net = Net(np.random.default_rng(3))
-    net.linear("first", INNER, K, relu=True, prune=pruned_layer(pattern))
-    net.linear("second", N, INNER, prune=pruned_layer(pattern))
+    net.linear("first", INNER, K, relu=True, prune=magnitude_pruned(pattern))
+    net.linear("second", N, INNER, prune=magnitude_pruned(pattern))
     return net.model(K, N)
 
 

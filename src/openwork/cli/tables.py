@@ -13,6 +13,8 @@ from openwork.builder.inspection import Inspection
 from openwork.report import BuildReport
 from openwork.runtime.engine import StepTime
 
+_PICKED = "Picked"
+
 
 def layers(report: BuildReport) -> Table:
     """One row per linear layer: what its weights hold, what was picked, and how much faster that is.
@@ -26,7 +28,7 @@ def layers(report: BuildReport) -> Table:
     caption = "Under each number of rows: time of dense / time of the pick." + (
         f" Names stand without '{shared}'." if shared else ""
     )
-    table = _table(title, ("Layer", "N x K", "Pattern", "Picked"), ("Zeros", "Stored", *map(str, rows)))
+    table = _table(title, ("Layer", "N x K", "Pattern", _PICKED), ("Zeros", "Stored", *map(str, rows)))
     table.caption, table.caption_justify = caption, "left"
     for layer in report.layers:
         gains = {
@@ -75,13 +77,13 @@ def profile(steps: Sequence[StepTime]) -> Table:
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    """A table that still fits 80 columns: only the first column folds."""
+    """A table that still fits 80 columns: the first column folds, and the one of the picks between them."""
     table = Table(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for number, name in enumerate((*left, *right)):
         justify: Literal["left", "right"] = "left" if number < len(left) else "right"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=number > 0)
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=number > 0 and name != _PICKED)
     return table
 
 
