@@ -10,9 +10,10 @@
 namespace openwork {
 
 // Output pixels of a tile that are made together: one, or neighbours whose input pixels are the same but for the first and the
-// last.
+// last; `even` where those lie side by side.
 struct DepthwiseUnit {
   int row, outputs;
+  bool even;
 };
 
 // Where a group's channels lie in a pixel. A strip behind the last channel reads the first one's, so that no read goes farther
@@ -54,19 +55,21 @@ struct DepthwiseTile {
     for (int s = 0; s < kStrips; ++s) to[s] = E::activations(to[s]);
   }
 
-  // The pixels of a step from column `tap` of a row of taps on. Behind the last column lie those of the neighbours, or, where
-  // there is no weight, any.
-  template <int outputs>
-  [[gnu::always_inline]] static void pick(const uint8_t* const* row, int64_t stride, int width, int tap, const uint8_t* (&x)[kTaps]) {
+  // The pixels of a step from column `tap` of a row of taps on. Those behind the last column are the neighbours', and behind the
+  // last neighbour's, where there is no weight, that one again. Pixels side by side need one pointer for a row of taps: the time
+  // goes to loads.
+  template <int outputs, bool even>
+  [[gnu::always_inline]] static void pick(const GemmArgs& a, const uint8_t* const* row, int width, int tap, const uint8_t* (&x)[kTaps]) {
 #pragma GCC unroll 4
     for (int i = 0; i < kTaps; ++i) {
-      const int past = tap + i < width ? 0 : tap + i - width + 1;
-      x[i] = row[(tap + i - past) * stride + (past < outputs ? past : outputs - 1)];
+      const int last = width + outputs - 2, column = tap + i < last ? tap + i : last;
+      const int neighbour = column < width ? 0 : column - width + 1;
+      x[i] = even ? row[0] + column * a.weights.run_bytes : row[(column - neighbour) * a.x_stride + neighbour];
     }
   }
 
   // x: of the first output. `outputs`: those wanted, of all that the weights are for.
-  template <int outputs>
+  template <int outputs, bool even>
   [[gnu::always_inline]] static void unit(const GemmArgs& a, const uint8_t* const* x, const Place& at, const uint8_t* w,
                                           const Held& held, const typename E::Vector (&start)[kStrips], Sum* sums) {
     const int width = kernel_w ? kernel_w : static_cast<int>(a.weights.kernel_w);
@@ -81,7 +84,7 @@ struct DepthwiseTile {
 #pragma GCC unroll 3
       for (int tap = 0; tap < width; tap += kTaps, w += 64 * kStrips * kOutputs) {
         const uint8_t* pixels[kTaps];
-        pick<outputs>(x, a.x_stride, width, tap, pixels);
+        pick<outputs, even>(a, x, width, tap, pixels);
         Bytes taps[kStrips];
         load(pixels, at, taps);
 #pragma GCC unroll 4
@@ -112,6 +115,19 @@ struct DepthwiseTile {
     }
   }
 
+  template <bool even>
+  [[gnu::always_inline]] static void choose(const GemmArgs& a, const uint8_t* const* x, const DepthwiseUnit& u, const Place& at,
+                                            const uint8_t* w, const Held& held, const typename E::Vector (&start)[kStrips], Sum* sums) {
+    if (u.outputs == kOutputs)
+      unit<kOutputs, even>(a, x, at, w, held, start, sums);
+    else if (u.outputs == 1)
+      unit<1, even>(a, x, at, w, held, start, sums);
+    else if (u.outputs == 2)
+      unit<kOutputs < 2 ? 1 : 2, even>(a, x, at, w, held, start, sums);
+    else
+      unit<kOutputs < 3 ? 1 : 3, even>(a, x, at, w, held, start, sums);
+  }
+
   // x: of the tile's first row.
   static void run(const GemmArgs& a, const uint8_t* const* x, const DepthwiseUnit* units, int count, int64_t group, Sum* sums) {
     const uint8_t* w = a.weights.data + a.weights.group_data[group];
@@ -127,14 +143,7 @@ struct DepthwiseTile {
     for (const DepthwiseUnit* u = units; u < units + count; ++u) {
       const uint8_t* const* first = x + u->row;
       Sum* to = sums + u->row * kGroup;
-      if (u->outputs == kOutputs)
-        unit<kOutputs>(a, first, at, w, held, start, to);
-      else if (u->outputs == 1)
-        unit<1>(a, first, at, w, held, start, to);
-      else if (kOutputs > 2 && u->outputs == 2)
-        unit<kOutputs < 2 ? 1 : 2>(a, first, at, w, held, start, to);
-      else
-        unit<kOutputs < 3 ? 1 : 3>(a, first, at, w, held, start, to);
+      u->even ? choose<true>(a, first, *u, at, w, held, start, to) : choose<false>(a, first, *u, at, w, held, start, to);
     }
   }
 };
@@ -152,26 +161,50 @@ struct Depthwise {
     return DepthwiseTile<V, type, 0, 0>::run;
   }
 
-  // apart[r] is 0 where the pixels of row r + 1 are those of row r moved on by a tap.
-  static void compare(const GemmArgs& a, const uint8_t* const* x, int rows, uintptr_t (&apart)[kRows]) {
-    for (int r = 0; r < rows - 1; ++r) apart[r] = 0;
-    for (int64_t y = 0; y < a.weights.runs; y += a.weights.kernel_w)
-      for (int64_t t = y; t < y + a.weights.kernel_w - 1; ++t) {
-        const uint8_t *const *these = x + t * a.x_stride + 1, *const *next = x + (t + 1) * a.x_stride;
-        for (int r = 0; r < rows - 1; ++r) apart[r] |= reinterpret_cast<uintptr_t>(these[r]) ^ reinterpret_cast<uintptr_t>(next[r]);
+  // bent[r] is 0 where the pixels of row r lie side by side in each row of taps, apart[r] where then those of row r + 1 begin
+  // one pixel behind them.
+  static void compare(const GemmArgs& a, const uint8_t* const* x, int rows, uintptr_t (&bent)[kRows], uintptr_t (&apart)[kRows]) {
+    const auto pixel = static_cast<uintptr_t>(a.weights.run_bytes);
+    const auto number = [](const uint8_t* p) { return reinterpret_cast<uintptr_t>(p); };
+    for (int r = 0; r < rows; ++r) bent[r] = apart[r] = 0;
+    for (int64_t y = 0; y < a.weights.runs; y += a.weights.kernel_w) {
+      const uint8_t* const* first = x + y * a.x_stride;
+      for (int r = 0; r < rows - 1; ++r) apart[r] |= number(first[r + 1]) ^ (number(first[r]) + pixel);
+      for (int64_t t = 1; t < a.weights.kernel_w; ++t) {
+        const uint8_t* const* tap = first + t * a.x_stride;
+        for (int r = 0; r < rows; ++r) bent[r] |= number(tap[r]) ^ (number(first[r]) + static_cast<uintptr_t>(t) * pixel);
       }
+    }
+  }
+  // A look at each pointer of the rows that are bent, at an image's edges.
+  static void compare_bent(const GemmArgs& a, const uint8_t* const* x, int rows, const uintptr_t (&bent)[kRows], uintptr_t (&apart)[kRows]) {
+    for (int r = 0; r < rows - 1; ++r)
+      if (bent[r] | bent[r + 1]) apart[r] = !moved(a, x + r);
+  }
+  static bool moved(const GemmArgs& a, const uint8_t* const* x) {
+    bool same = true;
+    for (int64_t y = 0; y < a.weights.runs; y += a.weights.kernel_w)
+      for (int64_t t = y; t < y + a.weights.kernel_w - 1; ++t) same &= x[t * a.x_stride + 1] == x[(t + 1) * a.x_stride];
+    return same;
   }
 
   // The rows of a tile cut into units. Returns their number.
   static int cut(const GemmArgs& a, const uint8_t* const* x, int rows, DepthwiseUnit* units) {
     const int outputs = static_cast<int>(depthwise_steps(type, a.weights.kernel_w).outputs);
-    uintptr_t apart[kRows];
-    if (outputs > 1) compare(a, x, rows, apart);
+    uintptr_t bent[kRows], apart[kRows];
+    compare(a, x, rows, bent, apart);
+    // The look takes longer than two outputs together gain.
+    const bool join_bent = outputs > 2;
+    if (join_bent) compare_bent(a, x, rows, bent, apart);
     int count = 0;
     for (int row = 0; row < rows; row += units[count++].outputs) {
       int together = 1;
-      while (together < outputs && row + together < rows && apart[row + together - 1] == 0) ++together;
-      units[count] = {row, together};
+      uintptr_t any_bent = bent[row];
+      for (; together < outputs && row + together < rows && apart[row + together - 1] == 0; ++together) {
+        if (!join_bent && (any_bent | bent[row + together])) break;
+        any_bent |= bent[row + together];
+      }
+      units[count] = {row, together, any_bent == 0};
     }
     return count;
   }

@@ -1,4 +1,5 @@
 // Depthwise convolutions of every instruction set of this machine against the plain loops of docs/arithmetic.md.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -34,8 +35,7 @@ void check_bf16(Problem p, Data d, const PackedWeights& w) {
   CHECK_SAY(close(p, run_kernel(p, d, w, p.rows, 1), plain_sums(p, d), plain_magnitudes(p, d)), describe(p, w));
 }
 
-void check_problem(const Problem& p) {
-  const Data d = make_data(p);
+void check_data(const Problem& p, const Data& d) {
   const auto expected = plain_outputs(p, d, plain_sums(p, d));
   for (const KernelTable* table : available_tables()) {
     const auto w = PackedWeights::pack(p.shape, p.type, d.weight.data(), Form::depthwise, *table);
@@ -46,6 +46,33 @@ void check_problem(const Problem& p) {
     CHECK_SAY(same_bits(run_kernel(p, d, *w, p.rows, w->groups()), expected), describe(p, *w));
     CHECK_SAY(same_bits(run_kernel(p, d, *w, 5, 1), expected), describe(p, *w) + " in blocks of 5 rows");
   }
+}
+
+void check_problem(const Problem& p) { check_data(p, make_data(p)); }
+
+// An image of `height` x `width` output pixels: the pixels of neighbours are the same but for one, and pixel 0 stands for what
+// lies outside, as at an image's edges.
+struct Image {
+  int64_t height, width, stride, dilation, pad;
+};
+
+Data image_data(const Problem& p, const Image& image) {
+  Data d = make_data(p);
+  const WeightShape& s = p.shape;
+  const int64_t wide = (image.width - 1) * image.stride + (s.kernel_w - 1) * image.dilation + 1 - 2 * image.pad;
+  const int64_t high = (image.height - 1) * image.stride + (s.kernel_h - 1) * image.dilation + 1 - 2 * image.pad;
+  const size_t drawn = d.x.size();
+  d.pixels = std::max<int64_t>(1, wide) * std::max<int64_t>(1, high) + 1;
+  d.x.resize(static_cast<size_t>(d.pixels * s.pixel() * element_bytes(p.type)));
+  for (size_t i = drawn; i < d.x.size(); ++i) d.x[i] = d.x[i - drawn];
+  d.pixel.clear();
+  for (int64_t t = 0; t < s.taps(); ++t)
+    for (int64_t r = 0; r < p.rows; ++r) {
+      const int64_t y = r / image.width * image.stride + t / s.kernel_w * image.dilation - image.pad;
+      const int64_t x = r % image.width * image.stride + t % s.kernel_w * image.dilation - image.pad;
+      d.pixel.push_back(y < 0 || x < 0 || y >= high || x >= wide ? 0 : 1 + y * wide + x);
+    }
+  return d;
 }
 
 Problem random_problem(unsigned seed) {
@@ -68,6 +95,23 @@ Problem random_problem(unsigned seed) {
 
 TEST(depthwise_random_problems) {
   for (unsigned seed = 0; seed < 600; ++seed) check_problem(random_problem(seed));
+}
+
+TEST(depthwise_shares_the_steps_of_neighbouring_pixels) {
+  for (unsigned seed = 0; seed < 300; ++seed) {
+    std::mt19937 rng(seed);
+    const int64_t size = 1 + 2 * static_cast<int64_t>(rng() % 4);
+    const Image image{1 + static_cast<int64_t>(rng() % 7), 1 + static_cast<int64_t>(rng() % 20), rng() % 3 ? 1 : 2, rng() % 4 ? 1 : 2,
+                      rng() % 2 ? size / 2 : 0};
+    Problem p = depthwise(image.height * image.width, 1 + static_cast<int64_t>(rng() % 70), rng() % 3 ? size : 2, size);
+    p.seed = seed;
+    const Type types[] = {Type::i8, Type::i8, Type::f32};
+    p.type = types[rng() % 3];
+    if (p.type == Type::i8) p.zero_point = static_cast<int>(rng() % 256);
+    p.quantized = rng() % 2;
+    p.scale = 1e-3f;
+    check_data(p, image_data(p, image));
+  }
 }
 
 TEST(depthwise_refuses_groups_of_more_channels) {
