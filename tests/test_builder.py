@@ -360,12 +360,18 @@ def test_forms_near_the_best_are_timed() -> None:
 
 
 def test_forms_with_rows_in_the_lanes_pay_for_whole_vectors() -> None:
-    work = {"blocks1": 0.2, "blocks2": 0.2, "blocks4": 0.2, "blocks8": 0.24, "w1": 0.4, "w2": 0.41}
+    work = {"blocks1": 0.2, "blocks2": 0.38, "blocks4": 0.6, "blocks8": 0.8, "w1": 0.4, "w2": 0.41}
     assert rivals(work, 1) == ("w1", "w2")
-    assert rivals(work, 17) == ("blocks1", "blocks2", "blocks4", "w1")
-    assert rivals(work, 16) == ("blocks1", "blocks2", "blocks4", "w1")
+    assert rivals(work, 15) == rivals(work, 16) == rivals(work, 48) == ("blocks1", "blocks2", "w1", "w2")
+    assert rivals(work, 5) == ("w1", "w2")
     assert rivals({"blocks4": 0.9, "w1": 1.3, "w2": 1.4}, 16) == ("blocks4", "w1")
     assert rivals({"blocks4": 0.9, "w2": 1.4}, 16) == ("blocks4",)
+
+
+def test_other_forms_are_timed_beside_those_with_rows_in_the_lanes() -> None:
+    work = {"blocks1": 0.2, "blocks2": 0.2, "blocks4": 0.2, "blocks8": 0.24}
+    work |= {"w1": 0.21, "w2": 0.22, "w3": 0.23, "w4": 0.24}
+    assert rivals(work, 16) == ("blocks4", "blocks2", "w1", "w2", "w3")
 
 
 def test_the_cache_knows_zeros_apart() -> None:

@@ -127,7 +127,7 @@ def test_the_report_and_the_file_say_the_pattern(pattern: str, tmp_path: Path) -
             packed = [form for form in bucket.seconds if form.endswith("packed")]
             assert "dense" in bucket.seconds
             assert bool(packed) == (bucket.rows <= 32 and any(f.endswith("packed") for f in layer.work))
-            assert len(bucket.seconds) - len(packed) <= 5
+            assert len(bucket.seconds) - len(packed) <= 6
     assert all(step.pattern == pattern for step in file.program.steps if step.op == "linear")
 
 
