@@ -128,7 +128,8 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "version": (
         lambda h, p: h["__metadata__"].update(openwork_format="1"),
-        "'header.__metadata__.openwork_format': expected one of 2, found '1'",
+        "'header.__metadata__.openwork_format': expected '2' (another version of openwork wrote this engine: "
+        "build it again from its model), found '1'",
     ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
     "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),

@@ -74,15 +74,6 @@ struct Avx256 {
     store_u8(bytes, v);
     for (int i = 0; i < n && i < 16; ++i) p[i] = bytes[i];
   }
-  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
-    const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(zero_point));
-    const __m256i words0 = _mm256_adds_epi16(_mm256_packs_epi32(v[0][0].low, v[0][0].high), zero);
-    const __m256i words1 = _mm256_adds_epi16(_mm256_packs_epi32(v[1][0].low, v[1][0].high), zero);
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(words0, words1), order);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(bytes));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + stride), _mm256_extracti128_si256(bytes, 1));
-  }
   static F32 fill_from(F32 v, int n, float fill) {
     const __m256 f = _mm256_set1_ps(fill);
     return {_mm256_blendv_ps(f, v.low, _mm256_castsi256_ps(first(n, 0))),

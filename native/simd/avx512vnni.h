@@ -52,16 +52,6 @@ struct Avx512 {
   static void store_i32(int32_t* p, I32 v) { _mm512_storeu_si512(p, v); }
   static void store_u8(uint8_t* p, I32 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v)); }
   static void store_u8_part(uint8_t* p, I32 v, int n) { _mm512_mask_cvtepi32_storeu_epi8(p, first(n), v); }
-  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
-    const __m512i zero = _mm512_set1_epi16(static_cast<int16_t>(zero_point));
-    const __m512i words0 = _mm512_adds_epi16(_mm512_packs_epi32(v[0][0], v[0][1]), zero);
-    const __m512i words1 = _mm512_adds_epi16(_mm512_packs_epi32(v[1][0], v[1][1]), zero);
-    // The packs leave four bytes of each of the four vectors in each 128-bit quarter.
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(words0, words1));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(bytes));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + stride), _mm512_extracti64x4_epi64(bytes, 1));
-  }
   static F32 fill_from(F32 v, int n, float fill) { return _mm512_mask_blend_ps(first(n), _mm512_set1_ps(fill), v); }
 
   static F32 add(F32 a, F32 b) { return _mm512_add_ps(a, b); }

@@ -81,16 +81,6 @@ struct Neon {
     store_u8(bytes, v);
     for (int i = 0; i < n && i < 16; ++i) p[i] = bytes[i];
   }
-  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
-    const int16x8_t zero = vdupq_n_s16(static_cast<int16_t>(zero_point));
-    for (int r = 0; r < 2; ++r) {
-      const auto bytes = [&](int i) {
-        const int16x8_t words = vcombine_s16(vqmovn_s32(v[r][0].q[i]), vqmovn_s32(v[r][0].q[i + 1]));
-        return vqmovun_s16(vqaddq_s16(words, zero));
-      };
-      vst1q_u8(p + r * stride, vcombine_u8(bytes(0), bytes(2)));
-    }
-  }
   static F32 fill_from(F32 v, int n, float fill) {
     const int32x4_t lane = {0, 1, 2, 3};
     return each<F32>([&](int i) { return vbslq_f32(vcltq_s32(lane, vdupq_n_s32(n - 4 * i)), v.q[i], vdupq_n_f32(fill)); });

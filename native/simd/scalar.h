@@ -56,14 +56,6 @@ struct Scalar {
   static void store_u8_part(uint8_t* p, I32 v, int n) {
     for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(v.lane[i]);
   }
-  // v + zero_point, from 0 on, of two rows of kStrips vectors. v reaches no higher than 255 - zero_point.
-  static void store_u8_rows(uint8_t* p, int64_t stride, const I32 (&v)[2][kStrips], int32_t zero_point) {
-    for (int r = 0; r < 2; ++r)
-      for (int i = 0; i < 16 * kStrips; ++i) {
-        const int32_t q = v[r][i / 16].lane[i % 16];
-        p[r * stride + i] = static_cast<uint8_t>(q < -zero_point ? 0 : q + zero_point);
-      }
-  }
   // Lanes from n on take `fill`.
   static F32 fill_from(F32 v, int n, float fill) { return each<F32>([&](int i) { return i < n ? v.lane[i] : fill; }); }
 

@@ -73,21 +73,6 @@ struct Words {
     put(r.first, m[5]);
     put(r.second, sum);
   }
-  static void store_u8_rows(const Operands& o, Result& r) {
-    // Up to 255 - zero point, as the kernels clamp it, and far below.
-    I32 v[2][V::kStrips];
-    for (int s = 0; s < V::kStrips; ++s) {
-      v[0][s] = V::round_i32(V::min(V::set1(155.0f), f(o.a)));
-      v[1][s] = V::round_i32(V::min(V::set1(155.0f), f(o.b)));
-    }
-    uint8_t rows[2][64 + 16 * V::kStrips] = {};
-    V::store_u8_rows(rows[0], sizeof rows[0], v, 100);
-    for (int s = 0; s < V::kStrips; ++s) {
-      if (std::memcmp(rows[0], rows[0] + 16 * s, 16) != 0 || std::memcmp(rows[1], rows[1] + 16 * s, 16) != 0) return;
-    }
-    std::memcpy(r.first, rows[0], 16);
-    std::memcpy(r.first + 16, rows[1], 16);
-  }
   static void lookup256(const Operands& o, Result& r) {
     uint8_t table[256];
     for (int k = 0; k < 64; ++k) table[k] = o.a[k], table[64 + k] = o.b[k], table[128 + k] = o.c[k], table[192 + k] = o.a[63 - k];
@@ -179,7 +164,6 @@ inline constexpr Word kWords[] = {
      [](const Operands& o, Result& r) { V::store_part(reinterpret_cast<float*>(r.first), W::f(o.a), o.n); }},
     {"store_u8", Draw::pixels, false, [](const Operands& o, Result& r) { V::store_u8(r.first, W::i(o.a)); }},
     {"store_u8_part", Draw::pixels, false, [](const Operands& o, Result& r) { V::store_u8_part(r.first, W::i(o.a), o.n); }},
-    {"store_u8_rows", Draw::floats, false, W::store_u8_rows},
     OPENWORK_F("add", floats, V::add(W::f(o.a), W::f(o.b))),
     OPENWORK_F("sub", floats, V::sub(W::f(o.a), W::f(o.b))),
     OPENWORK_F("mul", floats, V::mul(W::f(o.a), W::f(o.b))),

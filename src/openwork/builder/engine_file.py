@@ -80,7 +80,11 @@ def read_engine(path: str | os.PathLike[str]) -> EngineFile:
     if "__metadata__" not in members:
         header.refuse("a member '__metadata__', which every engine has")
     metadata = members.pop("__metadata__").object(_METADATA)
-    metadata["openwork_format"].choice((FORMAT_VERSION,))
+    if metadata["openwork_format"].value != FORMAT_VERSION:
+        metadata["openwork_format"].refuse(
+            f"'{FORMAT_VERSION}' (another version of openwork wrote this engine: "
+            "build it again from its model)"
+        )
     _check_digests(metadata, data, start)
     tensors = _read_tensors(header, members, data, start)
     used: set[str] = set()
