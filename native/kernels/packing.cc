@@ -7,15 +7,15 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/cuts.h"
 #include "kernels/depthwise.h"
+#include "kernels/weight_reader.h"
 
 namespace openwork {
 namespace {
 
 // 255 * 127 * k < 2^31: the INT32 sum is exact (docs/arithmetic.md).
 constexpr int64_t kMaxReduction = 66000;
-// Fewer steps by less than this are not worth putting the sums back in order.
-constexpr double kWorthOrdering = 0.04;
 // A window of 64 bytes that is not aligned lies in two cache lines: a step of them takes 2.2 times a dense one, aligned 1.5,
 // where each channel has its own mask. Shared ones need fewer windows for as many products.
 constexpr double kCrossing = 1.45, kCrossingShared = 1.1;
@@ -35,8 +35,11 @@ void check_shape(const WeightShape& s, Type type) {
            "found " + std::to_string(s.k()) + "; a longer reduction could overflow INT32.");
 }
 
+// Elements of a run that the dense form reads for one group of a convolution.
+int64_t dense_elements(const WeightShape& s) { return s.run_taps() > 1 ? s.run_elements() : s.channels; }
+
 std::string dense_refusal(const WeightShape& s, Type type, const std::string& name, const KernelTable& table, int64_t channels) {
-  if (type == Type::bf16 && s.run_elements() == 1)
+  if (type == Type::bf16 && dense_elements(s) == 1)
     return "The form " + name + " reads BF16 by twos, and a run of these activations has one; use f32.";
   if (s.groups == 1) return "";
   if (s.run_taps() > 1) return "The form " + name + " does not run grouped convolutions with rows of taps together.";
@@ -66,7 +69,7 @@ std::string refusal(const WeightShape& s, Type type, Form form, const KernelTabl
 class Packer {
  public:
   Packer(PackedWeights& to, const void* weight)
-      : to_(to), shape_(to.shape_), weight_(static_cast<const uint8_t*>(weight)), bytes_(element_bytes(to.type_)),
+      : to_(to), shape_(to.shape_), weight_(weight), reader_(shape_, to.type_, weight), bytes_(element_bytes(to.type_)),
         info_(form_info(to.form_)), group_channels_(to.table_.group_channels(to.form_)),
         share_(std::max(1, info_.share)) {}
 
@@ -90,22 +93,9 @@ class Packer {
   }
   int64_t slots() const { return 4 / bytes_; }
 
-  bool zero(int64_t at) const {
-    for (int64_t b = 0; b < bytes_; ++b)
-      if (weight_[at * bytes_ + b] != 0) return is_minus_zero(at);
-    return true;
-  }
-  // -0 multiplies to nothing either.
-  bool is_minus_zero(int64_t at) const {
-    if (to_.type_ == Type::i8) return false;
-    uint8_t any = 0;
-    for (int64_t b = 0; b < bytes_ - 1; ++b) any |= weight_[at * bytes_ + b];
-    return !any && weight_[at * bytes_ + bytes_ - 1] == 0x80;
-  }
-
   void add_columns() {
     if (to_.type_ != Type::i8) return;
-    const auto* w = reinterpret_cast<const int8_t*>(weight_);
+    const auto* w = static_cast<const int8_t*>(weight_);
     for (int64_t c = 0; c < shape_.n; ++c)
       for (int64_t i = 0; i < shape_.k(); ++i) {
         // -128 has no opposite in a byte, and AVX2 needs one (avx2.h, dot).
@@ -116,40 +106,13 @@ class Packer {
       }
   }
 
-  // The taps that a run covers.
-  int64_t first_tap(int64_t run) const { return run * shape_.run_taps(); }
-  int64_t run_taps() const { return shape_.run_taps(); }
-  int64_t base(int64_t channel) const { return channel / (shape_.n / shape_.groups) * shape_.channels; }
-  // The weight of `channel` at element `at` of a run, or -1 where it has none there.
-  int64_t source(int64_t channel, int64_t run, int64_t at) const {
-    if (channel >= shape_.n) return -1;
-    const int64_t tap = at / shape_.pixel(), within = at % shape_.pixel() - base(channel);
-    if (tap >= run_taps() || within < 0 || within >= shape_.channels) return -1;
-    return channel * shape_.k() + (first_tap(run) + tap) * shape_.channels + within;
-  }
-
-  // The positions where any of the `share_` channels from `channel` on has a weight.
-  Positions positions(int64_t channel, int64_t run) const {
-    Positions found;
-    for (int64_t c = channel; c < std::min(channel + share_, shape_.n); ++c)
-      for (int64_t t = 0; t < run_taps(); ++t)
-        for (int64_t i = 0; i < shape_.channels; ++i)
-          if (!zero(c * shape_.k() + (first_tap(run) + t) * shape_.channels + i))
-            found.push_back(static_cast<int32_t>(t * shape_.pixel() + base(c) + i));
-    if (share_ > 1) {
-      std::sort(found.begin(), found.end());
-      found.erase(std::unique(found.begin(), found.end()), found.end());
-    }
-    return found;
-  }
-
   // ---- dense
   void dense() {
-    const int64_t steps = divide_up(run_taps() > 1 ? shape_.run_elements() : shape_.channels, slots());
+    const int64_t steps = divide_up(dense_elements(shape_), slots());
     allocate(to_.groups_ * shape_.runs() * steps);
     for (int64_t g = 0; g < to_.groups_; ++g) {
       begin_group();
-      const int64_t start = base(g * group_channels_);
+      const int64_t start = reader_.base(g * group_channels_);
       for (int64_t run = 0; run < shape_.runs(); ++run) {
         begin_run();
         for (int64_t s = 0; s < steps; ++s) {
@@ -157,7 +120,7 @@ class Packer {
           std::byte* step = add_step(at * bytes_);
           for (int64_t c = 0; c < group_channels_; ++c)
             for (int64_t i = start + s * slots() - at; i < slots(); ++i)
-              put(step + 4 * c + i * bytes_, source(g * group_channels_ + c, run, at + i));
+              put(step + 4 * c + i * bytes_, reader_.source(g * group_channels_ + c, run, at + i));
         }
         to_.run_steps_.push_back(static_cast<int32_t>(steps));
       }
@@ -165,94 +128,36 @@ class Packer {
     end_groups();
   }
 
-  // Where a step of the dense form begins. The last BF16 of an odd run is read with the one before it: what lies behind the
-  // run might be no number, and not even a weight of zero makes a number of that.
+  // Where a step of the dense form begins. The last BF16 of an odd number is read with the one before it: what lies behind
+  // them might be no number, and not even a weight of zero makes a number of that.
   int64_t dense_step(int64_t start, int64_t step) const {
-    const int64_t at = start + step * slots();
-    return to_.type_ == Type::bf16 && at + 1 == shape_.run_elements() ? at - 1 : at;
+    const int64_t within = step * slots();
+    return start + (to_.type_ == Type::bf16 && within + 1 == dense_elements(shape_) ? within - 1 : within);
   }
 
   // ---- shuffled
-  using Runs = std::vector<std::vector<WindowStep>>;  // of one group
-  double crossing() const { return share_ > 1 ? kCrossingShared : kCrossing; }
   StepShape step_shape() const {
     const int reach = info_.reach / static_cast<int>(bytes_);
-    return {reach, static_cast<int>(slots()), reach, info_.bits == 2 ? 0.0 : info_.reach == 64 ? crossing() : 1.0, info_.bits == 2};
+    const double crossing = info_.bits == 2 ? 0.0 : info_.reach < 64 ? 1.0 : share_ > 1 ? kCrossingShared : kCrossing;
+    return {reach, static_cast<int>(slots()), reach, crossing, info_.bits == 2};
   }
-
-  // The positions of each lane in each run: [run][unit], a unit being `share_` neighbouring channels.
-  std::vector<std::vector<Positions>> all_positions() const {
-    std::vector<std::vector<Positions>> all(static_cast<size_t>(shape_.runs()));
+  AllPositions all_positions() const {
+    AllPositions all(static_cast<size_t>(shape_.runs()));
     for (int64_t run = 0; run < shape_.runs(); ++run)
-      for (int64_t unit = 0; unit < units(); ++unit) all[static_cast<size_t>(run)].push_back(positions(unit * share_, run));
+      for (int64_t channel = 0; channel < to_.channels(); channel += share_)
+        all[static_cast<size_t>(run)].push_back(reader_.positions(channel, share_, run));
     return all;
   }
   int64_t units() const { return to_.channels() / share_; }
   int64_t group_units() const { return group_channels_ / share_; }
 
-  Runs cut_group(const std::vector<std::vector<Positions>>& all, const std::vector<int64_t>& order, int64_t group) const {
-    Runs runs;
-    for (const auto& run : all) {
-      std::vector<Positions> lanes;
-      for (int64_t u = group * group_units(); u < (group + 1) * group_units(); ++u)
-        lanes.push_back(run[static_cast<size_t>(order[static_cast<size_t>(u)])]);
-      runs.push_back(cut_steps(lanes, step_shape()));
-    }
-    return runs;
-  }
-
-  struct Cut {
-    std::vector<int64_t> order;  // of units
-    std::vector<Runs> groups;
-    int64_t steps = 0;
-  };
-  Cut cut(const std::vector<std::vector<Positions>>& all, std::vector<int64_t> order) const {
-    Cut cut{std::move(order), {}, 0};
-    for (int64_t g = 0; g < to_.groups_; ++g) {
-      cut.groups.push_back(cut_group(all, cut.order, g));
-      for (const auto& run : cut.groups.back()) cut.steps += static_cast<int64_t>(run.size());
-    }
-    return cut;
-  }
-  // Units of each span by their number of weights, so that the lanes of a group end together.
-  std::vector<int64_t> sorted_units(const std::vector<std::vector<Positions>>& all) const {
-    std::vector<int64_t> order = natural_units(), count(static_cast<size_t>(units()), 0);
-    for (const auto& run : all)
-      for (size_t u = 0; u < run.size(); ++u) count[u] += static_cast<int64_t>(run[u].size());
-    const auto span = static_cast<std::ptrdiff_t>(kSpanChannels / share_);
-    for (auto at = order.begin(); at < order.end();) {
-      const auto end = order.end() - at > span ? at + span : order.end();
-      std::stable_sort(at, end, [&](int64_t a, int64_t b) { return count[static_cast<size_t>(a)] > count[static_cast<size_t>(b)]; });
-      at = end;
-    }
-    return order;
-  }
-  std::vector<int64_t> natural_units() const {
-    std::vector<int64_t> order(static_cast<size_t>(units()));
-    std::iota(order.begin(), order.end(), 0);
-    return order;
-  }
-
   void shuffled() {
-    const auto all = all_positions();
-    Cut chosen = cut(all, natural_units());
-    if (to_.groups_ > 1 && !full(chosen, all)) {
-      Cut sorted = cut(all, sorted_units(all));
-      if (static_cast<double>(sorted.steps) < (1 - kWorthOrdering) * static_cast<double>(chosen.steps)) {
-        chosen = std::move(sorted);
-        set_order(chosen.order);
-      }
-    }
-    allocate(chosen.steps);
-    for (int64_t g = 0; g < to_.groups_; ++g) write_group(chosen, all, g);
+    const AllPositions all = all_positions();
+    const WindowCut cut = cut_windows(all, {step_shape(), group_units(), kSpanChannels / share_});
+    if (cut.ordered) set_order(cut.order);
+    allocate(cut.steps);
+    for (int64_t g = 0; g < to_.groups_; ++g) write_group(cut, all, g);
     end_groups();
-  }
-  // Whether no order could do with much fewer steps.
-  bool full(const Cut& cut, const std::vector<std::vector<Positions>>& all) const {
-    int64_t taken = 0;
-    for (const auto& run : all)
-      for (const auto& lane : run) taken += static_cast<int64_t>(lane.size());
-    return static_cast<double>(taken) >= (1 - kWorthOrdering) * static_cast<double>(cut.steps * group_units() * slots());
   }
   void set_order(const std::vector<int64_t>& order) {
     to_.span_ = kSpanChannels / group_channels_;
@@ -260,9 +165,9 @@ class Packer {
       for (int64_t c = 0; c < share_; ++c) to_.order_.push_back(static_cast<int32_t>((unit * share_ + c) % kSpanChannels));
   }
 
-  void write_group(const Cut& cut, const std::vector<std::vector<Positions>>& all, int64_t group) {
+  void write_group(const WindowCut& cut, const AllPositions& all, int64_t group) {
     begin_group();
-    const Runs& runs = cut.groups[static_cast<size_t>(group)];
+    const auto& runs = cut.groups[static_cast<size_t>(group)];
     for (size_t run = 0; run < runs.size(); ++run) {
       begin_run();
       for (const WindowStep& step : runs[run]) {
@@ -288,7 +193,7 @@ class Packer {
         put_index(step + mask * index_bytes(), lane * 4 + slot * bytes_ + b, (at - cut.begin) * bytes_ + b);
       for (int64_t c = 0; c < share_; ++c)
         put(step + masks() * index_bytes() + 64 * (mask * share_ + c) + 4 * lane + slot * bytes_,
-            source(unit * share_ + c, run, at));
+            reader_.source(unit * share_ + c, run, at));
     }
   }
   // Field `field` of `bits` bits.
@@ -298,7 +203,7 @@ class Packer {
     byte = (byte & ~static_cast<std::byte>(most << shift)) | static_cast<std::byte>((index & most) << shift);
   }
   void put(std::byte* to, int64_t source) {
-    if (source >= 0) std::memcpy(to, weight_ + source * bytes_, static_cast<size_t>(bytes_));
+    if (source >= 0) std::memcpy(to, reader_.at(source), static_cast<size_t>(bytes_));
   }
 
   // ---- rows in the lanes
@@ -308,7 +213,7 @@ class Packer {
   std::vector<int64_t> quads(int64_t channel) const {
     std::vector<int64_t> found;
     for (int64_t run = 0; run < shape_.runs(); ++run)
-      for (const int32_t at : positions(channel, run)) {
+      for (const int32_t at : reader_.positions(channel, share_, run)) {
         const int64_t quad = run * run_quads() + at / slots();
         if (found.empty() || found.back() != quad) found.push_back(quad);
       }
@@ -336,7 +241,7 @@ class Packer {
     std::byte* step = add_step(quad);
     for (int64_t c = 0; c < share_; ++c)
       for (int64_t i = 0; i < slots(); ++i)
-        put(step + 4 * c + i * bytes_, source(channel + c, quad / run_quads(), quad % run_quads() * slots() + i));
+        put(step + 4 * c + i * bytes_, reader_.source(channel + c, quad / run_quads(), quad % run_quads() * slots() + i));
   }
 
   // ---- depthwise
@@ -356,7 +261,7 @@ class Packer {
     for (int64_t c = 0; c < group_channels_; ++c)
       for (int64_t i = 0; i < slots(); ++i)
         if (tap + i >= 0 && tap + i < shape_.kernel_w)
-          put(step + 4 * c + i * bytes_, source(channel + c, row * shape_.kernel_w + tap + i, channel + c));
+          put(step + 4 * c + i * bytes_, reader_.source(channel + c, row * shape_.kernel_w + tap + i, channel + c));
   }
 
   // ---- the stream
@@ -381,7 +286,8 @@ class Packer {
 
   PackedWeights& to_;
   const WeightShape& shape_;
-  const uint8_t* weight_;
+  const void* weight_;
+  WeightReader reader_;
   int64_t bytes_;  // of an element
   const FormInfo& info_;
   int64_t group_channels_, share_;

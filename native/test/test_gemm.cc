@@ -124,6 +124,23 @@ TEST(gemm_runs_grouped_convolutions_as_block_diagonal_matrices) {
       }
 }
 
+// What is no number in one group's activations stays there.
+TEST(gemm_keeps_the_groups_of_bf16_apart) {
+  Problem p;
+  p.rows = 5;
+  p.shape = {64, 3, 1, 1, 2};
+  p.type = Type::bf16;
+  Data d = make_data(p);
+  for (int64_t i = 0; i < d.pixels * 6; ++i)
+    if (i % 6 >= 3) d.x[static_cast<size_t>(2 * i)] = d.x[static_cast<size_t>(2 * i + 1)] = 0xff;
+  for (const KernelTable* table : available_tables())
+    for (const auto& w : pack_all(p, d, *table)) {
+      if (w->form() != Form::dense) continue;
+      const auto y = run_kernel(p, d, *w, p.rows, w->groups());
+      for (size_t i = 0; i < y.size(); ++i) CHECK_SAY(std::isnan(y[i]) == (i % 64 >= 32), describe(p, *w));
+    }
+}
+
 TEST(gemm_equals_plain_loops_on_every_epilogue) {
   unsigned seed = 200;
   for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu})
