@@ -40,7 +40,7 @@ def _layer(block: int, name: str, pattern: str | None) -> Layer:
     stored = 60 if pattern else 100
     return Layer(
         f"encoder.encoder.layer.{block}.{name}", 384, 1536, "none", "f32", pattern, 0.5 if pattern else 0.0,
-        pattern is not None, "No pattern holds.", buckets, (Pick(None, buckets[0].pick),),
+        pattern is not None, "No pattern holds.", {}, buckets, (Pick(None, buckets[0].pick),),
         "Twice as fast.", 100, stored,
     )  # fmt: skip
 
@@ -51,7 +51,7 @@ def _report(pattern: str | None) -> BuildReport:
     )
     environment = Environment("0", "cpu", "avx2", 2, "1")
     return BuildReport(
-        1, "m", environment, BuildSettings("on", ((1, 32),), True), True, (), layers, (), (), ()
+        2, "m", environment, BuildSettings("on", ((1, 32),), True), True, (), layers, (), (), ()
     )
 
 
