@@ -23,11 +23,11 @@ native-test: $(VENV)/.installed
 	$(BIN)/python native/test/shared_symbols.py build/native
 	build/native/openwork_test
 
-# The same tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The same tests under AddressSanitizer and UndefinedBehaviorSanitizer, with a tenth of the random problems.
 sanitize: $(VENV)/.installed
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_SANITIZE=ON -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
-	build/sanitize/openwork_test
+	OPENWORK_TEST_PROBLEMS=1000 build/sanitize/openwork_test
 
 # The same tests for 64-bit Arm, cross-compiled and run under QEMU as a CPU that has the dot product and nothing later. Few
 # random problems: QEMU takes twenty times as long.
