@@ -42,4 +42,14 @@ class LayerTimer {
 // An epilogue of plausible numbers for n output channels.
 LinearEpilogue timing_epilogue(int64_t n, const ActivationFunction& activation, bool quantized);
 
+// Seconds [count][repeats] of once(which, repeat), all of them in turn: a change of the machine's clock meets each.
+template <class Once>
+std::vector<std::vector<double>> time_in_turns(size_t count, int repeats, const Once& once) {
+  std::vector<std::vector<double>> seconds(count);
+  for (size_t w = 0; w < count; ++w) once(w, 0);  // first touch of weights and pages
+  for (int r = 0; r < repeats; ++r)
+    for (size_t w = 0; w < count; ++w) seconds[w].push_back(once(w, r));
+  return seconds;
+}
+
 }  // namespace openwork

@@ -61,11 +61,7 @@ std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<c
   const auto once = [&](size_t w, int repeat) {
     return timer.once(repeat, [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers); });
   };
-  std::vector<std::vector<double>> seconds(weights.size());
-  for (size_t w = 0; w < weights.size(); ++w) once(w, 0);  // first touch of weights and pages
-  for (int r = 0; r < timing.repeats; ++r)
-    for (size_t w = 0; w < weights.size(); ++w) seconds[w].push_back(once(w, r));
-  return seconds;
+  return time_in_turns(weights.size(), timing.repeats, once);
 }
 
 }  // namespace openwork

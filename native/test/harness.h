@@ -1,6 +1,7 @@
 // A small test harness: TEST(name) { ... CHECK(condition); CHECK_SAY(condition, "what was tried"); }
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,17 @@ void fail(const char* file, int line, const char* condition, const std::string& 
 struct Registration {
   Registration(const char* name, void (*run)()) { cases().push_back({name, run}); }
 };
+
+// The sentence with which f refuses what it was given, or "" where it takes it.
+template <class F>
+std::string refusal(F f) {
+  try {
+    f();
+  } catch (const std::invalid_argument& e) {
+    return e.what();
+  }
+  return "";
+}
 
 }  // namespace openwork::test
 

@@ -20,6 +20,7 @@ namespace openwork {
 using test::from_bits;
 using test::plain_bf16;
 using test::PlainEpilogue;
+using test::refusal;
 
 namespace {
 
@@ -310,16 +311,6 @@ TEST(epilogues_write_their_channels_only) {
       for (size_t i = 0; i < y.size(); ++i) changed += i % stride >= static_cast<size_t>(p.n) * size && y[i] != 0xa5;
       CHECK_SAY(changed == 0, describe(p, *table));
     }
-}
-
-template <class F>
-std::string refusal(F f) {
-  try {
-    f();
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
-  return "";
 }
 
 TEST(epilogues_refuse_what_no_kernel_takes) {

@@ -236,16 +236,6 @@ TEST(gemm_equals_plain_loops_on_random_problems) {
   for (unsigned i = 0; i < problems; ++i) check_problem(random_problem(1000000 + i), i % 8 == 0);
 }
 
-template <class F>
-std::string refusal(F f) {
-  try {
-    f();
-  } catch (const std::invalid_argument& e) {
-    return e.what();
-  }
-  return "";
-}
-
 TEST(packing_refuses_what_a_kernel_cannot_run) {
   const KernelTable& table = choose_table("scalar");
   const int8_t least[4] = {1, -128, 3, 4};
