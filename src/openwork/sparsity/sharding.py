@@ -53,7 +53,10 @@ def like(tensor: Tensor, weight: Tensor) -> Tensor:
     whole = full(tensor)
     # With src_data_rank=None each process cuts its own shard: all hold the same values, so nothing is sent.
     return distribute_tensor(
-        whole.clone(), weight.device_mesh, weight.placements, src_data_rank=None  # type: ignore[attr-defined]
+        whole.clone(),
+        weight.device_mesh,
+        weight.placements,
+        src_data_rank=None,  # type: ignore[attr-defined]
     )
 
 
