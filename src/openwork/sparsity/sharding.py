@@ -6,18 +6,23 @@ is multiplied with the weight in every step is sharded as the weight is, and nee
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeGuard
+
 import torch
 from torch import Tensor
 
-try:
-    from torch.distributed.tensor import DTensor, distribute_tensor
-except ImportError:  # torch built without distributed: nothing is ever sharded
-    DTensor = distribute_tensor = None  # type: ignore[assignment, misc]
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
-def sharded(tensor: Tensor) -> bool:
+def sharded(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether `tensor` is held by several processes together."""
-    return DTensor is not None and isinstance(tensor, DTensor)
+    # Where torch is built without distributed there is no such module, and nothing is sharded.
+    if not torch.distributed.is_available():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
 
 
 @torch.no_grad()
@@ -27,8 +32,7 @@ def full(tensor: Tensor) -> Tensor:
     tensor: any shape and dtype. Where it is sharded this is a collective: every process of its mesh must call
     it, and each receives the same values.
     """
-    whole: Tensor = tensor.detach()
-    return whole.full_tensor() if sharded(whole) else whole  # type: ignore[operator]
+    return tensor.full_tensor().detach() if sharded(tensor) else tensor.detach()
 
 
 @torch.no_grad()
@@ -48,21 +52,10 @@ def like(tensor: Tensor, weight: Tensor) -> Tensor:
         )
     if not sharded(weight):
         return full(tensor).to(weight.device)
-    if _same_layout(tensor, weight):
+    if sharded(tensor) and (tensor.device_mesh, tensor.placements) == (weight.device_mesh, weight.placements):
         return tensor
-    whole = full(tensor)
+    from torch.distributed.tensor import distribute_tensor
+
     # With src_data_rank=None each process cuts its own shard: all hold the same values, so nothing is sent.
-    return distribute_tensor(
-        whole.clone(),
-        weight.device_mesh,
-        weight.placements,
-        src_data_rank=None,  # type: ignore[attr-defined]
-    )
-
-
-def _same_layout(tensor: Tensor, weight: Tensor) -> bool:
-    return (
-        sharded(tensor)
-        and tensor.device_mesh == weight.device_mesh  # type: ignore[attr-defined]
-        and tensor.placements == weight.placements  # type: ignore[attr-defined]
-    )
+    whole = full(tensor).clone()
+    return distribute_tensor(whole, weight.device_mesh, weight.placements, src_data_rank=None)
