@@ -1,9 +1,9 @@
 """ResNet and ResNeXt for images, in plain torch.
 
 Submodule and parameter names follow the published checkpoints (`layer1.0.conv1.weight`,
-`layer2.0.downsample.1.running_mean`, ...), so their tensors load without renaming. The bottleneck strides in its
-3x3 convolution ("v1.5"), as those checkpoints do. Source: He et al. 2016, "Deep Residual Learning for Image
-Recognition"; Xie et al. 2017, "Aggregated Residual Transformations for Deep Neural Networks".
+`layer2.0.downsample.1.running_mean`, ...), so their tensors load without renaming. The bottleneck strides in
+its 3x3 convolution ("v1.5"), as those checkpoints do. Source: He et al. 2016, "Deep Residual Learning for
+Image Recognition"; Xie et al. 2017, "Aggregated Residual Transformations for Deep Neural Networks".
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ class ResNetConfig:
     """The sizes of a ResNet.
 
     Args:
-        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1; its output has 4 times the width).
+        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1; 4 times the width comes out).
         blocks: Residual blocks per stage; every stage but the first halves height and width.
         widths: Channels of each stage's 3x3 convolutions for `groups=1`, `width_per_group=64`.
-        stem: "imagenet" (7x7 of stride 2, then max pooling) or "small" (3x3 of stride 1, for images up to 64 pixels).
+        stem: "imagenet" (7x7 of stride 2, then max pooling) or "small" (3x3 of stride 1, for images of up to
+            64 pixels).
         inputs: Channels of the image.
         classes: Outputs of the last layer.
         groups: Groups of the bottleneck's 3x3 convolution (ResNeXt's cardinality).
         width_per_group: Channels of each group in a stage whose width is 64.
 
     Raises:
-        ValueError: For sizes that are not positive, stages without a width, a basic block with groups, or widths
-            that the groups do not divide.
+        ValueError: For sizes that are not positive, stages without a width, a basic block with groups, or a
+            stage too narrow for its groups.
     """
 
     block: BlockKind
@@ -64,8 +65,11 @@ class ResNetConfig:
                 f"{self.block!r} and {self.stem!r}."
             )
         if self.block == "basic" and (self.groups, self.width_per_group) != (1, _REFERENCE_WIDTH):
+            raise ValueError("groups and width_per_group belong to bottleneck blocks, but these are basic.")
+        if min(map(self.inner_width, self.widths)) < 1:
             raise ValueError(
-                "groups and width_per_group belong to bottleneck blocks; a basic block has neither."
+                f"a stage of width {min(self.widths)} is too narrow for width_per_group "
+                f"{self.width_per_group}: its groups would have no channels."
             )
 
     @property
@@ -143,7 +147,7 @@ def _stage(config: ResNetConfig, inputs: int, stage: int) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """A stem, residual stages named `layer1`, `layer2`, ..., the mean over height and width, and a Linear `fc`.
+    """A stem, residual stages `layer1`, `layer2`, ..., the mean over height and width, and a Linear `fc`.
 
     Args:
         config: Its sizes.
