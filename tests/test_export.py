@@ -14,7 +14,9 @@ import torch
 from openwork.export import ExportOptions, export
 from openwork.models import BertConfig, BertEncoder, SentenceEmbedder, load_minilm, load_tokenizer
 from openwork.quantization import QuantizationOptions, quantize
-from openwork.sparsity.pruner import Pruner
+from openwork.sparsity import Pattern
+from openwork.sparsity.mask import best_mask
+from openwork.sparsity.view import WeightView
 
 TINY = BertConfig(
     vocab_size=50, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
@@ -42,8 +44,20 @@ def _embedder(pattern: str | None = None) -> SentenceEmbedder:
     torch.manual_seed(0)
     model = SentenceEmbedder(BertEncoder(TINY)).eval()
     if pattern:
-        Pruner(model, pattern).prune("magnitude")
+        prune(model, pattern)
     return model
+
+
+def prune(model: torch.nn.Module, pattern: str) -> None:
+    """Put a mask on every linear layer and convolution, as a pruner leaves it."""
+    for module in model.modules():
+        view = WeightView.of(module)
+        if view is not None:
+            weight = module.get_parameter("weight")
+            scores = view.matrices(weight.detach().abs())
+            mask = view.restore(best_mask(scores, Pattern.parse(pattern)))
+            module.register_buffer("weight_mask", mask)
+            weight.data *= mask
 
 
 def _quantized(model: SentenceEmbedder, activation: str = "u8") -> torch.nn.Module:

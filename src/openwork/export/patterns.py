@@ -1,0 +1,157 @@
+"""The invariant of the mask at the border: what was pruned is zero in the integers that are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from openwork.export.layers import ExportedLinear
+from openwork.quantization.modules import QuantLinear
+from openwork.sparsity import Pattern, detect
+from openwork.sparsity.view import WeightView
+
+PATTERN_KEY = "openwork.pattern."
+MASK = "_mask"
+
+
+@dataclass(frozen=True, eq=False)
+class PrunedWeight:
+    """A pruned parameter: its layer and full name, how it is read as matrices, and its values.
+
+    transposed: whether the graph holds it as [in, out]. mask: bool of the parameter's shape, or None.
+    """
+
+    layer: str
+    name: str
+    view: WeightView
+    transposed: bool
+    weight: np.ndarray
+    mask: np.ndarray | None
+
+    def matrices(self, tensor: np.ndarray) -> np.ndarray:
+        """A tensor of the parameter's shape as a stack [stack, out, in]."""
+        return self.view.matrices(torch.from_numpy(np.ascontiguousarray(tensor))).numpy()
+
+    def of_graph(self, tensor: np.ndarray) -> np.ndarray:
+        """A tensor of the graph in the parameter's own shape."""
+        return tensor.T if self.transposed else tensor
+
+
+def pruned_weights(
+    model: nn.Module, exported: nn.Module, patterns: Mapping[str, str]
+) -> tuple[PrunedWeight, ...]:
+    """The parameters of `model` with a mask that drops something, and those that `patterns` names.
+
+    exported: the module that is traced in the model's place. patterns: by layer, or by the parameter's full
+    name where that is not the layer's `weight`. Raises ValueError for a name that is no such parameter.
+    """
+    found = {_key(weight): weight for weight in _weights(model, exported)}
+    for name in patterns:
+        if name not in found:
+            raise ValueError(f"The pruned layer {name} has no weight {name}.weight in the exported graph.")
+    return tuple(w for name, w in found.items() if w.mask is not None or name in patterns)
+
+
+def record_patterns(
+    proto: onnx.ModelProto, pruned: tuple[PrunedWeight, ...], patterns: Mapping[str, str]
+) -> None:
+    """Check masks and patterns on the tensors of the graph, and write the patterns into its metadata.
+
+    Raises ValueError where a dropped weight is not zero there, or a pattern does not hold.
+    """
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found: dict[str, str] = {}
+    for weight in pruned:
+        title, tensor = _find(tensors, weight)
+        stored = weight.of_graph(tensor)
+        if weight.mask is not None:
+            _check_mask(weight, stored)
+        pattern = _pattern(weight, patterns)
+        if pattern is not None:
+            _check_pattern(weight, weight.matrices(stored), pattern)
+            found[PATTERN_KEY + title] = str(pattern)
+    if found:
+        onnx.helper.set_model_props(proto, found)
+
+
+def _key(weight: PrunedWeight) -> str:
+    return weight.layer if weight.name == _join(weight.layer, "weight") else weight.name
+
+
+def _join(layer: str, parameter: str) -> str:
+    return f"{layer}.{parameter}" if layer else parameter
+
+
+def _weights(model: nn.Module, exported: nn.Module) -> Iterator[PrunedWeight]:
+    modules = dict(exported.named_modules())
+    for layer, module in model.named_modules():
+        transposed = isinstance(modules.get(layer), ExportedLinear)
+        for parameter, weight in module.named_parameters(recurse=False):
+            view = view_of(module, parameter)
+            if view is not None:
+                yield PrunedWeight(
+                    layer, _join(layer, parameter), view, transposed, weight.detach().cpu().numpy(),
+                    _mask(module, parameter),
+                )  # fmt: skip
+
+
+def view_of(module: nn.Module, parameter: str) -> WeightView | None:
+    """How a parameter of a float or a quantized layer is read as matrices."""
+    if isinstance(module, QuantLinear) and parameter == "weight":
+        return WeightView("linear", tuple(module.weight.shape))
+    return WeightView.of(module, parameter)
+
+
+def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
+    """The mask of a parameter; one that keeps everything is none."""
+    mask = dict(module.named_buffers(recurse=False)).get(parameter + MASK)
+    return None if mask is None or bool(mask.all()) else mask.cpu().numpy()
+
+
+def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> tuple[str, np.ndarray]:
+    """The graph's tensor of a parameter: of its name, or where an exporter gave it another, of its values."""
+    if weight.name in tensors:
+        return weight.name, onnx.numpy_helper.to_array(tensors[weight.name])
+    wanted = weight.weight.T if weight.transposed else weight.weight
+    for name, tensor in tensors.items():
+        if tuple(tensor.dims) == wanted.shape and np.array_equal(onnx.numpy_helper.to_array(tensor), wanted):
+            return name, wanted
+    raise ValueError(f"The pruned layer {weight.layer} has no weight {weight.name} in the exported graph.")
+
+
+def _pattern(weight: PrunedWeight, patterns: Mapping[str, str]) -> Pattern | None:
+    named = patterns.get(_key(weight))
+    if named is not None:
+        return Pattern.parse(named)
+    assert weight.mask is not None
+    stack = weight.matrices(weight.mask)
+    shown = detect(stack.reshape(-1, stack.shape[2]))
+    # The stack was read as one tall matrix: masks shared by channels of two matrices are no pattern.
+    return shown if shown is not None and shown.holds(stack) else None
+
+
+def _check_mask(weight: PrunedWeight, stored: np.ndarray) -> None:
+    assert weight.mask is not None
+    alive = np.argwhere((stored != 0) & ~weight.mask)
+    if len(alive):
+        place = ", ".join(
+            f"{axis} {i}" for axis, i in zip(("row", "column", *["tap"] * 3), alive[0], strict=False)
+        )
+        raise ValueError(
+            f"{weight.layer}: the weight at {place} is not zero though its mask "
+            f"drops it ({len(alive)} such weights); apply the masks, with `Pruner.apply`, before exporting."
+        )
+
+
+def _check_pattern(weight: PrunedWeight, stack: np.ndarray, pattern: Pattern) -> None:
+    broken = pattern.violations(stack[0] if len(stack) == 1 else stack, limit=1)
+    if broken:
+        raise ValueError(
+            f"{weight.layer}: the exported weight breaks its pattern {pattern}: {broken[0]}. Prune the layer "
+            "again, or export it without the pattern."
+        )

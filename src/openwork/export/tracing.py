@@ -1,0 +1,113 @@
+"""A torch module as an ONNX graph, by either of torch's exporters, its nodes named after their modules."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    RemoveUnusedNodesPass,
+)
+from torch import Tensor, nn
+
+from openwork.export.options import ExportOptions
+
+PRODUCER = "openwork"
+SCALAR = 1
+"""Elements of a constant that is shared where it is equal: scales and zero points, but never weights."""
+
+
+def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
+    """The graph of the model; equal nodes and equal small constants stand in it once."""
+    with _quiet():
+        write = _dynamo if options.exporter == "dynamo" else _legacy
+        graph = write(model, inputs, options)
+    for tidy in (IdentityEliminationPass(), DeduplicateInitializersPass(SCALAR)):
+        tidy(graph)
+    CommonSubexpressionEliminationPass()(graph)
+    RemoveUnusedNodesPass()(graph)
+    name(graph, options.outputs(inputs, len(graph.graph.outputs)))
+    return graph
+
+
+def _dynamo(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
+    axes = options.axes(inputs)
+    names = {name for free in axes.values() for name in free.values()}
+    dimensions = {name: torch.export.Dim(name, min=1, max=options.limits.get(name)) for name in names}
+    program = torch.onnx.export(
+        model,
+        kwargs=dict(inputs),
+        dynamo=True,
+        opset_version=options.opset,
+        input_names=list(inputs),
+        dynamic_shapes={name: {axis: dimensions[d] for axis, d in axes[name].items()} for name in inputs},
+        verbose=False,
+    )
+    assert program is not None
+    return program.model
+
+
+def _legacy(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
+    ordered = inspect.signature(model.forward).bind(**inputs).arguments
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        model,
+        tuple(ordered.values()),
+        buffer,  # type: ignore[arg-type]
+        dynamo=False,
+        opset_version=options.opset,
+        input_names=list(ordered),
+        dynamic_axes={name: free for name, free in options.axes(inputs).items() if free},
+    )
+    return ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' warnings about themselves and notes on packages that are not needed."""
+    notes = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = notes.level
+    notes.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        notes.setLevel(level)
+
+
+def name(model: ir.Model, outputs: tuple[str, ...]) -> None:
+    """Name every node and value after the module it comes from, and drop traces of where it was exported."""
+    used: Counter[str] = Counter()
+    for node in model.graph:
+        title = f"{_scope(node)}/{node.op_type}"
+        used[title] += 1
+        node.name = title if used[title] == 1 else f"{title}_{used[title]}"
+        for i, output in enumerate(node.outputs):
+            output.name = node.name if i == 0 else f"{node.name}:{i}"
+    for value, title in zip(model.graph.outputs, outputs, strict=True):
+        value.name = title
+    model.producer_name, model.producer_version = PRODUCER, None
+    ClearMetadataAndDocStringPass()(model)
+
+
+def _scope(node: ir.Node) -> str:
+    """The dotted path of the module that a node was traced from."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    if scopes is None:
+        return (node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
+    path = ast.literal_eval(scopes)
+    return str(path[-2]) if len(path) > 1 else ""
