@@ -163,7 +163,7 @@ def test_nan_counts_as_kept_and_negative_zero_as_zero() -> None:
     assert pattern.holds(np.array([[-0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 2, 4), (0, 4), (4, 0)])
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 2, 4), (0, 4), (4, 0)])
 def test_only_matrices_are_judged(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="must be a non-empty matrix"):
         Pattern.parse("2:4").holds(np.zeros(shape))
@@ -198,3 +198,46 @@ def test_patterns_need_neither_torch_nor_numpy() -> None:
         "sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_stack_is_judged_matrix_by_matrix() -> None:
+    stack = np.zeros((3, 4, 8), np.int8)
+    stack[2, 1, 4:7] = 1
+    pattern = Pattern.parse("2:4")
+    assert [str(v) for v in pattern.violations(stack)] == [
+        "matrix 2, row 1, group 1: 3 non-zero weights where 2:4 allows 2"
+    ]
+    assert pattern.violations(stack)[0].matrix == 2
+    assert pattern.violations(stack[2])[0].matrix is None
+    assert pattern.holds(stack[:2])
+    # Sharing ends at a matrix's edge: rows 0 of the two matrices are no neighbours.
+    shared = np.zeros((2, 1, 4), np.int8)
+    shared[0, 0, :2] = shared[1, 0, 2:] = 1
+    assert Pattern.parse("2:4@2").holds(shared)
+    assert not Pattern.parse("2:4@2").holds(shared.reshape(2, 4))
+
+
+def test_a_block_pattern_counts_over_the_whole_stack() -> None:
+    stack = np.zeros((2, 4, 2), np.int8)
+    stack[0] = 1
+    assert Pattern.parse("4x1:0.5").holds(stack)
+    assert not Pattern.parse("4x1:0.5").holds(stack[0])
+
+
+def test_a_transposable_pattern_holds_both_ways() -> None:
+    pattern = Pattern.parse("2:4t")
+    assert pattern == GroupPattern(2, 4, transposable=True)
+    assert str(pattern) == "2:4t"
+    assert pattern.zeros == 0.5
+    weight = np.zeros((8, 4), np.int8)
+    weight[:4, 0] = 1
+    assert Pattern.parse("2:4").holds(weight)
+    assert [str(v) for v in pattern.violations(weight)] == [
+        "column 0, group 0 of output channels: 4 non-zero weights where 2:4t allows 2"
+    ]
+    weight[2:4, 0] = 0
+    assert pattern.holds(weight)
+    with pytest.raises(ValueError, match="shares masks among rows and is transposable"):
+        GroupPattern(2, 4, 2, transposable=True)
+    with pytest.raises(ValueError, match="not a sparsity pattern"):
+        Pattern.parse("2:4t@2")

@@ -1,4 +1,7 @@
-"""Masks: boolean tensors of a weight's shape, true where the weight is kept."""
+"""Masks: boolean tensors of a weight's shape, true where the weight is kept.
+
+Everything here works on a matrix [out, in] or on a stack of them [stack, out, in] (`view.py`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.sparsity.transposable import transposable_mask
 
 # Up to this group width, ranking by pairwise comparison of whole columns beats a sort of every group.
 _COMPARED_GROUP = 8
@@ -15,46 +19,68 @@ _COMPARED_GROUP = 8
 def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
     """The mask of `pattern` that keeps the most energy, sum of w^2, of `weight`.
 
-    weight: floating point [out, in]. Returns bool [out, in]; in every group exactly N positions are kept, on
-    a tie the first ones. Raises ValueError for another shape, an empty weight, NaN or infinity.
+    weight: floating point [out, in] or [stack, out, in]. Returns bool of the same shape; in every group
+    exactly N positions are kept, on a tie the first ones. Raises ValueError for another shape, an empty
+    weight, NaN or infinity.
     """
     check_weight(weight)
     return best_mask(weight.detach().float().square(), pattern)
 
 
 def best_mask(scores: Tensor, pattern: Pattern) -> Tensor:
-    """The mask of `pattern` that keeps the largest sum of `scores`, f32 [out, in], all >= 0."""
+    """The mask of `pattern` that keeps the largest sum of `scores`, f32 [out, in] or [stack, out, in],
+    finite.
+
+    On a tie the first positions of a group are kept, and the last blocks of a layer.
+    """
+    stack = scores if scores.ndim == 3 else scores[None]
+    return _best(stack, pattern).view(scores.shape)
+
+
+def check_weight(weight: Tensor, name: str = "A weight") -> None:
+    """Raise ValueError unless `weight` is a non-empty, finite, floating point tensor of 2 or more
+    dimensions.
+    """
+    if weight.ndim < 2 or weight.numel() == 0 or not weight.is_floating_point():
+        raise ValueError(
+            f"{name} must be a non-empty floating point matrix [out, in], or a tensor of more dimensions, "
+            f"but it is {weight.dtype} of shape {list(weight.shape)}."
+        )
+    # The sum is a cheap first look: it is finite unless an element is not (or the sum itself overflows).
+    if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
+        place = (~torch.isfinite(weight)).nonzero()[0].tolist()
+        raise ValueError(
+            f"{name} holds {weight[tuple(place)].item()} at {spot(place)}; weights must be finite "
+            "before they are pruned."
+        )
+
+
+def spot(place: list[int]) -> str:
+    """Words for an index into a weight."""
+    if len(place) == 2:
+        return f"row {place[0]}, column {place[1]}"
+    return f"index {place}"
+
+
+def _best(scores: Tensor, pattern: Pattern) -> Tensor:
     if isinstance(pattern, GroupPattern):
-        return _best_groups(scores, pattern)
+        return transposable_mask(scores, pattern) if pattern.transposable else _best_groups(scores, pattern)
     if isinstance(pattern, BlockPattern):
         return _best_blocks(scores, pattern)
     raise TypeError(f"{type(pattern).__name__} is not a pattern that masks can be made for.")
 
 
-def check_weight(weight: Tensor, name: str = "A weight") -> None:
-    """Raise ValueError unless `weight` is a non-empty, finite, floating point matrix [out, in]."""
-    if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
-        raise ValueError(
-            f"{name} must be a non-empty floating point matrix [out, in], but it is {weight.dtype} of shape "
-            f"{list(weight.shape)}."
-        )
-    # The sum is a cheap first look: it is finite unless an element is not (or the sum itself overflows).
-    if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
-        row, column = (~torch.isfinite(weight)).nonzero()[0].tolist()
-        raise ValueError(
-            f"{name} holds {weight[row, column].item()} at row {row}, column {column}; weights must be "
-            "finite before they are pruned."
-        )
-
-
 def _best_groups(scores: Tensor, pattern: GroupPattern) -> Tensor:
-    rows, columns = scores.shape
+    stack, rows, columns = scores.shape
     shared = pattern.shared
     if shared > 1:
-        scores = functional.pad(scores, (0, 0, 0, -rows % shared)).reshape(-1, shared, columns).sum(dim=1)
-    scores = functional.pad(scores, (0, -columns % pattern.group), value=-1.0)
-    kept = _keep_best(scores.reshape(len(scores), -1, pattern.group), pattern.kept).flatten(1)[:, :columns]
-    return kept.repeat_interleave(shared, dim=0)[:rows] if shared > 1 else kept
+        padded = functional.pad(scores, (0, 0, 0, -rows % shared))
+        scores = padded.reshape(stack, -1, shared, columns).sum(dim=2)
+    # Positions beyond the edge must lose against every real one, whatever the sign of its score.
+    scores = functional.pad(scores, (0, -columns % pattern.group), value=-torch.inf)
+    grouped = scores.reshape(*scores.shape[:2], -1, pattern.group)
+    kept = _keep_best(grouped, pattern.kept).flatten(2)[:, :, :columns]
+    return kept.repeat_interleave(shared, dim=1)[:, :rows] if shared > 1 else kept.contiguous()
 
 
 def _keep_best(scores: Tensor, keep: int) -> Tensor:
@@ -74,11 +100,11 @@ def _keep_best(scores: Tensor, keep: int) -> Tensor:
 
 
 def _best_blocks(scores: Tensor, pattern: BlockPattern) -> Tensor:
-    rows, columns = scores.shape
+    _, rows, columns = scores.shape
     padded = functional.pad(scores, (0, -columns % pattern.columns, 0, -rows % pattern.rows))
-    high, wide = padded.shape[0] // pattern.rows, padded.shape[1] // pattern.columns
-    blocks = padded.reshape(high, pattern.rows, wide, pattern.columns).sum(dim=(1, 3))
+    high, wide = padded.shape[1] // pattern.rows, padded.shape[2] // pattern.columns
+    blocks = padded.reshape(len(padded), high, pattern.rows, wide, pattern.columns).sum(dim=(2, 4))
     kept = torch.ones(blocks.numel(), dtype=torch.bool, device=scores.device)
     kept[blocks.flatten().argsort(stable=True)[: pattern.zero_blocks(blocks.numel())]] = False
-    kept = kept.view(blocks.shape).repeat_interleave(pattern.rows, 0).repeat_interleave(pattern.columns, 1)
-    return kept[:rows, :columns]
+    kept = kept.view(blocks.shape).repeat_interleave(pattern.rows, 1).repeat_interleave(pattern.columns, 2)
+    return kept[:, :rows, :columns].contiguous()
