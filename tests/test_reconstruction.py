@@ -16,8 +16,10 @@ from openwork.sparsity import (
     output_error,
     reconstruct,
 )
+from openwork.sparsity.chain import find_blocks
 from openwork.sparsity.gram import GramCollector
-from openwork.sparsity.oneshot import find_blocks
+from openwork.sparsity.layer_inputs import readers
+from prunables import prunables
 
 DAMPING = 0.01
 
@@ -172,28 +174,24 @@ def _batches(count: int = 3) -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(4, 10, 16, generator=generator), torch.tensor(0.5)) for _ in range(count)]
 
 
-def _linears(model: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-
-
 def test_layers_with_one_input_share_one_gram_over_the_rows_that_count() -> None:
     torch.manual_seed(0)
     block = _Block()
     (x, scale), keep = _batches(1)[0], torch.arange(40).view(4, 10) % 3 > 0
-    collector = GramCollector(_linears(block))
+    collector = GramCollector({name: readers(block, layer)[0] for name, layer in prunables(block).items()})
     with collector.listening(), torch.no_grad():
         collector.begin(keep)
         block(x, scale)
     assert collector.groups == {"first": ["first", "second"], "out": ["out"]}
     rows = x[keep]
-    assert torch.allclose(collector.grams["first"], rows.T @ rows / len(rows), rtol=0, atol=1e-5)
+    assert torch.allclose(collector.grams["first"][0], rows.T @ rows / len(rows), rtol=0, atol=1e-5)
 
 
 def test_a_chain_of_blocks_is_found_only_where_it_is_one() -> None:
     torch.manual_seed(0)
     stack, reordered = _Stack(), _Reordered()
-    assert find_blocks(stack, _linears(stack), _batches()[0]) == list(stack.blocks)
-    assert find_blocks(reordered, _linears(reordered), _batches()[0]) == []
+    assert find_blocks(stack, prunables(stack), _batches()[0]) == list(stack.blocks)
+    assert find_blocks(reordered, prunables(reordered), _batches()[0]) == []
 
 
 @pytest.mark.parametrize("kind", [_Stack, _Reordered])
@@ -201,7 +199,7 @@ def test_a_model_is_pruned_as_its_layers_are_one_by_one(kind: type[_Stack]) -> N
     """Later blocks are calibrated on what pruned blocks give; without a chain, all on the dense model."""
     torch.manual_seed(0)
     model = kind()
-    dense = {name: layer.weight.detach().clone() for name, layer in _linears(model).items()}
+    dense = {name: layer.weight.detach().clone() for name, layer in prunables(model).items()}
     pruner = Pruner(model, "2:4")
     errors = pruner.prune("sparsegpt", Calibration(_batches(), bfloat16=False))
     pruner.verify()
@@ -212,7 +210,7 @@ def test_a_model_is_pruned_as_its_layers_are_one_by_one(kind: type[_Stack]) -> N
     rows = torch.cat([x.flatten(0, 1) for x in inputs])
     expected = reconstruct(dense[name], rows.T @ rows / len(rows), Pattern.parse("2:4"))
     assert torch.equal(pruner.masks[name], expected.mask)
-    assert (pruner.layers[name].weight - expected.weight).abs().max() < 1e-4
+    assert (pruner.prunables[name].weight - expected.weight).abs().max() < 1e-4
 
 
 def test_layers_that_never_run_are_named() -> None:

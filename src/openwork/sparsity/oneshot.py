@@ -1,8 +1,10 @@
-"""One-shot pruning of a whole model: block after block, each calibrated on what the pruned blocks before it
-give.
+"""One-shot pruning of a whole model on calibration inputs: part after part, each calibrated on what the
+pruned parts before it give.
 
-Source of the order: Frantar & Alistarh 2023, "SparseGPT". Only one block's second moments are in memory at a
-time.
+Where most of the layers lie in a chain of blocks, as in a transformer, the parts are the blocks, and only one
+block's moments are in memory at a time. Else, as in a convolutional network with its stages, the layers are
+taken in the order in which they run, as many at a time as `Calibration.memory` has room for, and the whole
+model runs for each part. Source of the order: Frantar & Alistarh 2023, "SparseGPT".
 """
 
 from __future__ import annotations
@@ -10,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.precision import bfloat16_is_faster
 from openwork.progress import Advance
+from openwork.sparsity.chain import find_blocks, first_call
 from openwork.sparsity.gram import GramCollector
-from openwork.sparsity.pattern import Pattern
+from openwork.sparsity.layer_inputs import InputReader, readable, readers
+from openwork.sparsity.prunable import Prunable
 from openwork.sparsity.reconstruction import Reconstructed, reconstruct
 
 
@@ -30,176 +32,188 @@ class Calibration:
 
     batches: each a tensor, the positional or the keyword arguments of one forward pass. keep: gives, for a
     batch, which rows count, [batch, length]; None takes the argument named `attention_mask`, and counts all
-    where there is none. damping: see `reconstruct`.
-    bfloat16: run the forward passes in bfloat16; None measures whether that is faster. Moments stay float32.
+    where there is none; layers whose outputs have other positions, as convolutions have, count all. damping:
+    see `reconstruct`. bfloat16: run the forward passes in bfloat16; None measures whether that is faster.
+    Moments stay float32. memory: bytes of second moments gathered in one pass over the batches, at least one
+    layer's; less means more passes, and later layers calibrated on more of the pruning.
     """
 
     batches: Sequence[Batch]
     keep: Keep | None = None
     damping: float = 0.01
     bfloat16: bool | None = None
+    memory: int = 1 << 30
 
     def __post_init__(self) -> None:
         if not self.batches:
             raise ValueError("Calibration needs at least one batch of inputs, but there is none.")
 
 
-@dataclass
-class _Call:
-    """What a block is called with for one batch, and which rows of it count."""
+@dataclass(frozen=True)
+class Method:
+    """How one weight is pruned once the moments of its inputs are known.
 
-    states: Tensor
-    rest: tuple[Any, ...]
-    keywords: dict[str, Any]
-    keep: Tensor | None
+    diagonal: whether it needs their diagonal alone. prune: of a weight and its moments, f32 [groups, columns,
+    columns], or [groups, columns] of a diagonal.
+    """
+
+    diagonal: bool
+    prune: Callable[[Prunable, Tensor], Reconstructed]
 
 
-class _StopForward(Exception):
-    """Ends a forward pass once the first block's inputs are known."""
+# Runs a part of the model on the first so many batches (None: all), after telling which rows count.
+_Pass = Callable[[Callable[[Tensor | None], None], int | None], None]
+
+
+def reconstruct_model(
+    model: nn.Module, layers: Mapping[str, Prunable], calibration: Calibration, advance: Advance
+) -> dict[str, Reconstructed]:
+    """Prune `layers` of `model` in place, each to its own pattern by `reconstruct`, and return each one's
+    result, of its weight's shape.
+
+    advance: told after each layer how many are done. Layers outside the model's chain of blocks are pruned
+    after it. Where it raises, the weights may be changed in part. Raises ValueError for layers that never ran
+    or whose inputs cannot be read (`input_reason`).
+    """
+
+    def prune(layer: Prunable, gram: Tensor) -> Reconstructed:
+        matrices = layer.view.matrices(layer.weight.detach())
+        found = reconstruct(matrices, gram, layer.pattern, calibration.damping)
+        return Reconstructed(layer.view.restore(found.weight), layer.view.restore(found.mask), found.error)
+
+    return prune_model(model, layers, calibration, advance, Method(False, prune))
 
 
 @torch.no_grad()
-def reconstruct_model(
+def prune_model(
     model: nn.Module,
-    layers: Mapping[str, nn.Linear],
-    pattern: Pattern,
+    layers: Mapping[str, Prunable],
     calibration: Calibration,
     advance: Advance,
+    method: Method,
 ) -> dict[str, Reconstructed]:
-    """Prune `layers` of `model` in place, by `reconstruct`, and return each layer's result.
-
-    `advance` is told after each block how many layers are done. Layers outside the model's chain of blocks
-    are pruned after it, all calibrated by the same passes.
-    """
+    """What `reconstruct_model` does, by any method that needs the moments of the layers' inputs."""
+    readable(model, layers)
     results: dict[str, Reconstructed] = {}
-
-    def prune(collector: GramCollector) -> None:
-        results.update(_prune_groups(layers, collector, pattern, calibration.damping))
-        advance(len(results), next(reversed(results), ""))
-
+    pruning = _Pruning(model, calibration, method, results, advance)
     bfloat16 = bfloat16_is_faster() if calibration.bfloat16 is None else calibration.bfloat16
     with _evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         blocks = find_blocks(model, layers, calibration.batches[0])
         if blocks:
-            _prune_chain(model, blocks, layers, calibration, prune)
+            _prune_chain(pruning, blocks, layers)
         rest = {name: layer for name, layer in layers.items() if name not in results}
-        if rest:
-            prune(_collect_model(model, rest, calibration))
+        _prune_parts(pruning, rest, _model_pass(model, calibration))
     missing = [name for name in layers if name not in results]
     if missing:
         raise ValueError(f"Calibration never ran the layers {', '.join(missing)}; exclude them from pruning.")
     return results
 
 
-def _prune_groups(
-    layers: Mapping[str, nn.Linear], collector: GramCollector, pattern: Pattern, damping: float
-) -> dict[str, Reconstructed]:
-    results = {}
-    grams = collector.grams
-    for leader, names in collector.groups.items():
-        for name in names:
-            results[name] = reconstruct(layers[name].weight, grams[leader], pattern, damping)
-            layers[name].weight.copy_(results[name].weight)
-    return results
+@dataclass(frozen=True)
+class _Pruning:
+    """What stays the same while a model is pruned."""
+
+    model: nn.Module
+    calibration: Calibration
+    method: Method
+    results: dict[str, Reconstructed]
+    advance: Advance
 
 
-def _collect_model(
-    model: nn.Module, layers: Mapping[str, nn.Linear], calibration: Calibration
-) -> GramCollector:
-    collector = GramCollector(layers)
-    with collector.listening():
-        for batch in calibration.batches:
-            collector.begin(kept_rows(model, batch, calibration.keep))
-            run_batch(model, batch)
-    return collector
-
-
-def _prune_chain(
-    model: nn.Module,
-    blocks: Sequence[nn.Module],
-    layers: Mapping[str, nn.Linear],
-    calibration: Calibration,
-    prune: Callable[[GramCollector], None],
-) -> None:
-    calls = [_first_call(model, blocks[0], batch, calibration) for batch in calibration.batches]
+def _prune_chain(pruning: _Pruning, blocks: Sequence[nn.Module], layers: Mapping[str, Prunable]) -> None:
+    model, calibration = pruning.model, pruning.calibration
+    calls = [
+        first_call(model, blocks[0], batch, kept_rows(model, batch, calibration.keep))
+        for batch in calibration.batches
+    ]
     for block in blocks:
         inside = {id(module) for module in block.modules()}
-        collector = GramCollector({name: layer for name, layer in layers.items() if id(layer) in inside})
-        with collector.listening():
-            for call in calls:
-                collector.begin(call.keep)
-                block(call.states, *call.rest, **call.keywords)
-        prune(collector)
+
+        def run(begin: Callable[[Tensor | None], None], limit: int | None, block: nn.Module = block) -> None:
+            for call in calls[:limit]:
+                begin(call.keep)
+                # A block may work on its input in place, and is to run on the same one again.
+                block(call.states.clone(), *call.rest, **call.keywords)
+
+        _prune_parts(pruning, {n: layer for n, layer in layers.items() if id(layer.module) in inside}, run)
         if block is not blocks[-1]:
             for call in calls:
                 call.states = block(call.states, *call.rest, **call.keywords)
 
 
-def _first_call(model: nn.Module, block: nn.Module, batch: Batch, calibration: Calibration) -> _Call:
-    calls: list[_Call] = []
+def _model_pass(model: nn.Module, calibration: Calibration) -> _Pass:
+    def run(begin: Callable[[Tensor | None], None], limit: int | None) -> None:
+        for batch in calibration.batches[:limit]:
+            begin(kept_rows(model, batch, calibration.keep))
+            run_batch(model, batch)
 
-    def stop(_: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        calls.append(_Call(inputs[0], inputs[1:], keywords, kept_rows(model, batch, calibration.keep)))
-        raise _StopForward
-
-    handle = block.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        run_batch(model, batch)
-    except _StopForward:
-        pass
-    finally:
-        handle.remove()
-    return calls[0]
+    return run
 
 
-@torch.no_grad()
-def find_blocks(model: nn.Module, layers: Mapping[str, nn.Linear], batch: Batch) -> list[nn.Module]:
-    """The chain of blocks that holds most of `layers`, first to last; empty if there is none.
-
-    A chain is a ModuleList or Sequential with two or more children that hold such layers, where in one pass
-    of `batch` each child runs once, takes the tensor that the one before it returned, and shares its other
-    arguments.
-    """
-    wanted = {id(layer) for layer in layers.values()}
-
-    def held(module: nn.Module) -> int:
-        return sum(id(inner) in wanted for inner in module.modules())
-
-    containers = [module for module in model.modules() if isinstance(module, nn.ModuleList | nn.Sequential)]
-    for container in sorted(containers, key=held, reverse=True):
-        blocks = list(container.children())
-        if sum(held(block) > 0 for block in blocks) >= 2 and _is_chain(model, blocks, batch):
-            return blocks
-    return []
-
-
-def _is_chain(model: nn.Module, blocks: Sequence[nn.Module], batch: Batch) -> bool:
-    calls: list[tuple[nn.Module, tuple[Any, ...], dict[str, Any], Any]] = []
-    handles = [
-        block.register_forward_hook(
-            lambda module, inputs, keywords, output: calls.append((module, inputs, keywords, output)),
-            with_kwargs=True,
+def _prune_parts(pruning: _Pruning, layers: Mapping[str, Prunable], run: _Pass) -> None:
+    """Prune `layers`, whose modules all run in `run`, as many at a time as memory allows."""
+    found = {name: readers(pruning.model, layer) for name, layer in layers.items()}
+    for part in _parts(found, run, pruning):
+        collector = GramCollector(
+            {_key(name, i): reader for name in part for i, reader in enumerate(found[name])},
+            pruning.method.diagonal,
         )
-        for block in blocks
+        with collector.listening():
+            run(collector.begin, None)
+        for name in part:
+            grams = [collector.gram(_key(name, i)) for i in range(len(found[name]))]
+            ran = [gram for gram in grams if gram is not None]
+            if len(ran) == len(grams):
+                _prune_layer(pruning, name, layers[name], torch.cat(ran))
+
+
+def _key(name: str, projection: int) -> str:
+    return f"{name}[{projection}]" if projection else name
+
+
+def _prune_layer(pruning: _Pruning, name: str, layer: Prunable, gram: Tensor) -> None:
+    result = pruning.method.prune(layer, gram)
+    layer.weight.copy_(result.weight)
+    pruning.results[name] = result
+    pruning.advance(len(pruning.results), name)
+
+
+def _parts(found: Mapping[str, list[InputReader]], run: _Pass, pruning: _Pruning) -> Iterator[list[str]]:
+    """The layers' names in parts that fit in memory; in the order in which they run if there are several."""
+    sizes = {name: sum(map(_size, own)) for name, own in found.items()}
+    names, memory = list(found), pruning.calibration.memory
+    if sum(sizes.values()) > memory and not pruning.method.diagonal:
+        names = _in_order(found, run)
+    else:
+        memory = sum(sizes.values())
+    part: list[str] = []
+    for name in names:
+        if part and sum(sizes[other] for other in part) + sizes[name] > memory:
+            yield part
+            part = []
+        part.append(name)
+    if part:
+        yield part
+
+
+def _size(reader: InputReader) -> int:
+    """Bytes of the moments of one reader, as if it shared them with none."""
+    return 4 * reader.groups * reader.columns * reader.columns
+
+
+def _in_order(found: Mapping[str, list[InputReader]], run: _Pass) -> list[str]:
+    """The names in the order in which their modules first run; those that do not run come last."""
+    order: dict[str, None] = {}
+    handles = [
+        own[0].host.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
+        for name, own in found.items()
     ]
     try:
-        run_batch(model, batch)
+        run(lambda keep: None, 1)
     finally:
         for handle in handles:
             handle.remove()
-    if [id(call[0]) for call in calls] != [id(block) for block in blocks] or not all(
-        call[1] for call in calls
-    ):
-        return False
-    return all(_follows(before, after) for before, after in pairwise(calls))
-
-
-def _follows(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
-    _, inputs, keywords, output = before
-    _, next_inputs, next_keywords, _ = after
-    same_rest = [id(x) for x in inputs[1:]] == [id(x) for x in next_inputs[1:]]
-    same_keywords = {k: id(v) for k, v in keywords.items()} == {k: id(v) for k, v in next_keywords.items()}
-    return isinstance(output, Tensor) and next_inputs[0] is output and same_rest and same_keywords
+    return [*order, *(name for name in found if name not in order)]
 
 
 @contextmanager
