@@ -1,0 +1,1 @@
+"""What the benchmarks that train share: data, loops, stored results, tables and charts."""
