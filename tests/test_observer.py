@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from openwork.quantization.observer import (
-    Histogram,
     MaxObserver,
     PercentileObserver,
     RowObserver,
@@ -49,7 +46,7 @@ def test_a_percentile_is_the_exact_one_within_a_bin(scales: list[float], percent
     ordered = x.abs().sort().values
     gap = float((ordered[1:] - ordered[:-1])[-40:].max())
     for got, wanted in zip(found, expected, strict=True):
-        assert abs(got - wanted) <= symmetric.histogram.width + gap
+        assert abs(got - wanted) <= float(symmetric.histogram.width) + gap
     assert symmetric.range()[0] == -symmetric.range()[1]
 
 
@@ -58,23 +55,6 @@ def test_the_whole_percentile_is_the_maximum() -> None:
     for batch in _batches(3, [1.0, 2.0]):
         observer.observe(batch)
     assert observer.range()[1] == max(-observer.low, observer.high)
-
-
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=6), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
-def test_a_histogram_loses_nothing_and_stays_bounded(scales: list[float], seed: int) -> None:
-    histogram = Histogram(bins=16, most=64)
-    batches = _batches(seed, scales)
-    for batch in batches:
-        histogram.add(batch)
-    x = torch.cat(batches).flatten().double()
-    assert len(histogram.counts) <= 64
-    assert int(histogram.counts.sum()) == x.numel()
-    edges = (histogram.first + np.arange(len(histogram.counts) + 1)) * histogram.width
-    below = torch.searchsorted(x.sort().values, torch.from_numpy(edges)).numpy()
-    # A value within rounding of an edge may fall on either side of it.
-    near = (torch.from_numpy(edges)[:, None] - x).abs().min(dim=1).values.numpy() < 1e-9 * np.abs(edges).max()
-    assert ((np.diff(below) == histogram.counts.numpy()) | near[1:] | near[:-1]).all()
 
 
 def test_zeros_count_though_they_set_no_width() -> None:
@@ -109,7 +89,7 @@ def test_sampling_leaves_the_callers_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("kind", ["output", "max", "percentile"])
+@pytest.mark.parametrize("kind", ["output", "max", "moving", "percentile", "entropy", "mse"])
 def test_nothing_seen_and_nan_are_errors_that_name_the_layer(kind: str) -> None:
     observer = make_observer(kind, "encoder.query", 99.9, True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"No data reached the input of encoder\.query"):
@@ -123,7 +103,9 @@ def test_nothing_seen_and_nan_are_errors_that_name_the_layer(kind: str) -> None:
 
 
 def test_odd_observers_are_refused() -> None:
-    with pytest.raises(ValueError, match='"output", "max" or "percentile", but it is \'entropy\''):
-        make_observer("entropy", "layer", 99.9, True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='"percentile", "entropy" or "mse", but it is \'kl\''):
+        make_observer("kl", "layer", 99.9, True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"one range for all channels, so it takes no axis \(layer\)"):
+        make_observer("output", "layer", axis=1)
     with pytest.raises(ValueError, match=r"between 50 and 100, but it is 0\.999"):
         PercentileObserver("layer", 0.999)

@@ -88,14 +88,39 @@ def choose_affine(low: float, high: float, dtype: Activation) -> Affine:
     return Affine(float(scale), zero_point, dtype)
 
 
-def weight_scales(weight: Float, name: str) -> Float:
+def choose_affines(
+    low: NDArray[np.floating], high: NDArray[np.floating], dtype: Activation
+) -> tuple[Float, NDArray[np.int32]]:
+    """`choose_affine` for every channel: scales f32 [C] and zero points i32 [C].
+
+    low, high: f64 [C], or [] for one tensor. Raises ValueError as `choose_affine` does, naming the channel.
+    """
+    shape = np.shape(low)
+    maps = [
+        _choose_of_channel(channel, float(bottom), float(top), dtype)
+        for channel, (bottom, top) in enumerate(zip(np.ravel(low), np.ravel(high), strict=True))
+    ]
+    scales = np.array([affine.scale for affine in maps], np.float32).reshape(shape)
+    return scales, np.array([affine.zero_point for affine in maps], np.int32).reshape(shape)
+
+
+def _choose_of_channel(channel: int, low: float, high: float, dtype: Activation) -> Affine:
+    try:
+        return choose_affine(low, high, dtype)
+    except ValueError as error:
+        raise ValueError(f"Channel {channel}: {error}") from error
+
+
+def weight_scales(weight: Float, name: str, axis: int = 0) -> Float:
     """max |w| / 127 of every output channel; 1 for a channel of zeros, whose integers are zeros whatever the
     scale.
 
-    weight: f32 [N, ...], output channels first. name: the layer, for the message. Returns f32 [N].
+    weight: f32, any shape. name: the layer, for the message. axis: where the output channels lie, 0 but for
+    the transposed convolution, whose weight has them at 1. Returns f32 [N].
     Raises ValueError if a value is NaN or infinite, naming the first such channel.
     """
-    rows = np.asarray(weight, np.float32).reshape(weight.shape[0], -1)
+    first = np.moveaxis(np.asarray(weight, np.float32), axis, 0)
+    rows = first.reshape(first.shape[0], -1)
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
         raise ValueError(
@@ -106,17 +131,25 @@ def weight_scales(weight: Float, name: str) -> Float:
     return np.where(scales < SMALLEST_SCALE, np.float32(1), scales)
 
 
-def quantize_weight(weight: Float, scales: Float) -> NDArray[np.int8]:
+def quantize_weight(weight: Float, scales: Float, axis: int = 0) -> NDArray[np.int8]:
     """clamp(rint(w * (1 / scale)), -127, 127) per output channel; zeros stay zeros.
 
-    weight: f32 [N, ...]. scales: f32 [N]. Returns s8 [N, ...].
+    weight: f32, any shape. scales: f32 [N], of the channels along `axis`. Returns s8 of the weight's shape.
     """
-    shape = (-1,) + (1,) * (weight.ndim - 1)
-    v = np.rint(np.asarray(weight, np.float32) * (np.float32(1) / scales).reshape(shape))
+    inverse = _along(np.float32(1) / np.asarray(scales, np.float32), weight.ndim, axis)
+    v = np.rint(np.asarray(weight, np.float32) * inverse)
     clamped: NDArray[np.int8] = np.clip(v, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
     return clamped
 
 
-def dequantize_weight(q: NDArray[np.int8], scales: Float) -> Float:
-    """scale * q per output channel: s8 [N, ...] and f32 [N] to f32 [N, ...]."""
-    return q.astype(np.float32) * np.asarray(scales, np.float32).reshape((-1,) + (1,) * (q.ndim - 1))
+def dequantize_weight(q: NDArray[np.int8], scales: Float, axis: int = 0) -> Float:
+    """scale * q per output channel: s8 of any shape, and f32 [N] along `axis`, to f32 of q's shape."""
+    product: Float = q.astype(np.float32) * _along(np.asarray(scales, np.float32), q.ndim, axis)
+    return product
+
+
+def _along(values: Float, dimensions: int, axis: int) -> Float:
+    """`values` [N] in a shape that lies along `axis` of a tensor of that many dimensions."""
+    shape = [1] * dimensions
+    shape[axis] = -1
+    return values.reshape(shape)
