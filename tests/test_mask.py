@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from openwork.sparsity import BlockPattern, GroupPattern, Pattern, magnitude_mask
+from openwork.sparsity.mask import best_mask
 
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -89,9 +90,31 @@ def test_a_sum_that_overflows_is_not_taken_for_infinity() -> None:
     assert mask.tolist() == [[True, True, False, False]]
 
 
-@pytest.mark.parametrize(
-    "weight", [torch.ones(4), torch.ones(2, 3, 4), torch.ones(0, 4), torch.ones(4, 4, dtype=torch.int8)]
-)
+@pytest.mark.parametrize("weight", [torch.ones(4), torch.ones(0, 4), torch.ones(4, 4, dtype=torch.int8)])
 def test_only_floating_point_matrices_are_taken(weight: Tensor) -> None:
     with pytest.raises(ValueError, match="must be a non-empty floating point matrix"):
         magnitude_mask(weight, Pattern.parse("2:4"))
+
+
+@pytest.mark.parametrize("text", ["2:4", "2:4@2", "4:16", "3:5@4", "2:4t"])
+def test_a_stack_is_masked_matrix_by_matrix(text: str) -> None:
+    stack = torch.randn(3, 10, 32, generator=torch.Generator().manual_seed(3))
+    pattern = Pattern.parse(text)
+    together = magnitude_mask(stack, pattern)
+    assert torch.equal(together, torch.stack([magnitude_mask(matrix, pattern) for matrix in stack]))
+    assert pattern.holds(together.numpy())
+
+
+def test_blocks_of_a_stack_compete_over_all_its_matrices() -> None:
+    stack = torch.cat([torch.ones(1, 4, 4), torch.full((1, 4, 4), 2.0)])
+    assert magnitude_mask(stack, Pattern.parse("4x1:0.5")).float().mean(dim=(1, 2)).tolist() == [0.0, 1.0]
+
+
+def test_scores_below_zero_lose_to_none_beyond_the_edge() -> None:
+    mask = best_mask(torch.full((1, 6), -5.0), Pattern.parse("2:4"))
+    assert mask.tolist() == [[True, True, False, False, True, True]]
+
+
+def test_more_than_a_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match="`WeightView` gives the stack of any layer's weight"):
+        magnitude_mask(torch.ones(2, 2, 4, 4), Pattern.parse("2:4"))

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from openwork.sparsity.eligibility import LayerEligibility, layer_table
     from openwork.sparsity.mask import magnitude_mask
     from openwork.sparsity.oneshot import Calibration
+    from openwork.sparsity.options import PrunerOptions
     from openwork.sparsity.pruner import Pruner
     from openwork.sparsity.reconstruction import Reconstructed, output_error, reconstruct
+    from openwork.sparsity.report import PruningReport
 
 __all__ = [
     "BlockPattern",
@@ -25,6 +27,8 @@ __all__ = [
     "LayerEligibility",
     "Pattern",
     "Pruner",
+    "PrunerOptions",
+    "PruningReport",
     "Reconstructed",
     "Violation",
     "detect",
@@ -38,6 +42,8 @@ _NEEDS_TORCH = {
     "Calibration": "oneshot",
     "LayerEligibility": "eligibility",
     "Pruner": "pruner",
+    "PrunerOptions": "options",
+    "PruningReport": "report",
     "Reconstructed": "reconstruction",
     "layer_table": "eligibility",
     "magnitude_mask": "mask",

@@ -24,6 +24,11 @@ def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
     weight, NaN or infinity.
     """
     check_weight(weight)
+    if weight.ndim > 3:
+        raise ValueError(
+            f"A mask is made for a matrix [out, in] or a stack [stack, out, in], but the shape is "
+            f"{list(weight.shape)}; `WeightView` gives the stack of any layer's weight."
+        )
     return best_mask(weight.detach().float().square(), pattern)
 
 
