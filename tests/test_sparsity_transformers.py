@@ -148,7 +148,7 @@ def test_a_state_of_another_step_is_refused(tmp_path: Path) -> None:
     first = pruner_of("progressive:2:4")
     trainer_of(first, tmp_path).train()
     (tmp_path / "checkpoint-6" / STATE_FILE).rename(tmp_path / "checkpoint-3" / STATE_FILE)
-    with pytest.raises(ValueError, match="resumes at step 3, but the pruner's state in .* saved at step 6"):
+    with pytest.raises(ValueError, match=r"resumes at step 3, but the pruner's state in .* saved at step 6"):
         trainer_of(pruner_of("progressive:2:4"), tmp_path).train(
             resume_from_checkpoint=str(tmp_path / "checkpoint-3")
         )
@@ -158,7 +158,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     pruner, other = pruner_of("one-shot"), pruner_of("one-shot")
     trainer = trainer_of(other, tmp_path, PruningCallback(pruner))
     with pytest.raises(
-        ValueError, match="The Trainer trains another model than the pruner's: it lacks .* hidden"
+        ValueError, match=r"The Trainer trains another model than the pruner's: it lacks .* hidden"
     ):
         trainer.train()
 

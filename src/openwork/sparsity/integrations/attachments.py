@@ -1,4 +1,4 @@
-"""What the callbacks share: finding torch's own optimizers and attaching the pruner to those that train it."""
+"""What the callbacks share: attaching a pruner to those of torch's optimizers that train its weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def attach_all(pruner: Pruner, optimizers: Sequence[Any]) -> list[Attachment]:
     training = [optimizer for optimizer in unwrapped if _trains(optimizer, pruner)]
     if not training:
         raise ValueError(
-            f"None of the {len(unwrapped)} optimizers trains a pruned weight; make the pruner on the model that "
-            "is trained."
+            f"None of the {len(unwrapped)} optimizers trains a pruned weight; make the pruner on the model "
+            "that is trained."
         )
     return [pruner.attach(optimizer) for optimizer in training]
 
@@ -47,8 +47,8 @@ def refuse_another_model(pruner: Pruner, trained: nn.Module, by: str) -> None:
     missing = [name for name, module in pruner.layers.items() if id(module) not in modules]
     if missing:
         raise ValueError(
-            f"The {by} trains another model than the pruner's: it lacks the pruned layer {missing[0]}. Make the "
-            f"pruner on the very model that is given to the {by}."
+            f"The {by} trains another model than the pruner's: it lacks the pruned layer {missing[0]}. Make "
+            f"the pruner on the very model that is given to the {by}."
         )
 
 

@@ -28,8 +28,8 @@ class PruningCallback(Callback):
 
     Make the pruner on the module (or on a network inside it) before `fit`, so that the masks are there when a
     checkpoint is loaded. The pruner is attached when training starts, once the optimizers exist and are
-    restored, to each optimizer that trains one of its weights. Its state lies in Lightning's checkpoints among
-    the callbacks'. When training ends, every mask is verified and the report is logged.
+    restored, to each optimizer that trains one of its weights. Its state lies in Lightning's checkpoints
+    among the callbacks'. When training ends, every mask is verified and the report is logged.
 
     pruner: of the module that is trained, or of a module inside it.
     """

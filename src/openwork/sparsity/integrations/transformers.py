@@ -38,7 +38,7 @@ REPORT_FILE = "pruning.json"
 """The report, in the Trainer's output folder when training ends."""
 
 
-class PruningCallback(TrainerCallback):  # type: ignore[misc]
+class PruningCallback(TrainerCallback):
     """Follows a pruner's schedule and holds its masks while a `Trainer` trains.
 
     Make the pruner on the model before the Trainer, so that the masks are there when a checkpoint is loaded.
@@ -48,9 +48,9 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
     allows that. When training ends, every mask is verified and the report is logged and written to
     `pruning.json`.
 
-    pruner: of the Trainer's model. resume_from: the folder of the checkpoint that training resumes from; needed
-    only where it is neither `TrainingArguments.resume_from_checkpoint` nor a folder of the output folder, as
-    the Trainer tells its callbacks no other.
+    pruner: of the Trainer's model. resume_from: the folder of the checkpoint that training resumes from;
+    needed only where it is neither `TrainingArguments.resume_from_checkpoint` nor a folder of the output
+    folder, as the Trainer tells its callbacks no other.
     """
 
     def __init__(self, pruner: Pruner, resume_from: str | os.PathLike[str] | None = None) -> None:
@@ -82,8 +82,7 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         if args.should_save:
             buffer = io.BytesIO()
             torch.save(saved, buffer)
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_atomic(folder / STATE_FILE, [buffer.getbuffer()])
+            write_atomic(_checkpoint(args, state.global_step) / STATE_FILE, [buffer.getbuffer()])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +96,7 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         report = self.pruner.report()
         if state.is_world_process_zero:
             logger.info("%s", report)
-            write_atomic(Path(args.output_dir) / REPORT_FILE, [report.json().encode()])
+            write_atomic(Path(str(args.output_dir)) / REPORT_FILE, [report.json().encode()])
 
     def _release(self) -> None:
         for attachment in self._attachments:
@@ -105,16 +104,20 @@ class PruningCallback(TrainerCallback):  # type: ignore[misc]
         self._attachments = []
 
     def _state_file(self, args: TrainingArguments, step: int) -> Path:
-        named = [self.resume_from, args.resume_from_checkpoint, Path(args.output_dir) / f"checkpoint-{step}"]
-        folders = [Path(folder) for folder in named if folder and not isinstance(folder, bool)]
+        named = (self.resume_from, args.resume_from_checkpoint, _checkpoint(args, step))
+        folders = [Path(folder) for folder in named if folder]
         for folder in folders:
             if (folder / STATE_FILE).is_file():
                 return folder / STATE_FILE
         raise FileNotFoundError(
             f"Training resumes at step {step}, but there is no {STATE_FILE} of the pruner in "
-            f"{' or '.join(str(folder) for folder in folders)}. Pass resume_from=<the checkpoint's folder> to "
-            "the PruningCallback, or resume from a checkpoint that was written with it."
+            f"{' or '.join(str(folder) for folder in folders)}. Pass resume_from=<the checkpoint's folder> "
+            "to the PruningCallback, or resume from a checkpoint that was written with it."
         )
+
+
+def _checkpoint(args: TrainingArguments, step: int) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{step}"
 
 
 def _load(path: Path, step: int) -> dict[str, Any]:
