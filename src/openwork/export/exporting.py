@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from openwork.export.biases import quantize_biases
 from openwork.export.dialect import conform
-from openwork.export.folding import drop_repeated_quantizers, fold_batch_norms
+from openwork.export.folding import drop_repeated_quantizers, fold_batch_norms, transpose_weights
 from openwork.export.layers import exportable
 from openwork.export.options import ExportOptions, check_inputs
 from openwork.export.patterns import pruned_weights, record_patterns
@@ -39,17 +39,22 @@ def export(
     """
     options = options or ExportOptions()
     check_inputs(inputs, options)
-    exported = exportable(model, options.exporter)
-    graph = trace(exported, inputs, options)
-    _rewrite(graph, options)
+    pruned = pruned_weights(model, options.patterns)
+    made = exportable(model, inputs, options.exporter)
+    graph = trace(made.module, inputs, options)
+    transposed = _rewrite(graph, options) | made.transposed
+    _rename(graph, made.names)
     proto = ir.to_proto(graph)
-    record_patterns(proto, pruned_weights(model, exported, options.patterns), options.patterns)
+    stored = {made.names.get(name, name) for name in transposed}
+    record_patterns(proto, pruned, options.patterns, stored)
     onnx.checker.check_model(proto)
     write_atomic(path, [proto.SerializeToString()])
     return Path(path)
 
 
-def _rewrite(graph: ir.Model, options: ExportOptions) -> None:
+def _rewrite(graph: ir.Model, options: ExportOptions) -> frozenset[str]:
+    """Bring the graph into its final form; the weights that were transposed for it."""
+    transposed = transpose_weights(graph)
     drop_repeated_quantizers(graph)
     fold_batch_norms(graph)
     if options.target is not None:
@@ -57,3 +62,12 @@ def _rewrite(graph: ir.Model, options: ExportOptions) -> None:
     if options.stored_bias == "int32":
         quantize_biases(graph)
     RemoveUnusedNodesPass()(graph)
+    return transposed
+
+
+def _rename(graph: ir.Model, names: Mapping[str, str]) -> None:
+    """Give tensors of the graph their names, where none has it yet."""
+    for old, new in names.items():
+        value = graph.graph.initializers.get(old)
+        if value is not None and new not in graph.graph.initializers:
+            value.name = new

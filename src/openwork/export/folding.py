@@ -90,6 +90,34 @@ def _same_map(one: ir.Node, other: ir.Node) -> bool:
     return maps[0] == maps[1] and maps[0][0] is not None and axes[0] == axes[1]
 
 
+def transpose_weights(model: ir.Model) -> frozenset[str]:
+    """Store each weight whose DequantizeLinear is transposed as the transposed matrix; their names.
+
+    What is left is a DequantizeLinear right before the MatMul, with the axis of the output channels.
+    """
+    nodes = [node for node in model.graph if node.op_type == "Transpose"]
+    names = (_transpose(model.graph, node) for node in nodes)
+    return frozenset(name for name in names if name is not None)
+
+
+def _transpose(graph: ir.Graph, node: ir.Node) -> str | None:
+    dequantize = _only_producer(node.inputs[0], ("DequantizeLinear",))
+    weight = dequantize.inputs[0] if dequantize is not None else None
+    integers = constant(weight)
+    if dequantize is None or weight is None or integers is None or integers.ndim != 2:
+        return None
+    if len(weight.uses()) > 1 or list(node.attributes.get_ints("perm", [1, 0])) != [1, 0]:
+        return None
+    transposed = np.ascontiguousarray(integers.T)
+    weight.const_value, weight.shape = ir.tensor(transposed, name=weight.name), ir.Shape(transposed.shape)
+    axis = dequantize.attributes.get_int("axis", 1)
+    dequantize.attributes["axis"] = ir.AttrInt64("axis", 1 - axis % 2)
+    dequantize.outputs[0].shape = weight.shape
+    node.outputs[0].replace_all_uses_with(dequantize.outputs[0], replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    return weight.name
+
+
 def _record(array: np.ndarray | None) -> tuple[object, ...] | None:
     return None if array is None else (array.dtype, array.tolist())
 

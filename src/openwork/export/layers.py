@@ -1,30 +1,51 @@
-"""A model with its quantized layers and quantizers replaced by modules that trace to Q/DQ around integers."""
+"""A model with its quantizers replaced by modules that trace to Q/DQ around stored integers."""
 
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from openwork.export.operators import INTEGERS, OPERATORS, Operators
 from openwork.export.options import Exporter
+from openwork.export.weights import StoredWeight, quantizers, rounds_weight, stored_weights
+from openwork.quantization.affine import RANGES
+from openwork.quantization.fake_quant import FakeQuantize
 from openwork.quantization.modules import QuantLinear
+
+logger = logging.getLogger(__name__)
 
 
 class ExportedQuantizer(nn.Module):
-    """Q/DQ of an activation, of the integers of `zero_point`'s type."""
+    """Q/DQ of an activation.
+
+    Where the quantizer leaves out the lowest integer, which QuantizeLinear has, its input is clipped first.
+    """
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, scale: Tensor, zero_point: Tensor, axis: int | None, operators: Operators) -> None:
+    def __init__(self, quantizer: FakeQuantize, operators: Operators) -> None:
         super().__init__()
-        self.register_buffer("scale", scale.detach().clone())
-        self.register_buffer("zero_point", zero_point.detach().clone())
-        self.axis, self.operators = axis, operators
+        scale, zero_point = quantizer.scales()
+        self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", zero_point.to(INTEGERS[quantizer.dtype]))
+        self.axis, self.operators = quantizer.axis, operators
+        self.lowest: float | None = None
+        if quantizer.limits != RANGES[quantizer.dtype]:
+            if quantizer.axis is not None:
+                raise ValueError(
+                    f"{quantizer.name} leaves out the lowest integer and has a scale for each channel, which "
+                    "cannot be exported; give it one scale."
+                )
+            self.lowest = float(quantizer.limits[0] * scale)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x if self.lowest is None else x.clamp(min=self.lowest)
         return self.operators.quantize_dequantize(x, self.scale, self.zero_point, self.axis)
 
 
@@ -34,11 +55,11 @@ class ExportedWeight(nn.Module):
     integers: Tensor
     scale: Tensor
 
-    def __init__(self, integers: Tensor, scale: Tensor, axis: int | None, operators: Operators) -> None:
+    def __init__(self, stored: StoredWeight, operators: Operators) -> None:
         super().__init__()
-        self.register_buffer("integers", integers.detach().contiguous())
-        self.register_buffer("scale", scale.detach().clone())
-        self.axis, self.operators = axis, operators
+        self.register_buffer("integers", stored.integers.contiguous())
+        self.register_buffer("scale", stored.scale)
+        self.axis, self.operators = stored.axis, operators
 
     def forward(self, weight: Tensor | None = None) -> Tensor:
         return self.operators.dequantize(self.integers, self.scale, self.axis)
@@ -47,8 +68,8 @@ class ExportedWeight(nn.Module):
 class ExportedLinear(nn.Module):
     """A linear layer as the graph shows it: a MatMul with the weight [K, N], and an Add for the bias.
 
-    multiplier: f32 [K] or None, on the input before it is quantized. quantizer, output: of input and output,
-    or the identity. dequantizer: of the weight where that is stored as integers, else None.
+    multiplier: f32 [K] or None, on the input before it is quantized. The quantizers of input and output are
+    the identity where the layer has none.
     """
 
     weight: Tensor
@@ -78,35 +99,95 @@ class ExportedQuantLinear(ExportedLinear):
 
     weight_scale: Tensor
 
-    def __init__(self, integers: Tensor, scale: Tensor, bias: Tensor | None, operators: Operators) -> None:
-        super().__init__(integers, bias)
-        self.register_buffer("weight_scale", scale.detach().clone())
+    def __init__(self, stored: StoredWeight, bias: Tensor | None, operators: Operators) -> None:
+        super().__init__(stored.integers, bias)
+        self.register_buffer("weight_scale", stored.scale)
         self.operators = operators
 
     def _weight(self) -> Tensor:
-        axis = 1 if self.weight_scale.ndim else None
-        return self.operators.dequantize(self.weight, self.weight_scale, axis)
+        return self.operators.dequantize(
+            self.weight, self.weight_scale, 1 if self.weight_scale.ndim else None
+        )
 
 
-def exportable(model: nn.Module, exporter: Exporter) -> nn.Module:
-    """A copy of the model in evaluation mode, each of its layers as the graph is to show it."""
+@dataclass(frozen=True, eq=False)
+class Exportable:
+    """The module that is traced in a model's place, and the graph's names of its stored weights.
+
+    names: of tensors of the module, to the names that they are to have in the file. transposed: the tensors
+    that it holds as [in, out].
+    """
+
+    module: nn.Module
+    names: Mapping[str, str]
+    transposed: frozenset[str]
+
+
+def exportable(model: nn.Module, inputs: Mapping[str, Tensor], exporter: Exporter) -> Exportable:
+    """A copy of the model in evaluation mode that traces to Q/DQ; raises as `stored_weights` does."""
     root = nn.ModuleDict({"model": copy.deepcopy(model).eval()})
-    for name, layer in list(root.named_modules()):
-        replacement = _replacement(layer, OPERATORS[exporter])
-        if replacement is not None:
-            root.set_submodule(name, replacement)
-    return root["model"]
+    copied, operators = root["model"], OPERATORS[exporter]
+    weights = stored_weights(copied, inputs)
+    _report_float(copied)
+    linears = {
+        name: layer for name, layer in copied.named_modules() if type(layer) in (nn.Linear, QuantLinear)
+    }
+    _replace(
+        root,
+        {id(layer): _linear(layer, weights.get(_join(name, "weight_quantizer")), operators)
+         for name, layer in linears.items()},
+    )  # fmt: skip
+    _replace(root, {id(q): _exported(q, name, weights, operators) for name, q in quantizers(copied).items()})
+    return Exportable(root["model"], _names(weights), frozenset(_join(name, "weight") for name in linears))
 
 
-def _replacement(layer: nn.Module, operators: Operators) -> nn.Module | None:
-    if isinstance(layer, QuantLinear):
-        return _quant_linear(layer, operators)
-    return ExportedLinear(layer.weight, layer.bias) if type(layer) is nn.Linear else None
+def _join(module: str, name: str) -> str:
+    return f"{module}.{name}" if module else name
 
 
-def _quant_linear(layer: QuantLinear, operators: Operators) -> ExportedQuantLinear:
-    exported = ExportedQuantLinear(layer.quantized_weight(), layer.weight_scale, layer.bias, operators)
+def _replace(root: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
+    """Put other modules in the place of those with the given ids, wherever they stand."""
+    for module in list(root.modules()):
+        for name, child in list(module._modules.items()):
+            if id(child) in replaced:
+                setattr(module, name, replaced[id(child)])
+
+
+def _names(weights: Mapping[str, StoredWeight]) -> dict[str, str]:
+    return {
+        f"{quantizer}.{part}": stored.name + suffix
+        for quantizer, stored in weights.items()
+        if stored.name != quantizer
+        for part, suffix in (("integers", ""), ("scale", "_scale"))
+    }
+
+
+def _exported(
+    quantizer: FakeQuantize, name: str, weights: Mapping[str, StoredWeight], operators: Operators
+) -> nn.Module:
+    if quantizer.mode == "disabled":
+        return nn.Identity()
+    if rounds_weight(quantizer):
+        return ExportedWeight(weights[name], operators) if name in weights else nn.Identity()
+    return ExportedQuantizer(quantizer, operators)
+
+
+def _linear(layer: nn.Linear, stored: StoredWeight | None, operators: Operators) -> ExportedLinear:
+    if not isinstance(layer, QuantLinear):
+        return ExportedLinear(layer.weight, layer.bias)
+    exported = (
+        ExportedLinear(layer.migrated_weight(), layer.bias)
+        if stored is None
+        else ExportedQuantLinear(stored, layer.bias, operators)
+    )
     exported.multiplier = layer.input_multiplier
-    zero_point = layer.input_zero_point.to(INTEGERS[layer.activation])
-    exported.input_quantizer = ExportedQuantizer(layer.input_scale, zero_point, None, operators)
+    exported.input_quantizer = layer.input_quantizer or nn.Identity()
+    exported.output_quantizer = layer.output_quantizer or nn.Identity()
     return exported
+
+
+def _report_float(model: nn.Module) -> None:
+    """Say which quantizers are switched off: nothing goes out in float unsaid."""
+    off = [name for name, quantizer in quantizers(model).items() if quantizer.mode == "disabled"]
+    if off:
+        logger.warning("Exported in float, because their quantizers are disabled: %s.", ", ".join(off))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,6 @@ import onnx
 import torch
 from torch import nn
 
-from openwork.export.layers import ExportedLinear
-from openwork.quantization.modules import QuantLinear
 from openwork.sparsity import Pattern, detect
 from openwork.sparsity.view import WeightView
 
@@ -23,13 +21,12 @@ MASK = "_mask"
 class PrunedWeight:
     """A pruned parameter: its layer and full name, how it is read as matrices, and its values.
 
-    transposed: whether the graph holds it as [in, out]. mask: bool of the parameter's shape, or None.
+    mask: bool of the parameter's shape, or None.
     """
 
     layer: str
     name: str
     view: WeightView
-    transposed: bool
     weight: np.ndarray
     mask: np.ndarray | None
 
@@ -37,20 +34,14 @@ class PrunedWeight:
         """A tensor of the parameter's shape as a stack [stack, out, in]."""
         return self.view.matrices(torch.from_numpy(np.ascontiguousarray(tensor))).numpy()
 
-    def of_graph(self, tensor: np.ndarray) -> np.ndarray:
-        """A tensor of the graph in the parameter's own shape."""
-        return tensor.T if self.transposed else tensor
 
-
-def pruned_weights(
-    model: nn.Module, exported: nn.Module, patterns: Mapping[str, str]
-) -> tuple[PrunedWeight, ...]:
+def pruned_weights(model: nn.Module, patterns: Mapping[str, str]) -> tuple[PrunedWeight, ...]:
     """The parameters of `model` with a mask that drops something, and those that `patterns` names.
 
-    exported: the module that is traced in the model's place. patterns: by layer, or by the parameter's full
-    name where that is not the layer's `weight`. Raises ValueError for a name that is no such parameter.
+    patterns: by layer, or by the parameter's full name where that is not the layer's `weight`.
+    Raises ValueError for a name that is no such parameter.
     """
-    found = {_key(weight): weight for weight in _weights(model, exported)}
+    found = {_key(weight): weight for weight in _weights(model)}
     for name in patterns:
         if name not in found:
             raise ValueError(f"The pruned layer {name} has no weight {name}.weight in the exported graph.")
@@ -58,17 +49,21 @@ def pruned_weights(
 
 
 def record_patterns(
-    proto: onnx.ModelProto, pruned: tuple[PrunedWeight, ...], patterns: Mapping[str, str]
+    proto: onnx.ModelProto,
+    pruned: tuple[PrunedWeight, ...],
+    patterns: Mapping[str, str],
+    transposed: Set[str],
 ) -> None:
     """Check masks and patterns on the tensors of the graph, and write the patterns into its metadata.
 
+    transposed: the tensors that the graph holds as [in, out].
     Raises ValueError where a dropped weight is not zero there, or a pattern does not hold.
     """
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     found: dict[str, str] = {}
     for weight in pruned:
         title, tensor = _find(tensors, weight)
-        stored = weight.of_graph(tensor)
+        stored = tensor.T if title in transposed else tensor
         if weight.mask is not None:
             _check_mask(weight, stored)
         pattern = _pattern(weight, patterns)
@@ -87,24 +82,13 @@ def _join(layer: str, parameter: str) -> str:
     return f"{layer}.{parameter}" if layer else parameter
 
 
-def _weights(model: nn.Module, exported: nn.Module) -> Iterator[PrunedWeight]:
-    modules = dict(exported.named_modules())
+def _weights(model: nn.Module) -> Iterator[PrunedWeight]:
     for layer, module in model.named_modules():
-        transposed = isinstance(modules.get(layer), ExportedLinear)
         for parameter, weight in module.named_parameters(recurse=False):
-            view = view_of(module, parameter)
+            view = WeightView.of(module, parameter)
             if view is not None:
-                yield PrunedWeight(
-                    layer, _join(layer, parameter), view, transposed, weight.detach().cpu().numpy(),
-                    _mask(module, parameter),
-                )  # fmt: skip
-
-
-def view_of(module: nn.Module, parameter: str) -> WeightView | None:
-    """How a parameter of a float or a quantized layer is read as matrices."""
-    if isinstance(module, QuantLinear) and parameter == "weight":
-        return WeightView("linear", tuple(module.weight.shape))
-    return WeightView.of(module, parameter)
+                values, mask = weight.detach().cpu().numpy(), _mask(module, parameter)
+                yield PrunedWeight(layer, _join(layer, parameter), view, values, mask)
 
 
 def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
@@ -117,10 +101,12 @@ def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> tupl
     """The graph's tensor of a parameter: of its name, or where an exporter gave it another, of its values."""
     if weight.name in tensors:
         return weight.name, onnx.numpy_helper.to_array(tensors[weight.name])
-    wanted = weight.weight.T if weight.transposed else weight.weight
     for name, tensor in tensors.items():
-        if tuple(tensor.dims) == wanted.shape and np.array_equal(onnx.numpy_helper.to_array(tensor), wanted):
-            return name, wanted
+        for wanted in (weight.weight, weight.weight.T):
+            if tuple(tensor.dims) == wanted.shape and np.array_equal(
+                onnx.numpy_helper.to_array(tensor), wanted
+            ):
+                return name, weight.weight
     raise ValueError(f"The pruned layer {weight.layer} has no weight {weight.name} in the exported graph.")
 
 
