@@ -7,7 +7,7 @@ import pickle
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.sparsity.schedule import KINDS, Gradual, OneShot, Progressive, Schedule, SparseRefined
@@ -31,6 +31,7 @@ REFINED = st.builds(SparseRefined, st.integers(0, 2000), st.floats(0, 1), st.int
 SCHEDULES = st.one_of(ONE_SHOTS, PROGRESSIVES, graduals(), REFINED)
 
 
+@settings(deadline=None)
 @given(SCHEDULES)
 def test_text_gives_the_schedule_back(schedule: Schedule) -> None:
     assert Schedule.parse(str(schedule)) == schedule
@@ -38,6 +39,7 @@ def test_text_gives_the_schedule_back(schedule: Schedule) -> None:
     assert hash(Schedule.parse(str(schedule))) == hash(schedule)
 
 
+@settings(deadline=None)
 @given(SCHEDULES, STEPS, STEPS)
 def test_never_falls_and_stays_within_its_ends(schedule: Schedule, one: int, other: int) -> None:
     earlier, later = schedule(min(one, other)), schedule(max(one, other))
@@ -45,6 +47,7 @@ def test_never_falls_and_stays_within_its_ends(schedule: Schedule, one: int, oth
     assert schedule(one) == schedule(one)
 
 
+@settings(deadline=None)
 @given(SCHEDULES, st.integers(0, 5000))
 def test_is_whole_at_its_final_step_and_changes_no_more(schedule: Schedule, later: int) -> None:
     assert schedule(schedule.final_step) == 1.0
@@ -53,6 +56,7 @@ def test_is_whole_at_its_final_step_and_changes_no_more(schedule: Schedule, late
     assert schedule.updates_at(schedule.final_step)
 
 
+@settings(deadline=None)
 @given(st.one_of(ONE_SHOTS, PROGRESSIVES, graduals()))
 def test_updates_are_where_the_fraction_changes(schedule: Schedule) -> None:
     held = 0.0
@@ -97,6 +101,7 @@ def test_gradual_follows_its_formula(kind: str) -> None:
     assert Gradual(kind, 100, 500)(100) == 0.0
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.99), st.floats(0.0, 0.9), st.integers(0, 100))
 def test_exponential_is_the_geometric_decay_of_the_density(zeros: float, share: float, t: int) -> None:
     # Neural Compressor: 1 - (1 - s0) ((1 - Z) / (1 - s0))^x, with s0 and Z of the whole layer.
