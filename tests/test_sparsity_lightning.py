@@ -19,11 +19,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from openwork.sparsity.integrations.lightning import PruningCallback
 
-SEED, STEPS = 12, 8
+SEED, EPOCHS, BATCHES = 12, 4, 2
+STEPS = EPOCHS * BATCHES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*is deprecated"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
 ]
 
 
@@ -43,7 +45,7 @@ class Module(LightningModule):
         self.seen.append(bool((self.hidden.weight[~self.hidden.get_buffer("weight_mask")] == 0).all()))
         return (self.out(torch.relu(self.hidden(batch))) - batch[:, :8]).square().mean()
 
-    def training_step(self, batch: Tensor, index: int) -> Tensor | None:
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor | None:
         if not self.halves:
             return self.loss(batch)
         for optimizer in self.optimizers():  # type: ignore[union-attr]
@@ -62,7 +64,7 @@ class Module(LightningModule):
 
     def train_dataloader(self) -> torch.utils.data.DataLoader[Tensor]:
         generator = torch.Generator().manual_seed(SEED)
-        data: Any = torch.randn(4 * STEPS, 16, generator=generator)
+        data: Any = torch.randn(4 * BATCHES, 16, generator=generator)
         return torch.utils.data.DataLoader(data, batch_size=4)
 
 
@@ -72,10 +74,10 @@ def pruner_of(schedule: str, criterion: str = "magnitude", **given: Any) -> Prun
 
 
 def trainer_of(pruner: Pruner, folder: Path, **given: Any) -> Trainer:
-    kept = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    kept = ModelCheckpoint(folder, filename="{step}", save_top_k=-1)
     return Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_epochs=EPOCHS,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -108,7 +110,7 @@ def test_a_resumed_run_equals_the_unbroken_one(
     whole = pruner_of(schedule, criterion, kind=kind)
     trainer_of(whole, tmp_path).fit(module_of(whole))
     assert (whole.steps, whole.zeros) == (STEPS, 0.5)
-    for step in (2, 5):
+    for step in (2, 6):
         resumed = pruner_of(schedule, criterion, kind=kind)
         trainer_of(resumed, tmp_path).fit(
             module_of(resumed), ckpt_path=tmp_path / f"step={step}.ckpt", weights_only=True
@@ -127,7 +129,7 @@ def test_lightning_equals_a_plain_loop(schedule: str, criterion: str, tmp_path: 
     model = module_of(plain)
     optimizer = model.configure_optimizers()
     plain.attach(optimizer)
-    for batch in model.train_dataloader():
+    for batch in EPOCHS * list(model.train_dataloader()):
         optimizer.zero_grad()
         model.loss(batch).backward()
         optimizer.step()
@@ -160,7 +162,7 @@ def test_a_run_that_fails_lets_go_of_its_optimizers(tmp_path: Path) -> None:
     pruner = pruner_of("gradual:linear:1:20")
     module = module_of(pruner)
 
-    def fail(batch: Tensor, index: int) -> Tensor:
+    def fail(batch: Tensor, batch_idx: int) -> Tensor:
         raise RuntimeError("out of data")
 
     training_step, module.training_step = module.training_step, fail  # type: ignore[assignment, method-assign]

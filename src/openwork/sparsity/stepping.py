@@ -7,6 +7,7 @@ that the model is sparse whenever somebody looks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -55,6 +56,7 @@ class Attachment:
         self.optimizer, self.clock = optimizer, clock
         self._pruner = pruner
         self._skipped = False
+        self._hidden = True
         self._handles: list[RemovableHandle] = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -71,17 +73,42 @@ class Attachment:
         """Whether the hooks are off."""
         return not self._handles
 
-    @torch.no_grad()
-    def _before(self, *_: Any) -> None:
+    def _before(
+        self, _: torch.optim.Optimizer, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         # A fused optimizer is stepped by GradScaler even where the gradients overflowed, and does nothing
         # then; a step that does not happen is neither observed nor counted.
         self._skipped = _overflowed(self.optimizer)
         if self._skipped:
-            return
+            return None
+        self._hidden = True
+        closure = options.get("closure", arguments[1] if len(arguments) > 1 else None)
+        if closure is None:
+            self._prepare_all()
+            return None
+        # Whoever steps with a closure (Lightning, LBFGS) makes the gradients inside the step.
+        followed = self._followed(closure)
+        if len(arguments) > 1:
+            return (arguments[0], followed, *arguments[2:]), options
+        return arguments, {**options, "closure": followed}
+
+    def _followed(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure, and after it what is to be done between the gradients and the step."""
+
+        def evaluate() -> Any:
+            loss = closure()
+            self._prepare_all()
+            return loss
+
+        return evaluate
+
+    @torch.no_grad()
+    def _prepare_all(self) -> None:
         scale = getattr(self.optimizer, "grad_scale", None)
         held = self._held()
         for prunable in held:
             self._prepare(prunable, scale)
+        self._hidden = False
         if self._pruner.due:
             self._pruner.renew()
         if self._pruner.options.mask_gradients and not self._pruner.dense:
@@ -92,7 +119,9 @@ class Attachment:
     def _prepare(self, prunable: Prunable, scale: Tensor | None) -> None:
         pruner, weight = self._pruner, prunable.weight
         dense = pruner.dense.get(prunable.name)
-        if dense is not None:
+        # An optimizer that evaluates its closure again within a step (LBFGS) has moved the dense weights by
+        # then.
+        if dense is not None and self._hidden:
             weight.copy_(dense)
         if weight.grad is None:
             return
