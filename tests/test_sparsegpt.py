@@ -41,7 +41,7 @@ def _hessian(gram: Tensor) -> np.ndarray:
 
 
 def _paper(weight: Tensor, hessian: np.ndarray, mask: np.ndarray, choose: Choose | None = None) -> np.ndarray:
-    """Algorithm 1 of the paper, a column at a time: what the mask drops is removed and made up for on the right.
+    """The paper's algorithm 1: column by column, what the mask drops is removed and made up for on the right.
 
     choose: gives the mask of the columns that begin at one, from the weights as they are then and the paper's
     [H^-1] of each of those columns, or None where no group of columns begins.
