@@ -18,9 +18,11 @@ from openwork.quantization.affine import (
 )
 
 if TYPE_CHECKING:
-    from openwork.quantization.calibration import Prepared, QuantizationOptions, calibrate, prepare, quantize
-    from openwork.quantization.conversion import LayerChoice, choose_layers, convert
+    from openwork.quantization.calibration import calibrate, quantize
+    from openwork.quantization.error_measure import measure_errors
+    from openwork.quantization.error_report import ErrorReport, LayerError
     from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
+    from openwork.quantization.folding import fold_batchnorm
     from openwork.quantization.modules import QuantLinear
     from openwork.quantization.observer import (
         EntropyObserver,
@@ -33,11 +35,16 @@ if TYPE_CHECKING:
         make_observer,
     )
     from openwork.quantization.observer_merge import merge_across_workers
+    from openwork.quantization.placement import LayerChoice, Prepared, QuantizationOptions, prepare
     from openwork.quantization.search import InputQuantization
+    from openwork.quantization.suggestion import Suggestion, suggest
 
 _TORCH = {
-    "calibration": ("Prepared", "QuantizationOptions", "calibrate", "prepare", "quantize"),
-    "conversion": ("LayerChoice", "choose_layers", "convert"),
+    "calibration": ("calibrate", "quantize"),
+    "error_measure": ("measure_errors",),
+    "error_report": ("ErrorReport", "LayerError"),
+    "suggestion": ("Suggestion", "suggest"),
+    "folding": ("fold_batchnorm",),
     "modules": ("QuantLinear",),
     "fake_quant": ("FakeQuantize", "FakeQuantizeOptions"),
     "observer": (
@@ -51,6 +58,7 @@ _TORCH = {
         "make_observer",
     ),
     "observer_merge": ("merge_across_workers",),
+    "placement": ("LayerChoice", "Prepared", "QuantizationOptions", "prepare"),
     "search": ("InputQuantization",),
 }
 
@@ -58,10 +66,12 @@ __all__ = [
     "Activation",
     "Affine",
     "EntropyObserver",
+    "ErrorReport",
     "FakeQuantize",
     "FakeQuantizeOptions",
     "InputQuantization",
     "LayerChoice",
+    "LayerError",
     "MaxObserver",
     "MovingObserver",
     "MseObserver",
@@ -71,16 +81,18 @@ __all__ = [
     "QuantLinear",
     "QuantizationOptions",
     "RowObserver",
+    "Suggestion",
     "calibrate",
     "choose_affine",
     "choose_affines",
-    "choose_layers",
-    "convert",
+    "fold_batchnorm",
     "make_observer",
+    "measure_errors",
     "merge_across_workers",
     "prepare",
     "quantize",
     "quantize_weight",
+    "suggest",
     "weight_scales",
 ]
 

@@ -1,0 +1,100 @@
+"""What to quantize and how: the user's options, and the rules of each style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+from openwork.quantization.affine import Activation
+from openwork.quantization.fake_quant import Learned
+from openwork.quantization.observer import DEFAULT_PERCENTILE, ObserverKind
+
+Style = Literal["tensorrt", "onnxruntime", "openwork"]
+BatchNormChoice = Literal["fold", "keep"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A style's rules.
+
+    activation, observer: its defaults. products: quantize the operands of attention products. additions:
+    quantize both inputs of residual additions. embeddings: quantize what embeddings give. outputs: quantize
+    the outputs of layers and products as well as their inputs.
+    """
+
+    activation: Activation
+    observer: ObserverKind
+    products: bool = True
+    additions: bool = True
+    embeddings: bool = True
+    outputs: bool = False
+
+
+STYLES: Mapping[Style, Rules] = {
+    "tensorrt": Rules("s8", "percentile"),
+    "onnxruntime": Rules("u8", "percentile", outputs=True),
+    "openwork": Rules("u8", "output", products=False, additions=False, embeddings=False),
+}
+
+
+@dataclass(frozen=True)
+class QuantizationOptions:
+    """How to choose the scales, and of what.
+
+    style: "tensorrt" (symmetric s8; the inputs of layers with weights, of attention products and of residual
+    additions, and what embeddings give), "onnxruntime" (u8 with zero points; outputs as well), or "openwork"
+    (u8; the inputs of layers with weights, with ranges chosen by the layers' outputs: what this engine runs
+    fastest). observer, activation: None for the style's own. "output" (the range that disturbs the layer's
+    output least) is for the inputs of Linear layers; elsewhere it stands for "percentile". percentile: of the
+    values kept, for that observer. migrate: let "output" choose a multiplier for each input channel where
+    that is free (see `migration`). include, exclude: globs over the names in the table; exclude wins.
+    overrides: options for the names that a glob matches, None to leave them in float; the first match counts,
+    and the style of an override is not looked at. learned: train the scales, by "step" (LSQ) or "amax".
+    batchnorm: "fold" it into the layer before it now, or "keep" it and call `fold_batchnorm` after training.
+    Raises ValueError for a value that is none of these.
+    """
+
+    style: Style = "tensorrt"
+    observer: ObserverKind | None = None
+    activation: Activation | None = None
+    percentile: float = DEFAULT_PERCENTILE
+    migrate: bool = True
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    overrides: Mapping[str, QuantizationOptions | None] = field(default_factory=dict)
+    learned: Learned = "no"
+    batchnorm: BatchNormChoice = "fold"
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("style", self.style, get_args(Style)),
+            ("observer", self.observer, (None, *get_args(ObserverKind))),
+            ("activation", self.activation, (None, *get_args(Activation))),
+            ("learned", self.learned, get_args(Learned)),
+            ("batchnorm", self.batchnorm, get_args(BatchNormChoice)),
+        ):
+            if value not in known:
+                names = ", ".join(repr(name) for name in known if name is not None)
+                raise ValueError(f"The {what} is one of {names}, but it is {value!r}.")
+
+    @property
+    def rules(self) -> Rules:
+        """The style's rules."""
+        return STYLES[self.style]
+
+    def of(self, name: str) -> QuantizationOptions | str:
+        """The options of one row of the table, or the reason why it stays in float."""
+        if glob := next((g for g in self.exclude if fnmatchcase(name, g)), None):
+            return f"excluded by {glob!r}"
+        if not any(fnmatchcase(name, g) for g in self.include):
+            return f"not included by {', '.join(map(repr, self.include))}"
+        for glob, options in self.overrides.items():
+            if fnmatchcase(name, glob):
+                return f"left in float by the override {glob!r}" if options is None else options
+        return self
+
+    def globs(self) -> tuple[str, ...]:
+        """Every glob that must name something."""
+        return (*(g for g in self.include if g != "*"), *self.exclude, *self.overrides)

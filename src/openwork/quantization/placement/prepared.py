@@ -1,0 +1,209 @@
+"""`prepare`: a model with quantizers in their places, before it has seen calibration data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.batches import Batch, run_batch
+from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
+from openwork.quantization.folding import Fold, fold_batchnorm, tolerance
+from openwork.quantization.modules import Quantized, is_quantized, quantize_embedding, quantize_layer
+from openwork.quantization.multihead import quantize_multihead
+from openwork.quantization.placement.arguments import tensors_in
+from openwork.quantization.placement.choices import Candidate, LayerChoice, candidates, check_globs, table
+from openwork.quantization.placement.grouping import Group, child_name, group
+from openwork.quantization.placement.options import QuantizationOptions
+from openwork.quantization.placement.recording import Recording, capture, evaluating, record
+from openwork.quantization.placement.rewriting import Insertion, Traced, install, is_rewritten, traced
+from openwork.quantization.placement.tracing import TraceRefused
+
+WEIGHT_AXES = {"linear": 0, "conv": 0, "conv_transpose": 1, "matmul": 1}
+"""The axis of the output channels in the weight that a function reads."""
+
+
+class Prepared:
+    """A model with quantizers, all off until `calibrate` chose their scales; make it with `prepare`.
+
+    model: computes what the float model computes, up to the folding of BatchNorm, until then. choices: what
+    is quantized, and why the rest is not. groups: the activations' quantizers and the places that share each.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        options: QuantizationOptions,
+        choices: tuple[LayerChoice, ...],
+        groups: tuple[Group, ...],
+    ) -> None:
+        self.model, self.options, self.choices, self.groups = model, options, choices, groups
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of what is quantized: layers, and functions by their module, kind and number."""
+        return [choice.name for choice in self.choices if choice.quantized]
+
+    @property
+    def quantizers(self) -> dict[str, FakeQuantize]:
+        """The activations' quantizers by their first names in the model."""
+        activations = {id(group.quantizer) for group in self.groups}
+        named = self.model.named_modules()
+        return {name: m for name, m in named if isinstance(m, FakeQuantize) and id(m) in activations}
+
+    def table(self) -> str:
+        """The choices as lines of text."""
+        return table(self.choices)
+
+
+def prepare(
+    model: nn.Module,
+    example_inputs: Batch,
+    options: QuantizationOptions | None = None,
+    inplace: bool = False,
+) -> Prepared:
+    """Find what can be quantized in the model and put quantizers there, by one run of `example_inputs`.
+
+    example_inputs: a tensor, a sequence of arguments or a mapping of keyword arguments of the model, of any
+    size; modules whose forward is traced keep to the way that it took. inplace: change the model itself,
+    so that a pruner or an optimizer that holds its layers goes on holding them; otherwise a copy.
+    Raises ValueError for a model that is quantized already, a glob that names nothing, and if nothing is left
+    to quantize, giving the reasons.
+    """
+    options = options or QuantizationOptions()
+    _refuse_quantized(model)
+    model = model if inplace else copy.deepcopy(model)
+    folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
+    recording = record(model, example_inputs)
+    found = candidates(model, recording, options)
+    check_globs(found, options)
+    traces = _traces(model, found, recording, example_inputs)
+    choices = (*(one.choice() for one in found), *map(_fold_choice, folds))
+    if not any(choice.quantized for choice in choices):
+        raise ValueError("Nothing is left to quantize:\n" + table(choices))
+    groups = tuple(group(found, recording))
+    _place(model, found, groups, traces)
+    _check_unchanged(model, example_inputs, recording.outputs)
+    return Prepared(model, options, choices, groups)
+
+
+def off(model: nn.Module) -> None:
+    """Every quantizer lets its tensor through."""
+    for module in model.modules():
+        if isinstance(module, FakeQuantize):
+            module.disable()
+
+
+def _refuse_quantized(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if is_quantized(module) or is_rewritten(module) or isinstance(module, FakeQuantize):
+            raise ValueError(
+                f"{name or 'The model'} is quantized already ({type(module).__name__}); "
+                "prepare the float model."
+            )
+
+
+def _fold_choice(fold: Fold) -> LayerChoice:
+    return LayerChoice(fold.norm, "BatchNorm", False, fold.reason)
+
+
+def _traces(
+    model: nn.Module, found: Iterable[Candidate], recording: Recording, example: Batch
+) -> dict[str, Traced]:
+    """The traces of the modules in whose forward functions are quantized; a refusal goes into the table."""
+    chosen: dict[str, list[Candidate]] = {}
+    for one in found:
+        if one.is_function:
+            chosen.setdefault(one.owner, []).append(one)
+    owners = [owner for owner, ones in chosen.items() if any(one.reason is None for one in ones)]
+    arguments = capture(model, owners, example)
+    traces = {}
+    for owner in owners:
+        kinds = [event.kind for event in recording.of(owner) if event.call == 0]
+        try:
+            with evaluating(model):
+                traces[owner] = traced(model.get_submodule(owner), owner, arguments[owner], kinds)
+        except TraceRefused as refused:
+            for one in chosen[owner]:
+                one.reason = one.reason or str(refused)
+    return traces
+
+
+def _place(
+    model: nn.Module, found: Iterable[Candidate], groups: Iterable[Group], traces: dict[str, Traced]
+) -> None:
+    insertions: dict[str, list[Insertion]] = {}
+    for one in found:
+        if one.reason is None:
+            _place_weights(model, one, insertions.setdefault(one.owner, []))
+    for shared in groups:
+        for slot in shared.slots:
+            one = slot.candidate
+            module = model.get_submodule(one.owner)
+            setattr(module, slot.attribute, shared.quantizer)
+            if one.is_function:
+                insertions[one.owner].append(Insertion(one.index, one.kind, slot.operand, slot.attribute))
+    _to_devices(model)
+    for owner, trace in traces.items():
+        if insertions.get(owner):
+            install(trace, insertions[owner])
+    off(model)
+
+
+def _place_weights(model: nn.Module, one: Candidate, insertions: list[Insertion]) -> None:
+    module = model.get_submodule(one.owner)
+    if one.kind == "embedding":
+        quantize_embedding(module)
+    elif one.kind == "multihead":
+        assert isinstance(module, nn.MultiheadAttention)
+        quantize_multihead(module, one.name, one.options.learned)
+    elif not one.is_function:
+        quantize_layer(module, one.name, one.options.learned)
+    elif one.kind in WEIGHT_AXES and one.weight_operand(1):
+        name = child_name(one, "weight")
+        setattr(module, name, _following(one))
+        insertions.append(Insertion(one.index, one.kind, 1, name))
+
+
+def _following(one: Candidate) -> FakeQuantize:
+    """A quantizer of a weight that a function reads: per output channel, its scales follow the weight."""
+    seen = one.events[0].inputs[1]
+    assert seen is not None
+    axis = WEIGHT_AXES[one.kind]
+    options = FakeQuantizeOptions(axis=axis, channels=seen.shape[axis], narrow=True, follow=True)
+    made = FakeQuantize(f"{one.name}.weight", options)
+    made.quantize()
+    return made
+
+
+def _to_devices(model: nn.Module) -> None:
+    """Quantizers go to where the parameters of the module nearest above them are."""
+    for module in model.modules():
+        parameter = next(module.parameters(), None)
+        for child in module.children():
+            if isinstance(child, FakeQuantize) and parameter is not None:
+                child.to(parameter.device)
+
+
+@torch.no_grad()
+def _check_unchanged(model: nn.Module, example: Batch, before: Any) -> None:
+    """Raise ValueError unless the model computes what it did, all quantizers being off."""
+    with evaluating(model):
+        after = run_batch(model, example)
+    layers = sum(isinstance(module, (Quantized, nn.MultiheadAttention)) for module in model.modules())
+    longest = max(p.numel() // max(len(p), 1) for p in model.parameters() if p.dim())
+    for old, new in zip(_floats(before), _floats(after), strict=True):
+        error, bound = float((old - new).norm()), tolerance(layers, longest) * float(old.norm())
+        if not error <= bound:
+            raise ValueError(
+                f"With all quantizers off the prepared model's output differs by {error:.3g} (norm) from the "
+                f"float model's, more than the {bound:.3g} that rounding explains. A module of it computes "
+                "something else when it is called twice, or has a state that a run changes."
+            )
+
+
+def _floats(nest: Any) -> list[Tensor]:
+    return [tensor for tensor in tensors_in(nest) if tensor.is_floating_point()]
