@@ -18,6 +18,9 @@ RangeCost = Callable[[Ends, Ends], Costs]
 # Costs this close, relative to the least, are equal but for rounding; the widest such range is taken.
 EQUAL = 1e-12
 
+# Ranges whose costs are found at once.
+PART = 128
+
 # How often the upper end and then the lower end of a range are searched; each time the other one is kept.
 ROUNDS = 2
 
@@ -76,12 +79,17 @@ def search_range(bins: Bins, cost: RangeCost, step: int, least: int) -> tuple[in
         return low, high
     for _ in range(ROUNDS):
         tops = _tried(last, step, min(low + least, last))
-        high = int(tops[_argmin(cost(np.full_like(tops, low), tops))])
+        high = int(tops[_argmin(_in_parts(cost, np.full_like(tops, low), tops))])
         if first == 0:
             break
         bottoms = -_tried(-first, step, min(least - high, -first))
-        low = int(bottoms[_argmin(cost(bottoms, np.full_like(bottoms, high)))])
+        low = int(bottoms[_argmin(_in_parts(cost, bottoms, np.full_like(bottoms, high)))])
     return low, high
+
+
+def _in_parts(cost: RangeCost, low: Ends, high: Ends) -> Costs:
+    """The costs, of `PART` ranges at a time: what is worked on stays in the cache."""
+    return np.concatenate([cost(low[i : i + PART], high[i : i + PART]) for i in range(0, len(low), PART)])
 
 
 def _tried(end: int, step: int, nearest: int) -> Ends:

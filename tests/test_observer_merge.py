@@ -1,0 +1,161 @@
+"""Observers of parts of the data, merged, are those of one worker that saw all of it: the same scales to the
+bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from openwork.quantization.observer import MovingObserver, Observer, ObserverKind, RowObserver, make_observer
+
+KINDS: list[ObserverKind] = ["output", "max", "moving", "percentile", "entropy", "mse"]
+CASES = [(kind, symmetric, axis) for kind in KINDS for symmetric in (True, False) for axis in (None, 1)]
+CASES = [case for case in CASES if case[0] != "output" or case[2] is None]
+
+
+def batches(seed: int = 0, count: int = 6) -> list[Tensor]:
+    """Batches of growing and shrinking range, f32 [8, 3, 40]; channel 2 has no negative values."""
+    generator = torch.Generator().manual_seed(seed)
+    made = [torch.randn(8, 3, 40, generator=generator) * 3.0 ** ((5 * i) % 7 - 3) for i in range(count)]
+    for batch in made:
+        batch[:, 2].abs_()
+    return made
+
+
+def same(a: Observer, b: Observer) -> bool:
+    low, high = a.ranges()
+    equal = [torch.equal(low, b.ranges()[0]), torch.equal(high, b.ranges()[1])]
+    if isinstance(a, RowObserver) and isinstance(b, RowObserver):
+        equal += [torch.equal(getattr(a, n), getattr(b, n)) for n in ("rows", "channel_low", "channel_high")]
+    return all(equal) and a.values == b.values and a.low == b.low and a.high == b.high
+
+
+def observed(kind: ObserverKind, symmetric: bool, axis: int | None, data: list[Tensor]) -> Observer:
+    observer = make_observer(kind, "layer", 99.0, symmetric, axis)
+    for batch in data:
+        observer.observe(batch)
+    return observer
+
+
+@pytest.mark.parametrize(("kind", "symmetric", "axis"), CASES)
+def test_workers_agree_with_one(kind: ObserverKind, symmetric: bool, axis: int | None) -> None:
+    data = batches()
+    # One worker's batch is the union of the workers' batches, as a distributed sampler deals them out.
+    whole = observed(kind, symmetric, axis, data)
+    parts = [observed(kind, symmetric, axis, [b[rank::2] for b in data]) for rank in range(2)]
+    for one, other in (parts, parts[::-1]):
+        merged = deepcopy(one)
+        merged.merge(other)
+        assert same(merged, whole)
+    # A worker that saw nothing changes nothing.
+    empty = make_observer(kind, "layer", 99.0, symmetric, axis)
+    empty.merge(whole)
+    assert same(empty, whole)
+    whole.merge(make_observer(kind, "layer", 99.0, symmetric, axis))
+    assert same(empty, whole)
+
+
+@pytest.mark.parametrize(("kind", "symmetric", "axis"), CASES)
+def test_what_was_saved_goes_on_as_if_never_interrupted(
+    kind: ObserverKind, symmetric: bool, axis: int | None, tmp_path: Path
+) -> None:
+    data = batches(1)
+    whole = observed(kind, symmetric, axis, data)
+    half = observed(kind, symmetric, axis, data[:3])
+    torch.save(half.state_dict(), tmp_path / "state.pt")
+    restored = make_observer(kind, "layer", 99.0, symmetric, axis)
+    restored.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    copied, pickled = deepcopy(half), pickle.loads(pickle.dumps(half))
+    for observer in (restored, copied, pickled):
+        assert same(observer, half)
+        for batch in data[3:]:
+            observer.observe(batch)
+        assert same(observer, whole)
+
+
+def test_a_moving_range_of_workers_with_unequal_and_many_batches_is_that_of_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = [torch.randn(4, generator=generator) for _ in range(100)]
+    for left_steps, right_steps in ((100, 100), (100, 97), (3, 100), (40, 0)):
+        steps = max(left_steps, right_steps)
+        whole, left, right = (MovingObserver("layer", share=0.3) for _ in range(3))
+        for i in range(steps):
+            parts = ([data[i][:2]] if i < left_steps else []) + ([data[i][2:]] if i < right_steps else [])
+            whole.observe(torch.cat(parts))
+        for i in range(left_steps):
+            left.observe(data[i][:2])
+        for i in range(right_steps):
+            right.observe(data[i][2:])
+        assert left.most < 100
+        left.merge(right)
+        assert left.range() == whole.range()
+        assert left.values == whole.values
+
+
+def test_observers_of_other_settings_are_refused() -> None:
+    one, other = (make_observer("percentile", name, p) for name, p in (("a", 99.0), ("b", 99.9)))
+    with pytest.raises(ValueError, match=r"observer of a has the settings .* cannot take in one of b"):
+        one.merge(other)
+    with pytest.raises(ValueError, match=r"given to the observer of a was saved with the settings .*99\.9"):
+        one.load_state_dict(other.state_dict())
+    left, right = (make_observer("max", name, axis=0) for name in "ab")
+    left.observe(torch.ones(3, 2))
+    right.observe(torch.ones(4, 2))
+    with pytest.raises(ValueError, match="of a has 4 channels along axis 0, but 3 before"):
+        left.merge(right)
+
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from test_observer_merge import CASES, batches, same
+from openwork.quantization.observer import make_observer
+from openwork.quantization.observer_merge import merge_across_workers
+
+dist.init_process_group("gloo")
+rank, workers = dist.get_rank(), dist.get_world_size()
+named = {str(case): case for case in CASES}
+mine = {name: make_observer(case[0], name, 99.0, *case[1:]) for name, case in named.items()}
+whole = {name: make_observer(case[0], name, 99.0, *case[1:]) for name, case in named.items()}
+for batch in batches():
+    for name in named:
+        mine[name].observe(batch[rank::workers])
+        whole[name].observe(batch)
+assert not any(same(mine[name], whole[name]) for name in named)
+merge_across_workers(mine)
+different = [name for name in named if not same(mine[name], whole[name])]
+assert not different, different
+try:
+    merge_across_workers({"layer": mine[next(iter(named))]} if rank else {})
+except ValueError as error:
+    assert "Worker 1 observes other tensors than worker 0: they differ in layer." in str(error), error
+else:
+    sys.exit("other names were not refused")
+print("agreed", flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_calibrate_to_the_same_scales_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(script)]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("agreed") == 2
