@@ -145,7 +145,7 @@ class Pruner:
             self._restore(before)
             raise
         self._set_masks(masks)
-        self.apply()
+        self._let_go()
         return errors
 
     def observe(self) -> None:
