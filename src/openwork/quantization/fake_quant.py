@@ -287,7 +287,9 @@ class FakeQuantize(nn.Module):
         self._train_learned(self._mode != "frozen")
 
     def extra_repr(self) -> str:
-        scale = f"{float(self.scale):.4g}" if self.axis is None else f"{self.options.channels} scales"
+        scale = (
+            f"{float(self.scale.detach()):.4g}" if self.axis is None else f"{self.options.channels} scales"
+        )
         return f"{self.name}, {self.dtype}, axis={self.axis}, {self._mode}, {scale}"
 
     @property

@@ -4,7 +4,6 @@ formulas."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,26 +41,18 @@ def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
     limits."""
     if grid.axis is None:
         return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, grid.low, grid.high)
-    scale, zero_point = grid.along(grid.scale, x), grid.along(grid.zero_point, x)
-    result: Tensor = _PerChannel.apply(x, scale, zero_point, grid.low, grid.high)  # type: ignore[no-untyped-call]
-    return result
+    return _per_channel(x, grid)
 
 
-class _PerChannel(torch.autograd.Function):
-    """torch.fake_quantize_per_channel_affine, which cannot be compiled, and turns the sign of what exceeds
+def _per_channel(x: Tensor, grid: Grid) -> Tensor:
+    """torch.fake_quantize_per_channel_affine, which cannot be compiled and turns the sign of what exceeds
     2^63."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int) -> Tensor:
-        v = torch.round(x * (1 / scale))
-        least, most = (low - zero_point).to(x.dtype), (high - zero_point).to(x.dtype)
-        context.save_for_backward((v >= least) & (v <= most))
-        return torch.fmin(torch.fmax(v, least), most) * scale
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (passes,) = context.saved_tensors
-        return gradients[0] * passes, None, None, None, None
+    scale, zero_point = grid.along(grid.scale, x).detach(), grid.along(grid.zero_point, x)
+    low, high = (grid.low - zero_point).to(x.dtype), (grid.high - zero_point).to(x.dtype)
+    v = torch.round(x.detach() * (1 / scale))
+    passing = torch.where((v >= low) & (v <= high), x, 0.0)
+    # The difference is zero; it carries the gradient.
+    return torch.fmin(torch.fmax(v, low), high) * scale + (passing - passing.detach())
 
 
 def clipped_fake_quantize(x: Tensor, grid: Grid) -> Tensor:
