@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +12,16 @@ from torch.nn import functional
 
 from openwork.models import BertConfig, BertEncoder, SentenceEmbedder
 from openwork.quantization import (
+    Affine,
+    Prepared,
     QuantizationOptions,
     QuantLinear,
     calibrate,
-    choose_layers,
-    convert,
     prepare,
     quantize,
 )
+
+OPENWORK = QuantizationOptions(style="openwork")
 
 TINY = BertConfig(
     vocab_size=50, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=3,
@@ -61,7 +64,7 @@ def _embedder() -> tuple[SentenceEmbedder, list[tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("activation", ["s8", "u8"])
 def test_a_quantized_model_is_close_to_the_float_one(observer: str, activation: str) -> None:
     model, batches = _embedder()
-    options = QuantizationOptions(observer=observer, activation=activation)  # type: ignore[arg-type]
+    options = QuantizationOptions(style="openwork", observer=observer, activation=activation)  # type: ignore[arg-type]
     quantized = quantize(model, batches, options)
     with torch.inference_mode():
         similarity = (model(*batches[0]) * quantized(*batches[0])).sum(1)
@@ -71,15 +74,16 @@ def test_a_quantized_model_is_close_to_the_float_one(observer: str, activation: 
     assert sum(isinstance(layer, QuantLinear) for layer in quantized.modules()) == 12
 
 
-def test_layers_that_share_an_input_share_its_scale() -> None:
+def test_layers_that_share_an_input_share_its_quantizer() -> None:
     model, batches = _embedder()
-    prepared = prepare(model)
-    scales = calibrate(prepared, batches)
+    prepared = prepare(model, batches[0], OPENWORK)
+    quantized = calibrate(prepared, batches)
     prefix = "encoder.encoder.layer.1.attention.self."
-    assert [prefix + name for name in ("query", "key", "value")] in prepared.groups()
-    query, key, value = (scales[prefix + name] for name in ("query", "key", "value"))
+    names = [prefix + name for name in ("query", "key", "value")]
+    assert names in [group.names for group in prepared.groups]
+    query, key, value = (_linear(quantized, name).input_quantizer for name in names)
     assert query is key is value
-    assert len(prepared.groups()) == 8
+    assert len(prepared.groups) == len(prepared.quantizers) == 8
 
 
 def test_padding_does_not_count() -> None:
@@ -87,30 +91,31 @@ def test_padding_does_not_count() -> None:
     ids, mask = batches[0]
     other = ids.clone()
     other[mask == 0] = 7
-    options = QuantizationOptions(observer="max")
-    first, second = (calibrate(prepare(model, options), [(i, mask)] * 2) for i in (ids, other))
-    assert first == second or all(first[n].affine == second[n].affine for n in first)
-    everything = calibrate(prepare(model, options), [(other, mask)] * 2, keep=lambda batch: torch.ones(4, 9))
-    assert any(everything[n].affine != first[n].affine for n in first)
+    options = QuantizationOptions(style="openwork", observer="max")
+    first, second = (_scales(prepare(model, batches[0], options), [(i, mask)] * 2) for i in (ids, other))
+    assert first == second
+    everything = _scales(
+        prepare(model, batches[0], options), [(other, mask)] * 2, keep=lambda batch: torch.ones(4, 9)
+    )
+    assert any(everything[n] != first[n] for n in first)
 
 
 def test_a_wide_channel_moves_into_the_weights_where_that_is_free() -> None:
     model, batches = _small()
     with torch.no_grad():
         model.norm.weight[3] = 60.0
-    scales = calibrate(prepare(model, QuantizationOptions(exclude=("rare",))), batches)
-    by = scales["left"].multiplier
+    moved = quantize(model, batches, OPENWORK)
+    by = _linear(moved, "left").input_multiplier
     assert by is not None
     assert by.argmin() == 3
-    assert scales["last"].multiplier is None, "a sum of two layers has nowhere to take a multiplier"
-    plain = QuantizationOptions(exclude=("rare",), migrate=False)
+    assert _linear(moved, "last").input_multiplier is None, "a sum of two layers has nowhere to take it"
+    unmoved = quantize(model, batches, QuantizationOptions(style="openwork", migrate=False))
     x = batches[0][0]
     model.eval()
     with torch.inference_mode():
         exact = model(x)
-        moved = (convert(model, scales)(x) - exact).norm()
-        unmoved = (quantize(model, batches, plain)(x) - exact).norm()
-    assert moved < 0.7 * unmoved
+        error, plain = (moved(x) - exact).norm(), (unmoved(x) - exact).norm()
+    assert error < 0.7 * plain
 
 
 def test_zeros_of_a_mask_stay_zeros() -> None:
@@ -121,45 +126,53 @@ def test_zeros_of_a_mask_stay_zeros() -> None:
     with torch.no_grad():
         model.left.weight.mul_(mask)
         model.norm.weight[3] = 60.0
-    quantized = quantize(model, batches, QuantizationOptions(include=("left",)))
-    layer = quantized.get_submodule("left")
-    assert isinstance(layer, QuantLinear)
+    quantized = quantize(model, batches, QuantizationOptions(style="openwork", include=("left",)))
+    layer = _linear(quantized, "left")
     assert not layer.quantized_weight()[~mask].any()
     assert torch.equal(layer.get_buffer("weight_mask"), mask)
-    assert isinstance(model.left, nn.Linear), "the float model must be left alone"
+    assert type(model.left) is nn.Linear, "the float model must be left alone"
     assert "left.weight_mask" in quantized.state_dict()
+    with torch.no_grad():
+        model.left.weight[2, 1] = 0.5
+    with pytest.raises(ValueError, match="left: the weight at row 2, column 1 is not zero though its mask"):
+        prepare(model, batches[0])
 
 
 def test_choices_are_explained() -> None:
-    model, _ = _embedder()
-    choices = {choice.name: choice for choice in choose_layers(model, exclude=("*.key",))}
+    model, batches = _embedder()
+    prepared = prepare(model, batches[0], QuantizationOptions(style="openwork", exclude=("*.key",)))
+    choices = {choice.name: choice for choice in prepared.choices}
     assert choices["encoder.encoder.layer.0.attention.self.key"].reason == "excluded by '*.key'"
-    assert choices["encoder.embeddings.word_embeddings"].reason == (
-        "Embedding has no INT8 kernel; only Linear layers are quantized"
-    )
+    words = choices["encoder.embeddings.word_embeddings"]
+    assert words.reason == "this style leaves embeddings in float"
     assert choices["encoder.encoder.layer.0.attention.self.query"].quantized
-    table = prepare(model, QuantizationOptions(include=("*.query",))).table()
+    table = prepare(model, batches[0], QuantizationOptions(include=("*.query",))).table()
     assert "not included by '*.query'" in table
     with pytest.raises(
-        ValueError, match=r"The glob '\*\.qurey' names no weighted layer; the layers are: encoder"
+        ValueError, match=r"The glob '\*\.qurey' names nothing to quantize; there is: encoder"
     ):
-        choose_layers(model, include=("*.qurey",))
-    with pytest.raises(ValueError, match="No layer is left to quantize"):
-        choose_layers(model, exclude=("*",))
+        prepare(model, batches[0], QuantizationOptions(include=("*.qurey",)))
+    with pytest.raises(ValueError, match="Nothing is left to quantize"):
+        prepare(model, batches[0], QuantizationOptions(exclude=("*",)))
 
 
-def test_a_layer_without_data_is_named() -> None:
+def test_a_layer_without_data_is_named(caplog: pytest.LogCaptureFixture) -> None:
     model, batches = _small()
     with pytest.raises(ValueError, match="No data reached rare in 8 calibration batches"):
-        quantize(model, batches)
+        calibrate(prepare(model, (batches[0][0], True), OPENWORK), batches)
     with pytest.raises(ValueError, match="needs at least one batch"):
         quantize(model, [])
+    with pytest.raises(ValueError, match="needs at least one batch"):
+        calibrate(prepare(model, batches[0]), [])
+    with caplog.at_level(logging.WARNING):
+        prepare(model, batches[0])
+    assert "rare stays in float: is never called with the example inputs" in caplog.text
 
 
 def test_one_batch_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model, batches = _small()
     with caplog.at_level(logging.WARNING):
-        quantize(model, batches[:1], QuantizationOptions(exclude=("rare",)))
+        quantize(model, batches[:1], QuantizationOptions(style="openwork", exclude=("rare",)))
     assert "Calibration saw one batch only; ranges such as that of left may be too narrow." in caplog.text
 
 
@@ -171,26 +184,31 @@ def test_an_input_of_zeros_is_a_warning_and_works(caplog: pytest.LogCaptureFixtu
     assert torch.allclose(quantized(torch.zeros(2, 4)), model[0].bias.expand(2, 4))
 
 
-def test_nan_is_named_with_its_batch_and_hooks_are_gone() -> None:
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nan_is_named_with_its_batch_and_hooks_are_gone(bad: float) -> None:
     model, batches = _small()
-    batches[3][0][1, 2] = torch.nan
+    prepared = prepare(model, batches[0])
+    batches[3][0][1, 2] = bad
     with pytest.raises(ValueError, match="Calibration batch 3: The input of left holds"):
-        quantize(model, batches, QuantizationOptions(exclude=("rare",)))
-    assert not any(layer._forward_pre_hooks for layer in model.modules())
-    assert model.training
+        calibrate(prepared, batches)
+    assert not any(layer._forward_pre_hooks for layer in prepared.model.modules())
+    assert prepared.model.training
+    exact = model(batches[0][0])
+    assert torch.equal(prepared.model(batches[0][0]), exact), "it must be left in float"
 
 
 def test_a_broken_weight_is_named() -> None:
     model, batches = _small()
-    scales = calibrate(prepare(model, QuantizationOptions(exclude=("rare",))), batches)
     with torch.no_grad():
         model.right.weight[5, 1] = torch.inf
     with pytest.raises(ValueError, match="right: output channel 5 of the weight holds NaN or infinity"):
-        convert(model, scales)
-    with pytest.raises(
-        ValueError, match="'norm' must be a Linear of the model to be quantized, but it is LayerNorm"
-    ):
-        convert(model, {"norm": scales["left"]})
+        prepare(model, batches[0])
+
+
+def test_a_prepared_model_is_not_prepared_again() -> None:
+    model, batches = _small()
+    with pytest.raises(ValueError, match="The model is quantized already"):
+        prepare(quantize(model, batches), batches[0])
 
 
 def test_the_model_itself_may_be_the_layer() -> None:
@@ -198,3 +216,21 @@ def test_the_model_itself_may_be_the_layer() -> None:
     layer = nn.Linear(8, 4)
     quantized = quantize(layer, [torch.randn(5, 8) for _ in range(2)])
     assert isinstance(quantized, QuantLinear)
+
+
+def test_batches_may_come_from_a_generator_once() -> None:
+    model, batches = _small()
+    first = quantize(model, (batch for batch in batches), OPENWORK)
+    second = quantize(model, batches, OPENWORK)
+    assert torch.equal(first(batches[0][0]), second(batches[0][0]))
+
+
+def _linear(model: nn.Module, name: str) -> QuantLinear:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, QuantLinear)
+    return layer
+
+
+def _scales(prepared: Prepared, batches: Any, **more: Any) -> dict[str, Affine]:
+    calibrate(prepared, batches, **more)
+    return {name: quantizer.affine for name, quantizer in prepared.quantizers.items()}

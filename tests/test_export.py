@@ -61,7 +61,7 @@ def prune(model: torch.nn.Module, pattern: str) -> None:
 
 
 def _quantized(model: SentenceEmbedder, activation: str = "u8") -> torch.nn.Module:
-    options = QuantizationOptions(activation=activation)  # type: ignore[arg-type]
+    options = QuantizationOptions(style="openwork", activation=activation)  # type: ignore[arg-type]
     return quantize(model, [_inputs(4, 9, seed) for seed in range(3)], options)
 
 
@@ -187,7 +187,7 @@ def test_the_real_model_agrees_on_real_sentences(tmp_path: Path) -> None:
         "input_ids": torch.tensor([t.ids for t in tokens]),
         "attention_mask": torch.tensor([t.attention_mask for t in tokens]),
     }
-    quantized = quantize(model, [inputs, inputs])
+    quantized = quantize(model, [inputs, inputs], QuantizationOptions(style="openwork"))
     path = export(quantized, inputs, tmp_path / "m.onnx")
     with torch.inference_mode():
         expected, exact = quantized(**inputs).numpy(), model(**inputs).numpy()

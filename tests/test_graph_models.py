@@ -17,7 +17,7 @@ from onnxruntime import quantization as ort_quantization
 from graph_models import Reduced, reduced, runtime
 from openwork.export import export
 from openwork.models import BertConfig, BertEncoder, SentenceEmbedder
-from openwork.quantization import quantize
+from openwork.quantization import QuantizationOptions, quantize
 
 CONFIG = BertConfig(
     vocab_size=200,
@@ -124,7 +124,8 @@ def test_float_from_the_older_exporter(tmp_path: Path, attention: str, opset: in
 
 
 def test_quantized_from_the_current_exporter(tmp_path: Path) -> None:
-    model = quantize(embedder(), [example(4, 9, seed) for seed in range(4)])
+    batches = [example(4, 9, seed) for seed in range(4)]
+    model = quantize(embedder(), batches, QuantizationOptions(style="openwork"))
     found = check(export(model, example(2, 7), tmp_path / "model.onnx"), INT8_OPERATORS)
     names = [node.name for node in found.nodes if node.op_type == "Linear"]
     assert names[0] == "encoder.encoder.layer.0.attention.self.qkv"

@@ -16,7 +16,7 @@ from openwork.export import export
 from openwork.graph import read, reduce
 from openwork.graph.reference import run as reference
 from openwork.models.bert import BertConfig, BertEncoder, SentenceEmbedder
-from openwork.quantization import quantize
+from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Pruner
 
 SEED = 7
@@ -64,7 +64,8 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     pruner = Pruner(model, "2:4")
     pruner.prune()
     pruner.verify()
-    quantized = quantize(model, [tensors(text(8, 24, seed)) for seed in range(4)])
+    batches = [tensors(text(8, 24, seed)) for seed in range(4)]
+    quantized = quantize(model, batches, QuantizationOptions(style="openwork"))
     onnx = export(quantized, tensors(text(2, 5, 0)), folder / "tiny.onnx")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tactics, "_SECONDS_PER_PROBLEM", 0.0)

@@ -14,7 +14,7 @@ from openwork.distillation import Budget, DistillationLoss, DistillationSettings
 from openwork.export import export
 from openwork.files import write_atomic
 from openwork.models import SentenceEmbedder
-from openwork.quantization import quantize
+from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Calibration, Pruner
 
 from .runners import INPUTS
@@ -94,4 +94,5 @@ def to_onnx(model: SentenceEmbedder, target: Path) -> None:
 def to_int8(model: SentenceEmbedder, calibration: Sequence[Sequence[int]]) -> SentenceEmbedder:
     """A copy of `model` with INT8 linear layers, their scales chosen on the calibration texts."""
     batches = [dict(zip(INPUTS, batch, strict=True)) for batch in token_batches(calibration)]
-    return quantize(model, batches, progress=True)  # type: ignore[return-value]
+    options = QuantizationOptions(style="openwork")
+    return quantize(model, batches, options, progress=True)  # type: ignore[return-value]

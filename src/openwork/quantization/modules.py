@@ -27,6 +27,19 @@ def masked(module: nn.Module, parameter: str) -> Tensor:
     return weight if mask is None else weight - (weight * ~mask).detach()
 
 
+def check_mask(module: nn.Module, parameter: str, name: str) -> None:
+    """Raise ValueError if the parameter is not zero where its mask drops it, naming the first such place."""
+    weight, mask = getattr(module, parameter), module._buffers.get(parameter + MASK_SUFFIX)
+    alive = torch.zeros(0) if mask is None else ((weight != 0) & ~mask).nonzero()
+    if len(alive):
+        place = alive[0].tolist()
+        where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else str(place)
+        raise ValueError(
+            f"{name}: the {parameter} at {where} is not zero though its mask drops it ({len(alive)} such "
+            "weights); apply the masks, with `Pruner.apply`, before quantizing."
+        )
+
+
 class Quantized(nn.Module):
     """What the quantized layers share; abstract.
 
@@ -103,7 +116,7 @@ class _QuantConvTranspose(Quantized):
         )
         transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
         form = (layer.stride, layer.padding, padding, layer.groups, layer.dilation)
-        y: Tensor = transposed[self.DIMENSIONS - 1](self._input(x), self._weight(), self.bias, *form)
+        y: Tensor = transposed[self.DIMENSIONS - 1](self._input(x), self._weight(), layer.bias, *form)
         return self._output(y)
 
 
@@ -156,8 +169,8 @@ def quantize_layer(layer: nn.Module, name: str, learned: Learned = "no") -> Quan
     """Make the layer the quantized one of its kind, in place, its weight's scales max |w| / 127 per channel.
 
     name: the layer, for messages. learned: the weight's scales become parameters (see `FakeQuantize`). The
-    input's and the output's quantizers are left None. Raises ValueError for another kind of layer and if the
-    weight holds NaN or infinity, naming the channel.
+    input's and the output's quantizers are left None. Raises ValueError for another kind of layer, if the
+    weight holds NaN or infinity, naming the channel, and if it breaks its mask.
     """
     target = next((q for cls, q in QUANTIZED.items() if isinstance(layer, cls)), None)
     if target is None or is_quantized(layer):
@@ -165,6 +178,7 @@ def quantize_layer(layer: nn.Module, name: str, learned: Learned = "no") -> Quan
             f"{name} must be a float Linear, Conv or ConvTranspose layer to be quantized, but it is "
             f"{type(layer).__name__}."
         )
+    check_mask(layer, "weight", name)
     weight = masked(layer, "weight").detach()
     quantizer = FakeQuantize.for_weight(name, weight, axis=target.CHANNELS, learned=learned)
     layer.__class__ = target

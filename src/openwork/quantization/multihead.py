@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from openwork.quantization.fake_quant import FakeQuantize, Learned
-from openwork.quantization.modules import masked
+from openwork.quantization.modules import check_mask, masked
 
 ACTIVATIONS = (
     "input_quantizer", "key_input_quantizer", "value_input_quantizer", "query_quantizer", "key_quantizer",
@@ -110,8 +110,10 @@ def quantize_multihead(
 ) -> QuantMultiheadAttention:
     """Make the attention a quantized one, in place; its activations' quantizers are left None.
 
-    Raises ValueError if a weight holds NaN or infinity.
+    Raises ValueError if a weight holds NaN or infinity, or breaks its mask.
     """
+    check_mask(module, "in_proj_weight", name)
+    check_mask(module.out_proj, "weight", f"{name}.out_proj")
     in_weight = masked(module, "in_proj_weight").detach()
     out_weight = masked(module.out_proj, "weight").detach()
     into = FakeQuantize.for_weight(f"{name}.in_proj", in_weight, axis=0, learned=learned)

@@ -33,7 +33,7 @@ class LayerChoice:
 class Candidate:
     """A layer, or one function in a module's forward, over all its calls in the example.
 
-    reason: why it stays in float; None while it is to be quantized.
+    reason: why it stays in float; None while it is to be quantized. unasked: nobody asked for that.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Candidate:
     events: list[Event]
     options: QuantizationOptions
     reason: str | None = None
+    unasked: bool = False
     operands: tuple[int, ...] = field(default=())
     is_linear: bool = False
 
@@ -115,6 +116,7 @@ def _layer(
         return made
     made.options = chosen
     made.reason = _layer_refusal(module, kind, events, options.rules)
+    made.unasked = made.reason is not None and kind in ("weighted", "unsupported")
     made.operands = {"weighted": (0,), "multihead": (0, 1, 2)}.get(kind, ())
     return made
 
@@ -254,7 +256,7 @@ def _unseen(
     """A row for a layer with weights that is no layer of torch's own and calls none of its functions."""
     if not isinstance(module, UNSUPPORTED) or recording.of(name):
         return []
-    made = Candidate(name, type(module).__name__, "unsupported", name, -1, [], options)
+    made = Candidate(name, type(module).__name__, "unsupported", name, -1, [], options, unasked=True)
     parent = name.rpartition(".")[0]
     if any(event.owner == parent and event.kind == "multihead" for event in recording.events):
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,8 @@ from openwork.quantization.placement.options import QuantizationOptions
 from openwork.quantization.placement.recording import Recording, capture, evaluating, record
 from openwork.quantization.placement.rewriting import Insertion, Traced, install, is_rewritten, traced
 from openwork.quantization.placement.tracing import TraceRefused
+
+logger = logging.getLogger(__name__)
 
 WEIGHT_AXES = {"linear": 0, "conv": 0, "conv_transpose": 1, "matmul": 1}
 """The axis of the output channels in the weight that a function reads."""
@@ -84,6 +87,9 @@ def prepare(
     choices = (*(one.choice() for one in found), *map(_fold_choice, folds))
     if not any(choice.quantized for choice in choices):
         raise ValueError("Nothing is left to quantize:\n" + table(choices))
+    for one in found:
+        if one.unasked:
+            logger.warning("%s stays in float: %s.", one.name or "The model", one.reason)
     groups = tuple(group(found, recording))
     _place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
@@ -128,6 +134,7 @@ def _traces(
                 traces[owner] = traced(model.get_submodule(owner), owner, arguments[owner], kinds)
         except TraceRefused as refused:
             for one in chosen[owner]:
+                one.unasked |= one.reason is None
                 one.reason = one.reason or str(refused)
     return traces
 

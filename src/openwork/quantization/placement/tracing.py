@@ -32,7 +32,8 @@ def expect(value: Any, recorded: Any, where: str) -> None:
     if not same:
         raise ValueError(
             f"{where} was {recorded!r} in the example that the model was prepared with, and its "
-            f"quantizers are placed for that; now it is {value!r}. Prepare the model with an example that takes this way."
+            f"quantizers are placed for that; now it is {value!r}. "
+            "Prepare the model with an example that takes this way."
         )
 
 
