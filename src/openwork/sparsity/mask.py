@@ -10,10 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.sparsity.selection import least, ranks
 from openwork.sparsity.transposable import transposable_mask
-
-# Up to this group width, ranking by pairwise comparison of whole columns beats a sort of every group.
-_COMPARED_GROUP = 8
 
 
 def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
@@ -83,25 +81,8 @@ def _best_groups(scores: Tensor, pattern: GroupPattern) -> Tensor:
         scores = padded.reshape(stack, -1, shared, columns).sum(dim=2)
     # Positions beyond the edge must lose against every real one, whatever the sign of its score.
     scores = functional.pad(scores, (0, -columns % pattern.group), value=-torch.inf)
-    grouped = scores.reshape(*scores.shape[:2], -1, pattern.group)
-    kept = _keep_best(grouped, pattern.kept).flatten(2)[:, :, :columns]
+    kept = (ranks(scores.reshape(-1, pattern.group)) < pattern.kept).view(scores.shape)[:, :, :columns]
     return kept.repeat_interleave(shared, dim=1)[:, :rows] if shared > 1 else kept.contiguous()
-
-
-def _keep_best(scores: Tensor, keep: int) -> Tensor:
-    """True at the `keep` largest of the last dimension, the first of equals."""
-    width = scores.shape[-1]
-    if width > _COMPARED_GROUP:
-        best = scores.argsort(dim=-1, descending=True, stable=True)[..., :keep]
-        return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True)
-    columns = [column.contiguous() for column in scores.unbind(-1)]
-    better = [torch.zeros(columns[0].shape, dtype=torch.int8, device=scores.device) for _ in columns]
-    for i in range(width):
-        for j in range(i + 1, width):
-            later_wins = columns[j] > columns[i]
-            better[i] += later_wins
-            better[j] += ~later_wins
-    return torch.stack([count < keep for count in better], dim=-1)
 
 
 def _best_blocks(scores: Tensor, pattern: BlockPattern) -> Tensor:
@@ -109,7 +90,6 @@ def _best_blocks(scores: Tensor, pattern: BlockPattern) -> Tensor:
     padded = functional.pad(scores, (0, -columns % pattern.columns, 0, -rows % pattern.rows))
     high, wide = padded.shape[1] // pattern.rows, padded.shape[2] // pattern.columns
     blocks = padded.reshape(len(padded), high, pattern.rows, wide, pattern.columns).sum(dim=(2, 4))
-    kept = torch.ones(blocks.numel(), dtype=torch.bool, device=scores.device)
-    kept[blocks.flatten().argsort(stable=True)[: pattern.zero_blocks(blocks.numel())]] = False
+    kept = ~least(blocks.flatten(), pattern.zero_blocks(blocks.numel()))
     kept = kept.view(blocks.shape).repeat_interleave(pattern.rows, 1).repeat_interleave(pattern.columns, 2)
     return kept[:, :rows, :columns].contiguous()
