@@ -13,7 +13,7 @@ from torch.nn import functional
 from openwork.sparsity.mask import magnitude_mask
 from openwork.sparsity.oneshot import Calibration, reconstruct_model
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
-from openwork.sparsity.reconstruction import adapt, output_error, reconstruct
+from openwork.sparsity.reconstruction import adapt_to_mask, output_error, reconstruct
 from prunables import prunables
 
 DAMPING = 0.01
@@ -71,7 +71,7 @@ def test_a_given_mask_is_adapted_as_in_the_paper(kind: str, seed: int) -> None:
     else:
         share = {"random": 0.5, "all": 2.0, "none": -1.0}[kind]
         mask = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed)) < share
-    got = adapt(weight, gram, mask, DAMPING)
+    got = adapt_to_mask(weight, gram, mask, DAMPING)
     assert torch.equal(got.mask, mask)
     assert _near(got.weight, _paper(weight, _hessian(gram), mask.numpy().copy())), f"seed {seed}"
     assert (got.error == 0.0) == (kind == "all")
@@ -81,7 +81,7 @@ def test_panels_do_not_change_an_adapted_weight() -> None:
     weight, gram = _problem(3, 300, seed=6)
     mask = magnitude_mask(weight, Pattern.parse("1x1:0.5"))
     assert _near(
-        adapt(weight, gram, mask, DAMPING).weight, _paper(weight, _hessian(gram), mask.numpy().copy())
+        adapt_to_mask(weight, gram, mask, DAMPING).weight, _paper(weight, _hessian(gram), mask.numpy().copy())
     )
 
 
@@ -273,7 +273,7 @@ def test_a_stack_s_blocks_are_ranked_over_the_whole_stack(text: str) -> None:
     if text == "1x1:0.7":
         # The second group's inputs carry 25 times the energy.
         assert got.mask[1::2].sum() > 2 * got.mask[0::2].sum()
-    again = adapt(stack, grams, got.mask, DAMPING)
+    again = adapt_to_mask(stack, grams, got.mask, DAMPING)
     assert torch.equal(again.weight, got.weight)
     assert again.error == got.error == output_error(stack, got.weight, grams)
 
@@ -297,6 +297,6 @@ def test_bad_stacks_and_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="read convolutions through `WeightView`"):
         reconstruct(weight.view(4, 2, 2, 2), gram, pattern)
     with pytest.raises(ValueError, match=r"must be boolean and of the same shape, but it is torch.float32"):
-        adapt(weight, gram, torch.ones(4, 8))
+        adapt_to_mask(weight, gram, torch.ones(4, 8))
     with pytest.raises(ValueError, match=r"the same shape, but it is torch.bool of shape \[8, 4\]"):
-        adapt(weight, gram, torch.ones(8, 4, dtype=torch.bool))
+        adapt_to_mask(weight, gram, torch.ones(8, 4, dtype=torch.bool))

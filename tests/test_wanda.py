@@ -163,5 +163,7 @@ def test_bad_input_is_refused() -> None:
         wanda_scores(weight, norms[:4])
     with pytest.raises(ValueError, match="norms of the inputs hold NaN or infinity"):
         wanda_scores(weight, norms * float("nan"))
+    with pytest.raises(ValueError, match="calibration inputs of this layer are all zero"):
+        wanda_scores(weight, norms * 0.0)
     with pytest.raises(ValueError, match="A weight holds inf"):
         wanda_scores(weight / 0.0, norms)

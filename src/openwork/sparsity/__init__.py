@@ -12,17 +12,20 @@ from openwork.sparsity.detection import detect
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation
 
 if TYPE_CHECKING:
+    from openwork.sparsity.criterion import Criterion
     from openwork.sparsity.eligibility import LayerEligibility, layer_table
     from openwork.sparsity.mask import magnitude_mask
     from openwork.sparsity.oneshot import Calibration
     from openwork.sparsity.options import PrunerOptions
     from openwork.sparsity.pruner import Pruner
-    from openwork.sparsity.reconstruction import Reconstructed, output_error, reconstruct
+    from openwork.sparsity.reconstruction import Reconstructed, adapt_to_mask, output_error, reconstruct
     from openwork.sparsity.report import PruningReport
+    from openwork.sparsity.wanda import wanda_mask
 
 __all__ = [
     "BlockPattern",
     "Calibration",
+    "Criterion",
     "GroupPattern",
     "LayerEligibility",
     "Pattern",
@@ -31,15 +34,18 @@ __all__ = [
     "PruningReport",
     "Reconstructed",
     "Violation",
+    "adapt_to_mask",
     "detect",
     "layer_table",
     "magnitude_mask",
     "output_error",
     "reconstruct",
+    "wanda_mask",
 ]
 
 _NEEDS_TORCH = {
     "Calibration": "oneshot",
+    "Criterion": "criterion",
     "LayerEligibility": "eligibility",
     "Pruner": "pruner",
     "PrunerOptions": "options",
@@ -47,8 +53,10 @@ _NEEDS_TORCH = {
     "Reconstructed": "reconstruction",
     "layer_table": "eligibility",
     "magnitude_mask": "mask",
+    "adapt_to_mask": "reconstruction",
     "output_error": "reconstruction",
     "reconstruct": "reconstruction",
+    "wanda_mask": "wanda",
 }
 
 

@@ -132,6 +132,7 @@ class Snip(Criterion):
 
     The paper divides by the sum over all weights, which changes no rank and is left out. A weight at zero
     gains nothing, so a mask made from S alone never brings a pruned weight back before it has grown again.
+    Neural Compressor takes the last step alone.
     Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", section 4.1.
     """
 

@@ -56,7 +56,7 @@ def reconstruct(weight: Tensor, gram: Tensor, pattern: Pattern, damping: float =
     return _shaped(pruned, mask, error, weight, stack)
 
 
-def adapt(weight: Tensor, gram: Tensor, mask: Tensor, damping: float = 0.01) -> Reconstructed:
+def adapt_to_mask(weight: Tensor, gram: Tensor, mask: Tensor, damping: float = 0.01) -> Reconstructed:
     """Zero what `mask` drops and adapt what stays, as SparseGPT does for a mask that is given.
 
     weight, gram, damping: as in `reconstruct`, which raises the same errors. mask: bool, of the weight's

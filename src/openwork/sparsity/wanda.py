@@ -51,7 +51,7 @@ def wanda_scores(weight: Tensor, norms: Tensor) -> Tensor:
     over rows that share a mask it is the energy that the output loses, were the channels uncorrelated.
     weight: floating point [out, in] or [taps * groups, out, in], groups innermost. norms: the mean or the sum
     of x^2 over the calibration rows, f32 [C] or [groups, C] with C = taps * in, taps outermost. Raises
-    ValueError for shapes that do not fit, NaN or infinity.
+    ValueError for shapes that do not fit, NaN or infinity, norms that are all zero.
     """
     check_weight(weight)
     stack = weight if weight.ndim == 3 else weight[None]
@@ -66,6 +66,8 @@ def wanda_scores(weight: Tensor, norms: Tensor) -> Tensor:
         raise ValueError(
             "The norms of the inputs hold NaN or infinity; look for them in the calibration inputs."
         )
+    if not grouped.max() > 0:
+        raise ValueError("The norms are zero; the calibration inputs of this layer are all zero.")
     by_matrix = grouped.reshape(len(grouped), -1, columns).transpose(0, 1).reshape(count, 1, columns)
     return (stack.float().square() * by_matrix).reshape(weight.shape)
 
