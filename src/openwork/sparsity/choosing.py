@@ -13,7 +13,7 @@ from openwork.sparsity.criterion import Criterion
 from openwork.sparsity.masking import whole_mask
 from openwork.sparsity.options import PrunerOptions
 from openwork.sparsity.partial import mask_at
-from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.sparsity.pattern import GroupPattern, Pattern
 from openwork.sparsity.prunable import Prunable
 from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full
@@ -78,9 +78,9 @@ def error_of(prunable: Prunable, mask: Tensor) -> float:
 def _zeros(
     pruner: Chooser, criterion: Criterion, fraction: float, stacks: dict[str, Tensor]
 ) -> dict[str, float]:
-    blocks = {n: p.pattern for n, p in pruner.prunables.items() if isinstance(p.pattern, BlockPattern)}
-    stacks.update({name: scores_of(pruner, criterion, name) for name in blocks})
-    return global_zeros(stacks, blocks, fraction, pruner.options.ceiling) if blocks else {}
+    stacks.update({name: scores_of(pruner, criterion, name) for name in pruner.prunables})
+    patterns = {name: prunable.pattern for name, prunable in pruner.prunables.items()}
+    return global_zeros(stacks, patterns, fraction, pruner.options.ceiling)
 
 
 def _sunk(stack: Tensor, mask: Tensor, pattern: Pattern) -> Tensor:

@@ -25,10 +25,10 @@ class PrunerOptions:
     """How a pruner shares zeros out and what it adds to the training.
 
     scope: "local" gives every layer the pattern's fraction of zeros; "global" ranks the blocks of all layers
-    that carry block patterns together, so that the model as a whole has it (N:M is fixed for each group and
-    not touched). ceiling: the largest fraction of zeros that "global" may give a layer. regularizers: see
-    `regularizer.py`, applied in this order. mask_gradients: zero the gradients of pruned weights, so that no
-    momentum gathers for them.
+    that carry block patterns together, so that the model as a whole has it, and so the weights of N:M layers,
+    but only on the way: at the end N:M is fixed for each group (`budget.py`). ceiling: the largest fraction
+    of zeros that "global" may give a layer. regularizers: see `regularizer.py`, applied in this order.
+    mask_gradients: zero the gradients of pruned weights, so that no momentum gathers for them.
     """
 
     scope: Scope = "local"
