@@ -76,45 +76,40 @@ class Runs:
 
     def run(self, cell: Cell, advance: Advance) -> Result:
         """Train one cell; accuracies on the validation and the test part, and what the pruner says."""
-        model = copy.deepcopy(self._trained(cell.seed))
         began = time.monotonic()
-        pruner = self._pruner(model, cell)
-        loss = train(
-            model,
-            self.data,
-            self.plan.tuned,
-            _TUNING_ORDER + cell.seed,
-            pruner.attach if pruner else None,
-            advance,
-        )
-        if pruner:
-            pruner.verify()
+        model, pruner, loss = self.trained(cell, advance)
         return {
             "test": accuracy(model, self.data.test),
             "validation": accuracy(model, self.data.validation),
             "loss": loss,
-            "zeros": _zeros(pruner) if pruner else 0.0,
+            "zeros": pruner.zeros if pruner else 0.0,
             "seconds": time.monotonic() - began,
         }
+
+    def trained(self, cell: Cell, advance: Advance | None = None) -> tuple[nn.Module, Pruner | None, float]:
+        """The model of one cell after its training, its pruner with all masks verified, and the last loss."""
+        model = copy.deepcopy(self._dense_model(cell.seed))
+        pruner = self._pruner(model, cell)
+        prepare = pruner.attach if pruner else None
+        order = _TUNING_ORDER + cell.seed
+        loss = train(model, self.data, self.plan.tuned, order, prepare, advance)
+        if pruner:
+            pruner.verify()
+            pruner.detach()
+        return model, pruner, loss
 
     def _pruner(self, model: nn.Module, cell: Cell) -> Pruner | None:
         if cell.pattern is None:
             return None
         return Pruner(model, cell.pattern, schedule=schedule(cell.row, self.plan.tuned.steps))
 
-    def _trained(self, seed: int) -> nn.Module:
+    def _dense_model(self, seed: int) -> nn.Module:
         if seed not in self._dense:
             torch.manual_seed(seed)
             model = small_resnet()
             train(model, self.data, self.plan.dense, seed)
             self._dense[seed] = model
         return self._dense[seed]
-
-
-def _zeros(pruner: Pruner) -> float:
-    """The fraction of zeros in the pruned weights."""
-    masks = list(pruner.masks.values())
-    return 1.0 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
 
 def grid(plan: Plan, store: Cells, runs: Runs) -> Grid:

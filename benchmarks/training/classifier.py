@@ -62,7 +62,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Part, rate: 
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     value = loss(model, batch)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(value.detach())
 
@@ -102,7 +102,7 @@ def accuracy(model: nn.Module, part: Part) -> float:
     training = model.training
     model.eval()
     try:
-        scores = torch.cat([model(images) for images in part.images.split(_EVALUATED_AT_ONCE)])
+        scores = torch.cat([model(images) for images in torch.split(part.images, _EVALUATED_AT_ONCE)])
     finally:
         model.train(training)
     return float((scores.argmax(1) == part.labels).float().mean())

@@ -30,8 +30,8 @@ class Grid:
             raise ValueError(f"The grid '{self.title}' has no such row or column: {odd or self.reference}.")
 
     def table(self) -> Table:
-        """The grid for a terminal, in percent."""
-        made = Table(title=self.title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+        """The grid for a terminal, in percent, without its title."""
+        made = Table(box=None, header_style="bold", pad_edge=False)
         made.add_column("")
         for column in self.columns:
             made.add_column(column, justify="right", no_wrap=True)
