@@ -138,7 +138,8 @@ def exportable(model: nn.Module, inputs: Mapping[str, Tensor], exporter: Exporte
          for name, layer in linears.items()},
     )  # fmt: skip
     _replace(root, {id(q): _exported(q, name, weights, operators) for name, q in quantizers(copied).items()})
-    return Exportable(root["model"], _names(weights), frozenset(_join(name, "weight") for name in linears))
+    names = {**_first_names(copied), **_names(weights)}
+    return Exportable(root["model"], names, frozenset(_join(name, "weight") for name in linears))
 
 
 def _join(module: str, name: str) -> str:
@@ -151,6 +152,17 @@ def _replace(root: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
         for name, child in list(module._modules.items()):
             if id(child) in replaced:
                 setattr(module, name, replaced[id(child)])
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """The tensors of quantizers that stand in several places, by all their names, to the first."""
+    first = {id(module): name for name, module in model.named_modules()}
+    return {
+        f"{name}.{part}": f"{first[id(module)]}.{part}"
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, ExportedQuantizer) and first[id(module)] != name
+        for part in ("scale", "zero_point")
+    }
 
 
 def _names(weights: Mapping[str, StoredWeight]) -> dict[str, str]:

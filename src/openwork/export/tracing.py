@@ -9,7 +9,7 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import onnx
 import onnx_ir as ir
@@ -39,7 +39,8 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions
         tidy(graph)
     CommonSubexpressionEliminationPass()(graph)
     RemoveUnusedNodesPass()(graph)
-    name(graph, options.outputs(inputs, len(graph.graph.outputs)))
+    modules = {title for title, _ in model.named_modules()}
+    name(graph, options.outputs(inputs, len(graph.graph.outputs)), modules)
     return graph
 
 
@@ -89,11 +90,11 @@ def _quiet() -> Iterator[None]:
         notes.setLevel(level)
 
 
-def name(model: ir.Model, outputs: tuple[str, ...]) -> None:
+def name(model: ir.Model, outputs: tuple[str, ...], modules: Set[str]) -> None:
     """Name every node and value after the module it comes from, and drop traces of where it was exported."""
     used: Counter[str] = Counter()
     for node in model.graph:
-        title = f"{_scope(node)}/{node.op_type}"
+        title = f"{_scope(node, modules)}/{node.op_type}"
         used[title] += 1
         node.name = title if used[title] == 1 else f"{title}_{used[title]}"
         for i, output in enumerate(node.outputs):
@@ -104,10 +105,20 @@ def name(model: ir.Model, outputs: tuple[str, ...]) -> None:
     ClearMetadataAndDocStringPass()(model)
 
 
-def _scope(node: ir.Node) -> str:
+def _scope(node: ir.Node, modules: Set[str]) -> str:
     """The dotted path of the module that a node was traced from."""
     scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
     if scopes is None:
-        return (node.name or "").rpartition("/")[0].strip("/").replace("/", ".")
+        return _legacy_scope((node.name or "").split("/")[:-1], modules)
     path = ast.literal_eval(scopes)
     return str(path[-2]) if len(path) > 1 else ""
+
+
+def _legacy_scope(parts: Sequence[str], modules: Set[str]) -> str:
+    """The module of a node `/layer1/layer1.0/conv1/Conv`: the legacy exporter says a container twice."""
+    path = ""
+    for part in filter(None, parts):
+        inside = f"{path}.{part}" if path else part
+        again = path.rpartition(".")[0] + "." + part if "." in path else part
+        path = inside if inside in modules or again not in modules else again
+    return path
