@@ -11,8 +11,11 @@ from openwork.quantization.observers.base import Observer
 
 MOST_ROWS = 1024
 
-# Rows given their priorities at once, to bound what lies in memory beside them.
-CHUNK = 4096
+# Of very wide rows fewer are kept: 8 MiB of them at most, but never fewer than 16.
+MOST_ELEMENTS, LEAST_ROWS = 1 << 21, 16
+
+# Elements given their priorities at once, to bound what lies in memory beside the rows.
+CHUNK = 1 << 18
 
 
 class RowObserver(Observer):
@@ -42,8 +45,9 @@ class RowObserver(Observer):
                 f"before."
             )
         self._widen(*torch.aminmax(vectors, dim=0))
-        for start in range(0, len(vectors), CHUNK):
-            part = vectors[start : start + CHUNK]
+        step = max(1, CHUNK // vectors.shape[1])
+        for start in range(0, len(vectors), step):
+            part = vectors[start : start + step]
             self._keep(part, _hashes(part))
 
     def _widen(self, low: Tensor, high: Tensor) -> None:
@@ -52,13 +56,14 @@ class RowObserver(Observer):
         self.channel_high = high if first else torch.maximum(high, self.channel_high)
 
     def _keep(self, rows: Tensor, priorities: Tensor) -> None:
-        if len(self._priorities) == self.most:
+        most = min(self.most, max(LEAST_ROWS, MOST_ELEMENTS // rows.shape[1]))
+        if len(self._priorities) == most:
             better = priorities < self._priorities[-1]
             rows, priorities = rows[better], priorities[better]
         if len(self._priorities):
             rows, priorities = torch.cat([self.rows, rows]), torch.cat([self._priorities, priorities])
         ordered, place = priorities.sort(stable=True)
-        self._priorities, self.rows = ordered[: self.most].clone(), rows[place[: self.most]].clone()
+        self._priorities, self.rows = ordered[:most].clone(), rows[place[:most]].clone()
 
     def _ranges(self) -> tuple[Tensor, Tensor]:
         return self._least, self._most
