@@ -470,3 +470,18 @@ def test_detach_lets_go() -> None:
     train(model, optimizer, 1, 2)
     assert same(pruner.masks, masks)
     assert pruner.faults()
+
+
+def test_a_wrapper_without_hooks_is_looked_into() -> None:
+    class Wrapper(torch.optim.Optimizer):
+        def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+    model = network()
+    pruner = Pruner(model, "2:4")
+    inner = OPTIMIZERS["sgd"](model.parameters())
+    assert pruner.attach(Wrapper(Wrapper(inner))).optimizer is inner
+    train(model, inner, 0, 2)
+    pruner.verify()
+    with pytest.raises(TypeError, match=r"A torch\.optim\.Optimizer, .* was expected, but this is dict"):
+        pruner.attach({})  # type: ignore[arg-type]

@@ -185,6 +185,25 @@ def test_training_again_goes_on_from_where_it_was(tmp_path: Path) -> None:
     assert (pruner.steps, pruner.zeros) == (2 * STEPS, 0.5)
 
 
+def test_a_plain_loop_with_accelerate(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+
+    pruner = pruner_of("gradual:linear:1:3", "snip")
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    optimizer = torch.optim.AdamW(pruner.model.parameters(), lr=0.01)
+    loader: Any = torch.utils.data.DataLoader(Data(), batch_size=8)
+    model, optimizer, loader = accelerator.prepare(pruner.model, optimizer, loader)
+    pruner.attach(optimizer)
+    for batch in loader:
+        with accelerator.accumulate(model):
+            accelerator.backward(model(**batch)["loss"])
+            accelerator.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert (pruner.steps, pruner.zeros) == (4, 0.5)
+    pruner.verify()
+
+
 @pytest.mark.parametrize("package", ["transformers", "lightning"])
 def test_without_its_package_a_callback_says_what_to_install(package: str) -> None:
     code = f"""

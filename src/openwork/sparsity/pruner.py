@@ -25,6 +25,7 @@ from openwork.sparsity.faults import faults
 from openwork.sparsity.mask import check_weight
 from openwork.sparsity.masking import clear_states, hold, mask_of, whole_mask
 from openwork.sparsity.oneshot import Calibration, reconstruct_model
+from openwork.sparsity.optimizers import torch_optimizer
 from openwork.sparsity.options import PrunerOptions
 from openwork.sparsity.ownership import claim, release
 from openwork.sparsity.pattern import Pattern
@@ -186,6 +187,7 @@ class Pruner:
         if the optimizer trains none of the pruned weights, which is most often another model's, or if a
         weight is NaN or infinite.
         """
+        optimizer = torch_optimizer(optimizer)
         trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
         idle = [p.name for p in self.prunables.values() if id(p.weight) not in trained]
         if len(idle) == len(self.prunables):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from openwork.sparsity.optimizers import torch_optimizer
 from openwork.sparsity.pruner import Pruner
 from openwork.sparsity.stepping import Attachment
 
@@ -26,19 +27,6 @@ def attach_all(pruner: Pruner, optimizers: Sequence[Any]) -> list[Attachment]:
             "that is trained."
         )
     return [pruner.attach(optimizer) for optimizer in training]
-
-
-def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer of torch inside whatever wrappers: only its own `step` runs the hooks.
-
-    Raises TypeError where there is none.
-    """
-    inner = optimizer
-    while hasattr(inner, "optimizer"):
-        inner = inner.optimizer
-    if not isinstance(inner, torch.optim.Optimizer):
-        raise TypeError(f"{type(optimizer).__name__} holds no torch.optim.Optimizer that can be hooked.")
-    return inner
 
 
 def refuse_another_model(pruner: Pruner, trained: nn.Module, by: str) -> None:
