@@ -16,14 +16,13 @@ from torch import distributed as dist
 from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.affine import choose_affine
-from openwork.quantization.fake_quant import FakeQuantize
 from openwork.quantization.modules import QuantLinear, migrate
 from openwork.quantization.observer import Observer, RowObserver, make_observer
 from openwork.quantization.observer_merge import merge_across_workers
 from openwork.quantization.placement import Group, Prepared, QuantizationOptions, prepare
-from openwork.quantization.placement.prepared import off
 from openwork.quantization.placement.recording import evaluating
 from openwork.quantization.search import InputQuantization, Sample, search
+from openwork.quantization.switching import off, quantizers
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +90,8 @@ class Calibration:
         chosen = [(watch, self._choose(watch)) for watch in self._watches]
         for watch, found in chosen:
             self._apply(watch, found)
-        for module in self.prepared.model.modules():
-            if isinstance(module, FakeQuantize):
-                module.quantize()
+        for quantizer in quantizers(self.prepared.model):
+            quantizer.quantize()
 
     def _check_batches(self) -> None:
         if self.batches == 0 and _workers() == 1:

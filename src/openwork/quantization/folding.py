@@ -23,6 +23,10 @@ from openwork.quantization.modules import Quantized
 from openwork.quantization.placement.arguments import tensors_in
 from openwork.quantization.placement.operations import module_kind
 from openwork.quantization.placement.recording import Event, Recording, evaluating, record
+from openwork.quantization.switching import in_float
+
+DENSE = "weight_dense"
+"""Where a pruner with moving masks keeps the weights that the mask drops for now."""
 
 UNIT = 2.0**-24
 """Half a unit in the last place of a binary32 number near 1."""
@@ -40,18 +44,20 @@ class Fold:
 def fold_batchnorm(model: nn.Module, example: Batch) -> tuple[Fold, ...]:
     """Fold every BatchNorm that follows a Linear, Conv or ConvTranspose and nothing else reads, in place.
 
-    The folded BatchNorm becomes `nn.Identity`; the layer gets a bias where it had none. example: one batch of
+    The folded BatchNorm becomes `nn.Identity`; the layer gets a bias where it had none. The integers of a
+    quantized layer's weight stay what they are, as its scales take the factors in. example: one batch of
     the model's inputs, in its `forward`'s form. The model's outputs on it are compared before and after.
     Returns one row for each BatchNorm. Raises ValueError if the outputs differ by more than rounding can
     explain.
     """
-    recording = record(model, example)
-    folds = tuple(plan(model, recording))
-    done = [fold for fold in folds if fold.layer is not None]
-    for fold in done:
-        _fold(model, fold)
-    if done:
-        _verify(model, example, recording.outputs, done)
+    with in_float(model):
+        recording = record(model, example)
+        folds = tuple(plan(model, recording))
+        done = [fold for fold in folds if fold.layer is not None]
+        for fold in done:
+            _fold(model, fold)
+        if done:
+            _verify(model, example, recording.outputs, done)
     return folds
 
 
@@ -80,19 +86,22 @@ def _planned(
     source = None if read is None else made.get(read.serial)
     if read is None or source is None or source.kind != "weighted":
         return Fold(name, None, "does not follow a Linear, Conv or ConvTranspose layer directly")
-    reason = _refusal(norm, source, len(calls[source.owner]), recording.consumers[read.serial], read.shape)
-    kept = model.get_submodule(source.owner)
-    if not reason and isinstance(kept, nn.Linear) and len(read.shape) != 2:
+    layer = model.get_submodule(source.owner)
+    reason = _refusal(norm, layer, source, len(calls[source.owner]), recording.consumers[read.serial])
+    if not reason and isinstance(layer, nn.Linear) and len(read.shape) != 2:
         reason = f"normalizes another axis than the output channels of {source.owner}"
     return Fold(name, None if reason else source.owner, reason or f"folded into {source.owner}")
 
 
-def _refusal(
-    norm: nn.Module, source: Event, calls: int, readers: list[str], shape: tuple[int, ...]
-) -> str | None:
+def _refusal(norm: nn.Module, layer: nn.Module, source: Event, calls: int, readers: list[str]) -> str | None:
     assert isinstance(norm, _BatchNorm)
     if norm.running_mean is None or norm.running_var is None:
         return "has no running statistics to fold"
+    layer_output = getattr(layer, "output_quantizer", None)
+    if layer_output is not None:
+        return f"follows {source.owner}, whose output is quantized before it"
+    if isinstance(layer, Quantized) and isinstance(layer, _ConvTransposeNd) and layer.groups > 1:
+        return f"follows {source.owner}, whose groups share the scales of their weights"
     if calls != 1:
         return f"follows {source.owner}, which runs {calls} times in the example"
     if len(readers) != 1:
@@ -120,6 +129,9 @@ def _fold(model: nn.Module, fold: Fold) -> None:
     gain, shift = gain_and_shift(norm, bias)
     factors = _along_outputs(layer, gain)
     weight.copy_(weight.double() * factors)
+    dense = layer._buffers.get(DENSE)
+    if dense is not None:
+        dense.copy_(dense.double() * factors)
     if bias is None:
         layer.register_parameter("bias", nn.Parameter(shift.to(weight)))
     else:
@@ -140,13 +152,8 @@ def _along_outputs(layer: nn.Module, gain: Tensor) -> Tensor:
 
 def _rescale(layer: nn.Module, gain: Tensor) -> None:
     """Scales of a quantized weight follow its channels, so its integers stay what they were."""
-    if not isinstance(layer, Quantized) or layer.weight_quantizer.options.follow:
+    if not isinstance(layer, Quantized):
         return
-    if layer.CHANNELS == 1 and layer.get_parameter("weight").shape[1] != len(gain):
-        raise ValueError(
-            f"{layer.weight_quantizer.name}: the groups of a transposed convolution share their scales, so a "
-            "BatchNorm after it cannot be folded once the scales are fixed; fold before calibrating."
-        )
     scale, _ = layer.weight_quantizer.scales()
     layer.weight_quantizer.load_scales(torch.where(gain == 0, scale.double(), scale * gain.abs()).float())
 

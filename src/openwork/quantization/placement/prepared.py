@@ -22,6 +22,7 @@ from openwork.quantization.placement.options import QuantizationOptions
 from openwork.quantization.placement.recording import Recording, capture, evaluating, record
 from openwork.quantization.placement.rewriting import Insertion, Traced, install, is_rewritten, traced
 from openwork.quantization.placement.tracing import TraceRefused
+from openwork.quantization.switching import off
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +95,6 @@ def prepare(
     _place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
     return Prepared(model, options, choices, groups)
-
-
-def off(model: nn.Module) -> None:
-    """Every quantizer lets its tensor through."""
-    for module in model.modules():
-        if isinstance(module, FakeQuantize):
-            module.disable()
 
 
 def _refuse_quantized(model: nn.Module) -> None:
