@@ -39,9 +39,18 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
     moved = shift if bias is None else bias * factor + shift
     convolution.resize_inputs(3)
     convolution.replace_input_with(2, store(graph, f"{convolution.name}:bias", moved.astype(np.float32)))
-    norm.outputs[0].replace_all_uses_with(convolution.outputs[0], replace_graph_outputs=True)
-    graph.remove(norm, safe=True)
+    _replace(graph, norm, convolution.outputs[0])
     return True
+
+
+def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
+    """Let `value` stand for the node's output, under its name if the graph returns it, and drop the node."""
+    old = node.outputs[0]
+    if old.is_graph_output():
+        value.name = old.name
+    value.type, value.shape = old.type or value.type, old.shape or value.shape
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
 
 
 def _only_producer(value: ir.Value | None, kinds: tuple[str, ...]) -> ir.Node | None:
@@ -77,8 +86,7 @@ def _drop_repeated(graph: ir.Graph, quantize: ir.Node) -> bool:
     if any(node.op_type != "DequantizeLinear" or not _same_map(before, node) for node in after):
         return False
     for node in after:
-        node.outputs[0].replace_all_uses_with(before.outputs[0], replace_graph_outputs=True)
-        graph.remove(node, safe=True)
+        _replace(graph, node, before.outputs[0])
     graph.remove(quantize, safe=True)
     return True
 
@@ -113,8 +121,7 @@ def _transpose(graph: ir.Graph, node: ir.Node) -> str | None:
     axis = dequantize.attributes.get_int("axis", 1)
     dequantize.attributes["axis"] = ir.AttrInt64("axis", 1 - axis % 2)
     dequantize.outputs[0].shape = weight.shape
-    node.outputs[0].replace_all_uses_with(dequantize.outputs[0], replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    _replace(graph, node, dequantize.outputs[0])
     return weight.name
 
 

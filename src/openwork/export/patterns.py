@@ -32,7 +32,7 @@ class PrunedWeight:
 
     def matrices(self, tensor: np.ndarray) -> np.ndarray:
         """A tensor of the parameter's shape as a stack [stack, out, in]."""
-        return self.view.matrices(torch.from_numpy(np.ascontiguousarray(tensor))).numpy()
+        return self.view.matrices(torch.from_numpy(np.array(tensor, order="C"))).numpy()
 
 
 def pruned_weights(model: nn.Module, patterns: Mapping[str, str]) -> tuple[PrunedWeight, ...]:

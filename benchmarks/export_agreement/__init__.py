@@ -1,0 +1,1 @@
+"""How closely ONNX Runtime computes what torch's fake-quantized model does."""
