@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from quant_models import images, lively, small_resnet
 from torch import Tensor, nn
 
 from openwork.quantization import QuantizationOptions, calibrate, fold_batchnorm, prepare
 from openwork.quantization.folding import Fold, tolerance
 from openwork.quantization.modules import Quantized
+from quant_models import images, lively, small_resnet
 
 CASES: dict[str, tuple[nn.Module, nn.Module, tuple[int, ...]]] = {
     "linear": (nn.Linear(6, 8), nn.BatchNorm1d(8), (5, 6)),
@@ -17,7 +17,7 @@ CASES: dict[str, tuple[nn.Module, nn.Module, tuple[int, ...]]] = {
     "grouped conv2d": (nn.Conv2d(6, 8, 3, groups=2), nn.BatchNorm2d(8), (5, 6, 9, 9)),
     "conv3d": (nn.Conv3d(4, 8, 2), nn.BatchNorm3d(8), (2, 4, 5, 5, 5)),
     "transposed 1d": (nn.ConvTranspose1d(6, 8, 3, stride=2), nn.BatchNorm1d(8), (5, 6, 9)),
-    "transposed 2d, groups": (nn.ConvTranspose2d(6, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8), (2, 6, 5, 5)),
+    "transposed 2d": (nn.ConvTranspose2d(6, 8, 3, groups=2, bias=False), nn.BatchNorm2d(8), (2, 6, 5, 5)),
     "transposed 3d": (nn.ConvTranspose3d(4, 8, 2), nn.BatchNorm3d(8), (2, 4, 5, 5, 5)),
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ def test_the_tolerance_refuses_a_wrong_fold(monkeypatch: pytest.MonkeyPatch) -> 
         return gain, shift + 1e-3
 
     monkeypatch.setattr(folding, "gain_and_shift", wrong)
-    with pytest.raises(ValueError, match="Folding BatchNorm into conv1, layer1.0.conv1"):
+    with pytest.raises(ValueError, match=r"Folding BatchNorm into conv1, layer1.0.conv1"):
         fold_batchnorm(small_resnet(), images()[0])
 
 

@@ -77,8 +77,11 @@ def candidates(model: nn.Module, recording: Recording, options: QuantizationOpti
     for event in recording.events:
         if event.index < 0:
             layers.setdefault(event.owner, []).append(event)
+    wholes = {name for name, module in model.named_modules() if module_kind(module) == "multihead"}
     for name, module in model.named_modules():
         kind = module_kind(module)
+        if name and name.rpartition(".")[0] in wholes:
+            continue
         if kind in ("weighted", "embedding", "multihead", "unsupported"):
             found.append(_layer(name, module, kind, layers.get(name, []), options))
         elif kind is None:
@@ -257,9 +260,6 @@ def _unseen(
     if not isinstance(module, UNSUPPORTED) or recording.of(name):
         return []
     made = Candidate(name, type(module).__name__, "unsupported", name, -1, [], options, unasked=True)
-    parent = name.rpartition(".")[0]
-    if any(event.owner == parent and event.kind == "multihead" for event in recording.events):
-        return []
     ran = any(event.owner.startswith(name) for event in recording.events)
     made.reason = (
         f"{type(module).__name__} has a forward of its own that calls no function to quantize"
