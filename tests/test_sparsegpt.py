@@ -183,6 +183,18 @@ def _eliminated(
     return result
 
 
+@pytest.mark.parametrize(("taps", "width"), [(1, 150), (25, 6)])
+def test_groups_make_up_for_each_other_across_panels(taps: int, width: int) -> None:
+    """150 columns are more than one panel of 128; groups of 4 in 6 channels end with every tap."""
+    wide, gram = _problem(2, taps * width, seed=14)
+    stack = wide.view(2, taps, width).transpose(0, 1).contiguous()
+    got = reconstruct(stack, gram, GroupPattern(2, 4), DAMPING).weight.transpose(0, 1).reshape(wide.shape)
+    spans = [(t * width + a, t * width + min(a + 4, width)) for t in range(taps) for a in range(0, width, 4)]
+    expected = _eliminated(wide.numpy(), _hessian(gram), spans, kept=2, shared=1)
+    assert np.array_equal(got.numpy() != 0, expected != 0)
+    assert _near(got, expected)
+
+
 CONVOLUTIONS = {
     "plain": nn.Conv2d(6, 4, 3, padding=1),
     "groups of channels": nn.Conv2d(12, 6, (2, 3), stride=2, groups=2),
