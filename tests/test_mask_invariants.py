@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from openwork.sparsity import Pruner
@@ -485,3 +486,29 @@ def test_a_wrapper_without_hooks_is_looked_into() -> None:
     pruner.verify()
     with pytest.raises(TypeError, match=r"A torch\.optim\.Optimizer, .* was expected, but this is dict"):
         pruner.attach({})  # type: ignore[arg-type]
+
+
+def test_asking_for_an_optimizer_s_state_is_no_step() -> None:
+    """torch makes the states that are missing by a step on gradients of zero at a learning rate of zero."""
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.05)
+
+    model, optimizer, pruner = started("sr-ste:5:0.01", make)
+    plain, other, _ = started("sr-ste:5:0.01", make)
+    for step in range(7):
+        get_optimizer_state_dict(model, optimizer)
+        assert pruner.steps == step
+        train(model, optimizer, step, step + 1)
+        optimizer.zero_grad()
+    train(plain, other, 0, 7)
+    assert same(model.state_dict(), plain.state_dict())
+
+
+def test_a_warm_up_from_zero_counts_its_first_step() -> None:
+    model, optimizer, pruner = started("progressive:2:2", OPTIMIZERS["sgd"])
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 4)
+    for step in range(4):
+        train(model, optimizer, step, step + 1)
+        warm_up.step()
+    assert (pruner.steps, pruner.zeros) == (4, 0.5)

@@ -78,7 +78,7 @@ class Attachment:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         # A fused optimizer is stepped by GradScaler even where the gradients overflowed, and does nothing
         # then; a step that does not happen is neither observed nor counted.
-        self._skipped = _overflowed(self.optimizer)
+        self._skipped = _overflowed(self.optimizer) or self._idle()
         if self._skipped:
             return None
         self._hidden = True
@@ -146,6 +146,15 @@ class Attachment:
             self._pruner.advance()
         for prunable in held:
             hold(prunable)
+
+    def _idle(self) -> bool:
+        """Whether this is no step of training: torch.distributed.checkpoint makes an optimizer's states by a
+        step on gradients of zero at a learning rate of zero.
+        """
+        if any(float(group.get("lr", 1.0)) for group in self.optimizer.param_groups):
+            return False
+        gradients = [prunable.weight.grad for prunable in self._held() if prunable.weight.grad is not None]
+        return bool(gradients) and not any(bool(full(gradient).any()) for gradient in gradients)
 
     def _held(self) -> list[Prunable]:
         """The pruned weights that this optimizer trains; looked up anew, as a wrapper may replace
