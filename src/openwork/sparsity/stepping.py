@@ -151,7 +151,7 @@ class Attachment:
         """Whether this is no step of training: torch.distributed.checkpoint makes an optimizer's states by a
         step on gradients of zero at a learning rate of zero.
         """
-        if any(float(group.get("lr", 1.0)) for group in self.optimizer.param_groups):
+        if not all(_at_rest(group.get("lr", 1.0)) for group in self.optimizer.param_groups):
             return False
         gradients = [prunable.weight.grad for prunable in self._held() if prunable.weight.grad is not None]
         return bool(gradients) and not any(bool(full(gradient).any()) for gradient in gradients)
@@ -162,6 +162,11 @@ class Attachment:
         """
         trained = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
         return [p for p in self._pruner.prunables.values() if id(p.weight) in trained]
+
+
+def _at_rest(rate: float | Tensor) -> bool:
+    # A rate on an accelerator is not waited for; the rates of such a step are on the CPU.
+    return (not isinstance(rate, Tensor) or rate.device.type == "cpu") and float(rate) == 0.0
 
 
 def _overflowed(optimizer: torch.optim.Optimizer) -> bool:
