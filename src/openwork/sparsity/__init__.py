@@ -8,42 +8,66 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from openwork.sparsity.allocation import Allocation, allocate
 from openwork.sparsity.detection import detect
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation
+from openwork.sparsity.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
+from openwork.sparsity.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
     from openwork.sparsity.criterion import Criterion
     from openwork.sparsity.eligibility import LayerEligibility, layer_table
     from openwork.sparsity.mask import magnitude_mask
+    from openwork.sparsity.measuring import SensitivityOptions, measure_sensitivity
     from openwork.sparsity.oneshot import Calibration
     from openwork.sparsity.options import PrunerOptions
     from openwork.sparsity.pruner import Pruner
     from openwork.sparsity.reconstruction import Reconstructed, adapt_to_mask, output_error, reconstruct
+    from openwork.sparsity.regularizer import GradientPruning, GroupLasso
     from openwork.sparsity.report import PruningReport
+    from openwork.sparsity.sensitivity_plot import plot_sensitivity
     from openwork.sparsity.wanda import wanda_mask
 
 __all__ = [
+    "Allocation",
     "BlockPattern",
     "Calibration",
     "Criterion",
+    "GradientPruning",
+    "Gradual",
+    "GroupLasso",
     "GroupPattern",
     "LayerEligibility",
+    "OneShot",
     "Pattern",
+    "Progressive",
     "Pruner",
     "PrunerOptions",
     "PruningReport",
     "Reconstructed",
+    "Schedule",
+    "Sensitivity",
+    "SensitivityOptions",
+    "SparseRefined",
     "Violation",
     "adapt_to_mask",
+    "allocate",
     "detect",
     "layer_table",
     "magnitude_mask",
+    "measure_sensitivity",
     "output_error",
+    "plot_sensitivity",
     "reconstruct",
     "wanda_mask",
 ]
 
 _NEEDS_TORCH = {
+    "GradientPruning": "regularizer",
+    "GroupLasso": "regularizer",
+    "SensitivityOptions": "measuring",
+    "measure_sensitivity": "measuring",
+    "plot_sensitivity": "sensitivity_plot",
     "Calibration": "oneshot",
     "Criterion": "criterion",
     "LayerEligibility": "eligibility",
