@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openwork.models.resnet import small_resnet
+from openwork.sparsity import Pruner
 from openwork.sparsity.chain import find_blocks
 from openwork.sparsity.layer_inputs import input_reason
 from openwork.sparsity.oneshot import Calibration, reconstruct_model
@@ -156,6 +158,30 @@ def test_a_chain_that_holds_few_of_the_layers_is_not_followed() -> None:
     assert find_blocks(model, layers, _images()[0]) == []
     stage = {name: layer for name, layer in layers.items() if name.startswith("stage") or name == "head"}
     assert find_blocks(model, stage, _images()[0]) == list(model.stage)
+
+
+def test_the_more_a_method_knows_the_less_a_residual_network_changes() -> None:
+    """On images that it was not calibrated on; the images are smooth, so that channels are correlated."""
+    generator = torch.Generator().manual_seed(7)
+
+    def images(count: int) -> Tensor:
+        coarse = torch.randn(count, 1, 4, 4, generator=generator)
+        return functional.interpolate(coarse, size=8, mode="bilinear")
+
+    batches, held_out = [images(16) for _ in range(4)], images(64)
+    changes = []
+    for method in ("magnitude", "wanda", "sparsegpt"):
+        torch.manual_seed(8)
+        model = small_resnet(widths=(8, 16)).eval()
+        with torch.no_grad():
+            before = model(held_out)
+        pruner = Pruner(model, "2:4")
+        pruner.prune(method, None if method == "magnitude" else Calibration(batches, bfloat16=False))
+        pruner.verify()
+        with torch.no_grad():
+            changes.append(((model(held_out) - before).norm() / before.norm()).item())
+    magnitude, wanda, sparsegpt = changes
+    assert sparsegpt < 0.5 * wanda < 0.5 * magnitude, changes
 
 
 class _Encoder(nn.Module):

@@ -157,7 +157,7 @@ def _roots(grams: Tensor, columns: int, damping: float) -> list[Tensor]:
         raise ValueError(f"damping must be positive, but it is {damping}.")
     if not torch.isfinite(grams).all():
         raise ValueError("The gram matrix holds NaN or infinity; look for them in the calibration inputs.")
-    means = grams.double().diagonal(dim1=1, dim2=2).mean(dim=1)
+    means = grams.diagonal(dim1=1, dim2=2).double().mean(dim=1)
     if not means.max() > 0:
         raise ValueError("The gram matrix is zero; the calibration inputs of this layer are all zero.")
     # A group of channels that is never on has no mean of its own; any damping serves it.
