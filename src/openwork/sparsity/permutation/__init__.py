@@ -1,0 +1,16 @@
+"""Channel permutation: an order of channels in which N:M patterns keep more of the weights."""
+
+from openwork.sparsity.permutation.permute import PermutationOptions, permute
+from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, PermutationReport
+from openwork.sparsity.permutation.search import Effort, Problem, search
+
+__all__ = [
+    "ClassOutcome",
+    "Effort",
+    "LayerOutcome",
+    "PermutationOptions",
+    "PermutationReport",
+    "Problem",
+    "permute",
+    "search",
+]

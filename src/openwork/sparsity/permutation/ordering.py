@@ -1,0 +1,42 @@
+"""The largest N of M, by sorting networks: whole tensors are compared, so that nothing is sorted one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+@cache
+def network(width: int) -> tuple[tuple[int, int], ...]:
+    """The comparators of a network that sorts `width` values. Source: Batcher 1968, odd-even merge sort."""
+    comparators = []
+    run = 1
+    while run < width:
+        gap = run
+        while gap:
+            for start in range(gap % run, width - gap, 2 * gap):
+                for low in range(start, min(start + gap, width - gap)):
+                    if low // (2 * run) == (low + gap) // (2 * run):
+                        comparators.append((low, low + gap))
+            gap //= 2
+        run *= 2
+    return tuple(comparators)
+
+
+def descending(values: Iterable[Tensor]) -> list[Tensor]:
+    """Tensors of one shape, sorted element by element: the first result holds the largest."""
+    found = list(values)
+    for i, j in network(len(found)):
+        found[i], found[j] = torch.maximum(found[i], found[j]), torch.minimum(found[i], found[j])
+    return found
+
+
+def largest_sum(values: Iterable[Tensor], kept: int) -> Tensor:
+    """Element by element, the sum of the `kept` largest of the tensors `values`, all of one shape."""
+    first, *others = descending(values)[:kept]
+    for other in others:
+        first = first + other
+    return first

@@ -1,0 +1,174 @@
+"""From a class of channels and the weights around it to a problem for the search, and what a pattern keeps of a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from openwork.sparsity.pattern import GroupPattern
+from openwork.sparsity.permutation.graph import ChannelClass
+from openwork.sparsity.permutation.ordering import largest_sum
+from openwork.sparsity.permutation.relations import Use
+from openwork.sparsity.permutation.rules import Consumer
+from openwork.sparsity.permutation.search import Problem
+
+Score = Literal["magnitude", "energy"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The weights that a pattern is meant for, by qualified name, and how they are scored."""
+
+    weights: Mapping[str, Tensor]
+    consumers: Mapping[str, Consumer]
+    pattern: GroupPattern
+    score: Score = "magnitude"
+
+    def matrices(self, name: str) -> Tensor:
+        """A weight's scores, f32 [blocks * taps, out, in], as patterns see them."""
+        consumer = self.consumers[name]
+        weight = self.weights[name].detach().float()
+        scores = weight.abs() if self.score == "magnitude" else weight.square()
+        scores = scores.movedim((consumer.out_axis, consumer.in_axis), (0, 1)).flatten(2) if scores.ndim > 2 else (
+            scores if consumer.out_axis == 0 else scores.t()
+        )[:, :, None]
+        return scores.unflatten(0, (consumer.blocks, -1)).permute(0, 3, 1, 2).flatten(0, 1)
+
+    def kept(self, name: str) -> tuple[float, float]:
+        """What the pattern keeps of a weight's score, and all of it."""
+        pooled = _pooled(self.matrices(name), self.pattern.shared)
+        groups = _grouped(pooled, self.pattern.group)
+        return float(largest_sum(groups.unbind(-1), self.pattern.kept).double().sum()), float(pooled.double().sum())
+
+    def around(self, channels: ChannelClass) -> list[str]:
+        """The weights whose kept score depends on the order of a class."""
+        return [
+            name
+            for name in self.weights
+            if self.consumers[name].use in channels.places
+            or (self.pattern.shared > 1 and _output_use(name, self.consumers[name]) in channels.places)
+        ]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A class as the search takes it. slots : i64 [places], the channel in each place that counts, group by group."""
+
+    problem: Problem
+    slots: np.ndarray
+
+
+def pose(layers: Layers, channels: ChannelClass) -> Posed | str:
+    """The problem of a class of channels, or the reason why it is none."""
+    pattern = layers.pattern
+    readers = _readers(layers, channels)
+    makers = _makers(layers, channels) if pattern.shared > 1 and pattern.group % pattern.shared == 0 else []
+    if not readers and not makers:
+        return "No weight that the pattern is meant for reads these channels in groups."
+    width = pattern.group if readers else pattern.shared
+    slots = _slots((readers or makers)[0].group, (readers or makers)[0].place, width)
+    readers = [each for each in readers if _together(each.group, slots, pattern.group)]
+    makers = [each for each in makers if _together(each.group, slots, pattern.shared)]
+    if len(slots) < 2 * width or not readers and not makers:
+        return f"Fewer than two whole groups of {width} channels may change places."
+    columns = [_columns(layers, each, slots) for each in readers]
+    outputs = [_outputs(layers, each, slots) for each in makers]
+    return Posed(
+        Problem(
+            pattern,
+            torch.cat(columns, dim=1) if columns else torch.zeros(len(slots), 0),
+            tuple(part.contiguous() for part in torch.cat(outputs, dim=1).unbind(-1)) if outputs else (),
+        ),
+        slots,
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One place where a weight has the channels: place and group, i64 [channels]."""
+
+    name: str
+    place: np.ndarray
+    group: np.ndarray
+
+
+def _readers(layers: Layers, channels: ChannelClass) -> list[_Side]:
+    found = []
+    for name in layers.weights:
+        consumer = layers.consumers[name]
+        for place in channels.places.get(consumer.use, ()):
+            width = layers.weights[name].shape[consumer.in_axis]
+            group = place // width * -(-width // layers.pattern.group) + place % width // layers.pattern.group
+            if _whole(group, layers.pattern.group):
+                found.append(_Side(name, place, group))
+    return found
+
+
+def _makers(layers: Layers, channels: ChannelClass) -> list[_Side]:
+    found = []
+    for name in layers.weights:
+        consumer = layers.consumers[name]
+        for place in channels.places.get(_output_use(name, consumer), ()):
+            high = layers.weights[name].shape[consumer.out_axis] // consumer.blocks
+            if consumer.blocks == 1 or high % layers.pattern.shared == 0:
+                found.append(_Side(name, place, place // layers.pattern.shared))
+    return found
+
+
+def _output_use(name: str, consumer: Consumer) -> Use:
+    return Use(name, "axis", consumer.out_axis)
+
+
+def _whole(group: np.ndarray, width: int) -> bool:
+    return bool((np.unique(group, return_counts=True)[1] == width).any())
+
+
+def _slots(group: np.ndarray, place: np.ndarray, width: int) -> np.ndarray:
+    """The channels of whole groups in the order of their places, i64 [places]."""
+    order = np.argsort(place, kind="stable")
+    found, times = np.unique(group, return_counts=True)
+    return order[np.isin(group[order], found[times == width])]
+
+
+def _together(group: np.ndarray, slots: np.ndarray, width: int) -> bool:
+    """Whether every `width` places in turn are one group of this weight too."""
+    if len(slots) % width:
+        return False
+    sets = group[slots].reshape(-1, width)
+    return bool((sets == sets[:, :1]).all())
+
+
+def _columns(layers: Layers, side: _Side, slots: np.ndarray) -> Tensor:
+    """f32 [places, rows]"""
+    consumer = layers.consumers[side.name]
+    width = layers.weights[side.name].shape[consumer.in_axis]
+    matrices = layers.matrices(side.name).unflatten(0, (consumer.blocks, -1))
+    block = matrices[int(side.place[slots[0]]) // width]
+    pooled = _pooled(block, layers.pattern.shared).flatten(0, 1)
+    return pooled.t()[torch.as_tensor(side.place[slots] % width)].contiguous()
+
+
+def _outputs(layers: Layers, side: _Side, slots: np.ndarray) -> Tensor:
+    """f32 [places, groups, M]"""
+    consumer = layers.consumers[side.name]
+    matrices = layers.matrices(side.name).unflatten(0, (consumer.blocks, -1))
+    rows = matrices.transpose(1, 2).flatten(0, 1)[torch.as_tensor(side.place[slots])]
+    return _grouped(rows, layers.pattern.group).flatten(1, 2)
+
+
+def _pooled(matrices: Tensor, shared: int) -> Tensor:
+    """Sums over the output channels that share a mask: f32 [stack, ceil(out / V), in]."""
+    if shared == 1:
+        return matrices
+    return functional.pad(matrices, (0, 0, 0, -matrices.shape[1] % shared)).unflatten(1, (-1, shared)).sum(dim=2)
+
+
+def _grouped(matrices: Tensor, group: int) -> Tensor:
+    """f32 [..., in] as f32 [..., ceil(in / M), M], filled up with zeros."""
+    return functional.pad(matrices, (0, -matrices.shape[-1] % group)).unflatten(-1, (-1, group))
