@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from openwork.quantization.affine import choose_affine, dequantize, quantize
 from openwork.quantization.observer import (
     MaxObserver,
+    ObserverKind,
     PercentileObserver,
     RowObserver,
     make_observer,
@@ -109,3 +113,92 @@ def test_odd_observers_are_refused() -> None:
         make_observer("output", "layer", axis=1)
     with pytest.raises(ValueError, match=r"between 50 and 100, but it is 0\.999"):
         PercentileObserver("layer", 0.999)
+
+
+# Per channel.
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["max", "moving", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_channels_range_is_that_of_an_observer_of_it_alone(
+    kind: ObserverKind, axis: int, symmetric: bool
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    shape = (4, 3, 5)
+    batches = [torch.randn(*shape, 200, generator=generator).movedim(-1, 0) for _ in range(3)]
+    channel_axis = axis if axis < 0 else axis + 1
+    together = make_observer(kind, "layer", 99.0, symmetric, channel_axis)
+    channels = batches[0].shape[channel_axis]
+    alone = [make_observer(kind, "layer", 99.0, symmetric) for _ in range(channels)]
+    for batch in batches:
+        together.observe(batch)
+        for channel, observer in enumerate(alone):
+            observer.observe(batch.select(channel_axis, channel))
+    low, high = together.ranges()
+    assert low.shape == high.shape == (channels,)
+    for channel, observer in enumerate(alone):
+        wanted_low, wanted_high = observer.range()
+        # Channels have fewer bins, so a rule may choose another edge; the values 5 are a few hundred bins.
+        tolerance = 0.0 if kind in ("max", "moving") else 0.01 if kind == "percentile" else 0.6
+        assert abs(float(low[channel]) - wanted_low) <= tolerance
+        assert abs(float(high[channel]) - wanted_high) <= tolerance
+    assert together.range() == (float(low.min()), float(high.max()))
+
+
+def test_the_channels_must_stay_the_same() -> None:
+    observer = make_observer("percentile", "conv", axis=1)
+    observer.observe(torch.ones(2, 3, 4))
+    with pytest.raises(ValueError, match="input of conv has 4 channels along axis 1, but 3 before"):
+        observer.observe(torch.ones(2, 4, 3))
+    with pytest.raises(ValueError, match="input of conv has 1 dimensions, so it has no channel axis 1"):
+        observer.observe(torch.ones(3))
+    rows = RowObserver("rows")
+    rows.observe(torch.ones(2, 4))
+    with pytest.raises(ValueError, match="input of rows has rows of 3, but of 4 before"):
+        rows.observe(torch.ones(2, 3))
+
+
+# What should be looked at.
+
+
+def test_one_batch_zeros_and_dead_channels_are_concerns_that_name_the_layer() -> None:
+    observer = MaxObserver("encoder.query")
+    assert observer.concerns() == ()
+    observer.observe(torch.zeros(3))
+    assert observer.concerns() == (
+        "The input of encoder.query was seen in one batch only; its range may be too narrow.",
+        "The input of encoder.query was zero throughout calibration; its scale is set to 1.",
+    )
+    observer.observe(torch.ones(3))
+    assert observer.concerns() == ()
+    channels = MaxObserver("conv", axis=1)
+    for _ in range(2):
+        channels.observe(torch.tensor([[0.0, 1.0] + [0.0] * 10]))
+    (concern,) = channels.concerns()
+    assert concern == (
+        "11 of 12 channels of the input of conv were zero throughout calibration "
+        "(0, 2, 3, 4, 5, 6, 7, 8, ...); their scale is set to 1."
+    )
+
+
+@pytest.mark.parametrize("kind", ["output", "max", "moving", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("value", [0.0, 3.5, -2.0, 1e-42, 1e38])
+def test_constant_data_of_any_size_has_a_range(kind: ObserverKind, value: float) -> None:
+    for symmetric in (True, False):
+        observer = make_observer(kind, "layer", 99.9, symmetric)
+        observer.observe(torch.full((2, 50), value))
+        low, high = observer.range()
+        affine = choose_affine(low, high, "s8" if symmetric else "u8")
+        x = np.full(1, value, np.float32)
+        # Within a bin of the histogram, and a step.
+        assert abs(float(dequantize(quantize(x, affine), affine)[0]) - value) <= abs(value) * 2**-6 + 1e-38
+
+
+def test_a_single_number_and_an_empty_tensor_are_data_too() -> None:
+    for kind in get_args(ObserverKind):
+        observer = make_observer(kind, "layer")
+        observer.observe(torch.tensor(2.0))
+        observer.observe(torch.zeros(0, 1))
+        assert observer.values == observer.batches == 1
+        assert observer.range()[1] == pytest.approx(2.0, rel=1e-3)

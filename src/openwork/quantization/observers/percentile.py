@@ -23,7 +23,8 @@ class Percentile:
         if bins.folded:
             return 0.0, min(quantile(bins, kept), bins.high)
         low, high = quantile(bins, (1 - kept) / 2), quantile(bins, (1 + kept) / 2)
-        return max(low, bins.low), min(high, bins.high)
+        # A place within a bin may lie beyond what was seen, at either end of it.
+        return min(max(low, bins.low), bins.high), max(min(high, bins.high), bins.low)
 
 
 def quantile(bins: Bins, fraction: float) -> float:
