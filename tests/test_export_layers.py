@@ -371,6 +371,7 @@ def test_biases_are_stored_in_units_of_the_products(tmp_path: Path) -> None:
 def test_an_asymmetric_model_is_refused_for_tensorrt(tmp_path: Path) -> None:
     float_model, x = residual_network()
     model = quantized(float_model, x, "onnxruntime")
+    options = ExportOptions(exporter="legacy", target="tensorrt")
     sentence = (
         r"cannot be written for TensorRT.*conv1.input_quantizer/QuantizeLinear is u8 with the zero point \d+ .*"
         "Calibrate it with s8"
