@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from openwork.graph.model import attributes, constant, dims, is_onnx, needed, operand, producer
 from openwork.quantization.placement.choices import LONGEST_REDUCTION
@@ -59,7 +60,12 @@ class Layer:
         groups = int(attributes(self.node).get("group", 1))
         kind = "conv" if self.node.op_type == "Conv" else "conv_transpose"
         view = WeightView("conv" if kind == "conv" else "conv_transpose", tuple(weight.shape), groups)
-        return view.matrices(torch.from_numpy(np.ascontiguousarray(weight))).numpy()
+        return view.matrices(torch_tensor(weight)).numpy()
+
+
+def torch_tensor(array: Array) -> Tensor:
+    """An array as a tensor; copied where torch could not write to it."""
+    return torch.from_numpy(np.require(array, requirements="CW"))
 
 
 def layer(node: ir.Node) -> Layer | str | None:
@@ -100,6 +106,8 @@ def residual_reason(node: ir.Node, weighted: frozenset[ir.Value]) -> str | None:
         return f"is no residual addition: the shapes {list(left or [])} and {list(right or [])} differ."
     if not any(value in weighted for value in node.inputs):
         return "is no residual addition: neither input comes from a layer with weights."
+    if any(is_onnx(use.node, "LayerNormalization") for use in node.outputs[0].uses()):
+        return "goes to a LayerNormalization, which runs in float: INT8 would save nothing and cost accuracy."
     return None
 
 

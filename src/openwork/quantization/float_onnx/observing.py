@@ -16,7 +16,7 @@ from torch import Tensor
 from openwork.progress import progress_bar
 from openwork.quantization.affine import choose_affine
 from openwork.quantization.cache import CacheEntry
-from openwork.quantization.float_onnx.layers import follows_fold
+from openwork.quantization.float_onnx.layers import follows_fold, torch_tensor
 from openwork.quantization.float_onnx.placement import Site
 from openwork.quantization.observer import Observer, RowObserver, make_observer
 from openwork.quantization.search import Sample, search
@@ -43,7 +43,7 @@ def observe(
     with progress_bar("Calibrating", batches.total, progress) as advance:
         for seen, feed in enumerate(batches, 1):
             for name, value in _run(session, feed, seen - 1, list(observers)).items():
-                observers[name].observe(_counted(torch.from_numpy(value), feed.get(ATTENTION_MASK)))
+                observers[name].observe(_counted(torch_tensor(value), feed.get(ATTENTION_MASK)))
             advance(seen)
     if not seen:
         raise ValueError("Calibration needs at least one batch of data, but none came.")
@@ -59,7 +59,7 @@ def choose(site: Site, observer: Observer) -> CacheEntry:
     multiplier: Tensor | None = None
     affine = choose_affine(low, high, site.activation)
     if isinstance(observer, RowObserver) and not low == high == 0.0:
-        weight = torch.cat([torch.from_numpy(np.ascontiguousarray(one.matrix())) for one in site.layers])
+        weight = torch.cat([torch_tensor(one.matrix()) for one in site.layers])
         sample = Sample(
             observer.rows, observer.channel_low, observer.channel_high, weight, observer.rows @ weight.T
         )
@@ -135,4 +135,4 @@ def _counted(x: Tensor, mask: Array | None) -> Tensor:
     """The part of a tensor that counts: [batch, length, ...] without padding."""
     if mask is None or x.shape[:-1] != mask.shape:
         return x
-    return x[torch.from_numpy(np.ascontiguousarray(mask)).bool()]
+    return x[torch_tensor(mask).bool()]
