@@ -310,7 +310,7 @@ def test_a_checkpoint_of_asp_s_serves_a_plain_pruner() -> None:
     state = from_asp(asp_state(saved))
     assert state.keys() == saved.state_dict().keys()
     model = network()
-    pruner = Pruner(model, {glob: "2:4" for glob in ("body", "mix*", "out")})
+    pruner = Pruner(model, dict.fromkeys(("body", "mix*", "out"), "2:4"))
     model.load_state_dict(state)
     pruner.verify()
     assert pruner.zeros == 0.5
@@ -379,3 +379,74 @@ def test_the_model_is_still_copied_and_pickled() -> None:
     for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         copied.load_state_dict(asp_state(model))
         assert torch.equal(copied.out.weight, model.out.weight)
+
+
+def heavy(model: nn.Module) -> None:
+    """Weights as trained ones are: their size varies from channel to channel."""
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.mul_(
+                    torch.randn(weight.shape[1], generator=generator)
+                    .exp()
+                    .reshape(-1, *[1] * (weight.ndim - 2))
+                )
+
+
+def test_channels_are_permuted_where_inputs_are_given() -> None:
+    def plain() -> nn.Sequential:
+        torch.manual_seed(SEED)
+        model = nn.Sequential(
+            nn.Linear(16, 32),
+            nn.ReLU(),
+            nn.Linear(32, 64),
+            nn.ReLU(),
+            nn.Linear(64, 32),
+            nn.ReLU(),
+            nn.Linear(32, 8),
+        )
+        heavy(model)
+        return model
+
+    inputs = torch.randn(4, 16, generator=torch.Generator().manual_seed(SEED))
+    kept = []
+    for given in (None, inputs):
+        model = plain()
+        expected = model(inputs).detach()
+        optimizer = sgd(model)
+        ASP.reset()
+        ASP.init_model_for_pruning(model, allow_recompute_mask=True, example_inputs=given)
+        ASP.init_optimizer_for_pruning(optimizer)
+        ASP.compute_sparse_masks()
+        kept.append(
+            sum(float(layer.weight.detach().abs().sum()) for layer in model if isinstance(layer, nn.Linear))
+        )
+        ASP.verify()
+        assert (ASP.permutation is None) == (given is None)
+        ASP.restore_pruned_weights()
+        # Sums of at most 64 terms in another order, through four layers: a few hundred roundings.
+        scale = float(expected.abs().max())
+        assert (
+            float((model(inputs).detach() - expected).abs().max())
+            <= 512 * torch.finfo(torch.float32).eps * scale
+        )
+    assert kept[1] > 1.01 * kept[0]
+
+
+@pytest.mark.parametrize(
+    ("calculator", "inputs", "reason"),
+    [
+        ("m4n2_1d", None, "pass example_inputs to have the model traced"),
+        ("m4n2_2d_best", torch.ones(2, 16), "a permutation of the inputs does nothing for 2:4t"),
+        ("4x1:0.5", torch.ones(2, 16), "a permutation of the inputs does nothing for 4x1:0.5"),
+    ],
+)
+def test_the_order_of_channels_stays_for_a_reason(
+    calculator: str, inputs: Tensor | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ASP.init_model_for_pruning(nn.Sequential(nn.Linear(16, 16)), calculator, example_inputs=inputs)
+    with caplog.at_level(logging.INFO, "openwork.sparsity"):
+        ASP.compute_sparse_masks()
+    assert f"The channels keep their order: {reason}" in caplog.text
+    assert ASP.permutation is None

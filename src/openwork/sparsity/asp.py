@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,14 +32,19 @@ from openwork.sparsity.asp_rules import (
 )
 from openwork.sparsity.faults import faults
 from openwork.sparsity.masking import clear_states, hold, mask_of
-from openwork.sparsity.pattern import Pattern
+from openwork.sparsity.pattern import GroupPattern, Pattern
 from openwork.sparsity.prunable import Prunable
 from openwork.sparsity.pruner import Pruner
 from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full, like
 from openwork.sparsity.view import weights_of
 
+if TYPE_CHECKING:
+    from openwork.sparsity.permutation import PermutationReport
+
 logger = logging.getLogger(__name__)
+
+ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -74,8 +79,10 @@ class AutomaticSparsity:
         self._calculator: MaskCalculator | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
         self._restorable = False
-        self._permuted = False
+        self._permutable = False
+        self._example_inputs: ExampleInputs | None = None
         self._verbosity = 3
+        self.permutation: PermutationReport | None = None
 
     @property
     def pruner(self) -> Pruner:
@@ -95,6 +102,7 @@ class AutomaticSparsity:
         allow_recompute_mask: bool = False,
         custom_layer_dict: Mapping[type[nn.Module], Sequence[str]] | None = None,
         allow_permutation: bool = True,
+        example_inputs: ExampleInputs | None = None,
     ) -> None:
         """Give each eligible weight of `model` a mask that keeps everything.
 
@@ -104,8 +112,9 @@ class AutomaticSparsity:
         modules. allowed_layer_names, disallowed_layer_names: exact names. allow_recompute_mask: keep what is
         pruned, in a buffer on the CPU, so that `restore_pruned_weights` can bring it back. custom_layer_dict:
         {type: names of its weights}, of types derived from those of `WHITELIST`. allow_permutation: let
-        `compute_sparse_masks` put channels in a better order first. Raises RuntimeError if a model is set
-        already, ValueError if no layer is eligible.
+        the first `compute_sparse_masks` put channels into a better order before, for which it traces the
+        model on `example_inputs` (a tensor, a tuple, or inputs by name); without them the order stays. Raises
+        RuntimeError if a model is set already, ValueError if no layer is eligible.
         """
         if self._pruner is not None:
             raise RuntimeError(
@@ -119,7 +128,9 @@ class AutomaticSparsity:
         choice = Choice(kinds, custom, allowed_layer_names, disallowed_layer_names)
         pattern, self._calculator = pattern_of(mask_calculator)
         self._pruner = Pruner(model, self._rules(model, choice, pattern), schedule=OnCall())
-        self._restorable, self._permuted = allow_recompute_mask, not allow_permutation
+        self._restorable = allow_recompute_mask
+        self._permutable, self._example_inputs = allow_permutation, example_inputs
+        self.permutation = None
         if allow_recompute_mask:
             for prunable in self._pruner.prunables.values():
                 prunable.module.register_buffer(pruned_name(prunable), _zeros(prunable))
@@ -178,9 +189,19 @@ class AutomaticSparsity:
             )
         return not keeping
 
-    def prune_trained_model(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """The whole of it for a trained model: set the model, hold its masks in `optimizer`, compute them."""
-        self.init_model_for_pruning(model, verbosity=2, whitelist=TRAINED_WHITELIST)
+    def prune_trained_model(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        example_inputs: ExampleInputs | None = None,
+    ) -> None:
+        """The whole of it for a trained model: set the model, hold its masks in `optimizer`, compute them.
+
+        example_inputs: as for `init_model_for_pruning`.
+        """
+        self.init_model_for_pruning(
+            model, verbosity=2, whitelist=TRAINED_WHITELIST, example_inputs=example_inputs
+        )
         self.init_optimizer_for_pruning(optimizer)
         self.compute_sparse_masks()
 
@@ -251,9 +272,41 @@ class AutomaticSparsity:
             kept.zero_()
 
     def _permute(self) -> None:
-        if self._permuted:
+        """Put channels into a better order, once: later masks follow the order that there is."""
+        if not self._permutable:
             return
-        self._permuted = True
+        self._permutable = False
+        reason = self._reason_for_this_order()
+        if reason:
+            self._tell(2, "The channels keep their order: %s", reason)
+            return
+        from openwork.sparsity.permutation import permute
+
+        assert self._example_inputs is not None
+        modules = {id(module): name for name, module in self.pruner.model.named_modules()}
+        self.permutation = permute(
+            self.pruner.model,
+            self._example_inputs,
+            self._patterns[0],
+            optimizer=self._optimizers[0] if self._optimizers else None,
+            include=[glob.escape(modules[id(p.module)]) for p in self.pruner.prunables.values()],
+        )
+        self._tell(2, "%s", self.permutation)
+
+    def _reason_for_this_order(self) -> str:
+        """Why no other order is looked for; empty where one is."""
+        pattern = self._patterns[0]
+        if self._example_inputs is None:
+            return "pass example_inputs to have the model traced and its channels permuted."
+        if not isinstance(pattern, GroupPattern) or pattern.transposable:
+            return f"a permutation of the inputs does nothing for {pattern}."
+        if len(self._optimizers) > 1:
+            return "several optimizers hold states that would have to move with the weights."
+        return ""
+
+    @property
+    def _patterns(self) -> list[Pattern]:
+        return [prunable.pattern for prunable in self.pruner.prunables.values()]
 
     def _tell(self, verbosity: int, message: str, *words: Any) -> None:
         if self._verbosity >= verbosity:
