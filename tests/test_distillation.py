@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -287,3 +288,28 @@ def test_a_real_encoder_is_pruned_and_distilled_end_to_end() -> None:
     assert len(errors) == 12
     distil(student, teacher, _texts(), Budget(steps=5), pruner, SETTINGS)
     pruner.verify()
+
+
+@pytest.mark.parametrize("schedule", ["gradual:cubic:0:9:every=2", "sr-ste:9"])
+def test_a_schedule_goes_on_where_it_was(tmp_path: Path, schedule: str) -> None:
+    settings = DistillationSettings(batch_size=8, learning_rate=2e-3, bfloat16=False, checkpoint_seconds=0.0)
+
+    def pair() -> tuple[SentenceEmbedder, SentenceEmbedder, Pruner]:
+        torch.manual_seed(0)
+        teacher = SentenceEmbedder(BertEncoder(CONFIG)).eval()
+        student = copy.deepcopy(teacher)
+        pruner = Pruner(student, "2:4", include=["encoder.encoder.*"], schedule=schedule)
+        return student, teacher, pruner
+
+    whole, teacher, pruner = pair()
+    distil(whole, teacher, _texts(), Budget(steps=12), pruner, settings)
+    assert pruner.zeros == 0.5
+    student, _, pruner = pair()
+    patch = pytest.MonkeyPatch()
+    _interrupt(patch, at=5)
+    with pytest.raises(KeyboardInterrupt):
+        distil(student, teacher, _texts(), Budget(steps=12), pruner, settings, tmp_path / "run.pt")
+    patch.undo()
+    student, _, pruner = pair()
+    distil(student, teacher, _texts(), Budget(steps=12), pruner, settings, tmp_path / "run.pt")
+    assert all(torch.equal(tensor, student.state_dict()[name]) for name, tensor in whole.state_dict().items())

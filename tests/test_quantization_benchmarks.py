@@ -29,7 +29,7 @@ def test_each_row_asks_for_its_observer() -> None:
         "PTQ entropy": "entropy",
         "PTQ mse": "mse",
         "PTQ output": "output",
-        "QAT": "mse",
+        "QAT": "max",
     }
     assert asked["PTQ output"].style == "openwork"
 

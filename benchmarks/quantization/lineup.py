@@ -20,7 +20,7 @@ ROWS = (FLOAT, *OBSERVERS, TRAINED)
 SEARCH_ROWS = (FLOAT, *OBSERVERS, SEARCHED, TRAINED)
 DENSE, SPARSE = "dense", "2:4"
 COLUMNS = (DENSE, SPARSE)
-TRAINED_FROM = "PTQ mse"
+TRAINED_FROM = "PTQ max"
 """The calibration that quantization-aware training starts from."""
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from openwork.files import write_atomic
+from openwork.sparsity.pruner import Pruner
 
-_MAGIC = b"openwork distillation 1\n"
+_MAGIC = b"openwork distillation 2\n"
 _DIGEST_BYTES = 32
 
 
@@ -23,18 +24,19 @@ class Checkpoint:
     """Writes and reads what a run needs to go on.
 
     path: the file. fingerprint: a text that names what the run must share with the one that wrote the file
-    (model, texts, recipe, pattern); reading refuses another.
+    (model, texts, recipe, pruning); reading refuses another. pruner: whose state goes with the student's.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path, self._fingerprint = Path(path), fingerprint
+    def __init__(self, path: Path, fingerprint: str, pruner: Pruner | None = None) -> None:
+        self.path, self._fingerprint, self._pruner = Path(path), fingerprint, pruner
 
     def write(self, student: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-        """Store the student, the optimizer, torch's random state and `progress`."""
+        """Store the student, the optimizer, the pruner, torch's random state and `progress`."""
         state = {
             "fingerprint": self._fingerprint,
             "student": student.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "pruner": self._pruner.state_dict() if self._pruner else None,
             "random": torch.get_rng_state(),
             "progress": progress,
         }
@@ -46,6 +48,7 @@ class Checkpoint:
     def read(self, student: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Restore what `write` stored and return its `progress`; None if there is no file yet.
 
+        To be called before the pruner is attached to the optimizer.
         Raises ValueError if the file is damaged or belongs to another run.
         """
         if not self.path.exists():
@@ -59,6 +62,8 @@ class Checkpoint:
             )
         student.load_state_dict(state["student"])
         optimizer.load_state_dict(state["optimizer"])
+        if self._pruner:
+            self._pruner.load_state_dict(state["pruner"])
         random: Tensor = state["random"]
         torch.set_rng_state(random)
         return dict(state["progress"])

@@ -59,27 +59,21 @@ def distil(
     """Train `student` in place to give what `teacher` gives on `texts`.
 
     texts: token ids of unlabelled texts, without padding. pruner: holds the student's masks through every
-    step and checks them at both ends. checkpoint: written every `settings.checkpoint_seconds` and at the end;
-    if the file is there already, the run goes on from it. progress: show a bar on the standard error stream.
+    step, by its schedule, and checks them at both ends. checkpoint: written every
+    `settings.checkpoint_seconds` and at the end; if the file is there already, the run goes on from it.
+    progress: show a bar on the standard error stream.
     Raises ValueError for texts that are missing or empty, a checkpoint of another run, or broken masks, and
     FloatingPointError if the loss is no longer finite.
     """
     settings = settings or DistillationSettings()
     batches = TokenBatches(texts, settings.batch_size, settings.seed)
-    store = Checkpoint(checkpoint, _fingerprint(student, batches, settings, pruner)) if checkpoint else None
-    if pruner:
-        pruner.verify()
+    fingerprint = _fingerprint(student, batches, settings, pruner)
+    store = Checkpoint(checkpoint, fingerprint, pruner) if checkpoint else None
     with _frozen(student, settings.frozen) as trained, progress_bar("distilling", 1.0, progress) as advance:
         trainer = _Trainer(student, teacher, batches, trained, settings)
-        handle = pruner.attach(trainer.optimizer) if pruner else None
-        try:
-            report = _train(trainer, budget, store, advance)
-        finally:
-            if handle:
-                handle.remove()
-    if pruner:
-        pruner.verify()
-    return report
+        stored = store.read(student, trainer.optimizer) if store else None
+        with _attached(pruner, trainer.optimizer):
+            return _train(trainer, DistillationReport(**(stored or {})), budget, store, advance)
 
 
 class _Trainer:
@@ -125,13 +119,8 @@ class _Trainer:
 
 
 def _train(
-    trainer: _Trainer, budget: Budget, store: Checkpoint | None, advance: Advance
+    trainer: _Trainer, report: DistillationReport, budget: Budget, store: Checkpoint | None, advance: Advance
 ) -> DistillationReport:
-    report = (
-        DistillationReport(**(store.read(trainer.student, trainer.optimizer) or {}))
-        if store
-        else DistillationReport()
-    )
     stored, written = report.steps, time.monotonic()
     while (spent := budget.spent(report.steps, report.seconds)) < 1.0:
         began = time.monotonic()
@@ -145,6 +134,23 @@ def _train(
         store.write(trainer.student, trainer.optimizer, vars(report))
     advance(1.0, f"{report.steps} steps, loss {report.loss:.4f}")
     return report
+
+
+@contextmanager
+def _attached(pruner: Pruner | None, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Let the pruner follow the optimizer while the block runs; its masks are checked at both ends."""
+    if pruner is None:
+        yield
+        return
+    # A pruner that waits for its first step has no masks to keep to as yet; attaching would mend broken ones.
+    if pruner.zeros > 0.0:
+        pruner.verify()
+    attachment = pruner.attach(optimizer)
+    try:
+        yield
+        pruner.verify()
+    finally:
+        attachment.remove()
 
 
 @contextmanager
@@ -176,4 +182,4 @@ def _fingerprint(
     shapes = [(name, list(parameter.shape)) for name, parameter in student.named_parameters()]
     text = f"{batches.digest()} {recipe} {shapes}"
     digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    return f"{pruner.pattern if pruner else 'dense'} {digest}"
+    return f"{pruner or 'dense'} {digest}"
