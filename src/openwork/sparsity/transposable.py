@@ -19,7 +19,7 @@ from torch.nn import functional
 from openwork.sparsity.pattern import GroupPattern
 
 _LISTED_GROUP = 4
-# Scores of all legal blocks that are in memory at a time: 16 MiB of float32.
+# Scores of all legal blocks that are in memory at a time: 32 MiB of float64.
 _CHUNK = 1 << 22
 # Rounds of exchanges that a block may take: random ones of up to 32 x 32 need 7, and rounding must not let
 # equal sums chase each other for ever.
@@ -84,12 +84,11 @@ def _legal(kept: int, group: int) -> Tensor:
 def _listed(blocks: Tensor, kept: int) -> Tensor:
     """The best legal block for each of blocks [b, M, M]."""
     legal = _legal(kept, blocks.shape[-1]).to(blocks.device)
-    weights = legal.T.to(blocks.dtype)
-    # Products in TF32 would round the scores and lose the exactness.
-    with torch.autocast(blocks.device.type, enabled=False):
-        best = [
-            (chunk @ weights).argmax(dim=1) for chunk in torch.split(blocks.flatten(1), _CHUNK // len(legal))
-        ]
+    # In double the sums of so few float32 numbers of like size are exact, and so are ties; and no setting of
+    # torch (TF32, bfloat16) rounds the product.
+    weights = legal.T.double()
+    chunks = torch.split(blocks.flatten(1), _CHUNK // len(legal))
+    best = [(chunk.double() @ weights).argmax(dim=1) for chunk in chunks]
     return legal[torch.cat(best)].view(blocks.shape)
 
 
