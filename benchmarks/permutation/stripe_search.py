@@ -85,7 +85,12 @@ class StripeSearch:
     def _look(self, stripes: range | list[int]) -> None:
         """Search all pairs that one of `stripes` is in."""
         chosen = set(stripes)
-        pairs = [(a, b) for a in range(self.stripes) for b in range(a + 1, self.stripes) if a in chosen or b in chosen]
+        pairs = [
+            (a, b)
+            for a in range(self.stripes)
+            for b in range(a + 1, self.stripes)
+            if a in chosen or b in chosen
+        ]
         batch = max(1, _BATCH_ELEMENTS // (8 * self.columns.shape[1]))
         for start in range(0, len(pairs), batch):
             some = torch.tensor(pairs[start : start + batch])

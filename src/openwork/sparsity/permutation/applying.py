@@ -45,7 +45,9 @@ def moved(tensor: Tensor, move: Move) -> Tensor:
         return tensor.reshape(-1)[index].view(tensor.shape)
     blocks = tensor.unflatten(0, (move.use.axis, -1))
     within = index.view(len(blocks), -1) % tensor.shape[1]
-    return torch.stack([block.index_select(1, places) for block, places in zip(blocks, within, strict=True)]).flatten(0, 1)
+    return torch.stack(
+        [block.index_select(1, places) for block, places in zip(blocks, within, strict=True)]
+    ).flatten(0, 1)
 
 
 def counted(use: Use, tensor: Tensor) -> int:
@@ -60,7 +62,9 @@ class Store:
 
     def __init__(self, tensors: Mapping[str, Tensor], touched: Sequence[str]) -> None:
         self._all = tensors
-        self._before = {name: tensors[name].detach().clone() for each in touched for name in self._family(each)}
+        self._before = {
+            name: tensors[name].detach().clone() for each in touched for name in self._family(each)
+        }
 
     def _family(self, name: str) -> list[str]:
         shape = self._all[name].shape

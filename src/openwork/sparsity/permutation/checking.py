@@ -40,12 +40,16 @@ class Witness:
     only single precision's roundoff can be asked for.
     """
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int, lowered: bool) -> None:
+    def __init__(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], length: int, lowered: bool
+    ) -> None:
         self._model, self._args, self._kwargs = model, args, dict(kwargs)
         self._outputs = self._run(torch.float64)
         single = self._run(torch.float32)
         error = _distance(self._outputs, single)
-        magnitude = max((float(o.abs().max()) for o in self._outputs if o.is_floating_point() and o.numel()), default=0.0)
+        magnitude = max(
+            (float(o.abs().max()) for o in self._outputs if o.is_floating_point() and o.numel()), default=0.0
+        )
         roundoff = torch.finfo(torch.float32 if lowered else torch.float64).eps / 2
         amplified = max(magnitude, error / (torch.finfo(torch.float32).eps / 2))
         self.tolerance = 2 * max(1, length) * roundoff * amplified
@@ -56,12 +60,18 @@ class Witness:
 
     @torch.no_grad()
     def _run(self, dtype: torch.dtype) -> list[Tensor]:
-        cast = lambda value: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value  # noqa: E731
+        cast = lambda value: (
+            value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        )  # noqa: E731
         state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         state = {name: cast(tensor.detach()) for name, tensor in state.items()}
         args, kwargs = tree_map(cast, (self._args, self._kwargs))
         outputs = functional_call(self._model, state, args, kwargs)
-        return [leaf.double() if leaf.is_floating_point() else leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        return [
+            leaf.double() if leaf.is_floating_point() else leaf
+            for leaf in tree_leaves(outputs)
+            if isinstance(leaf, Tensor)
+        ]
 
 
 def _distance(one: list[Tensor], other: list[Tensor]) -> float:

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 
 from openwork.sparsity.permutation import rules_convolution as _rules_convolution  # noqa: F401  registers its rules
 from openwork.sparsity.permutation.relations import Relations, Use
-from openwork.sparsity.permutation.rules import Consumer, Source, Walk, apply, shape_of
+from openwork.sparsity.permutation.rules import Consumer, Walk, apply, shape_of
+from openwork.sparsity.permutation.values import Source, Value
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class ChannelGraph:
     lowered: bool = False
 
 
-def channel_graph(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> ChannelGraph:
+def channel_graph(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> ChannelGraph:
     """Trace a model in evaluation mode on example inputs and find its permutable channels.
 
     Raises whatever `torch.export.export` raises where the model cannot be exported.
@@ -79,7 +82,7 @@ def _known(walk: Walk, node: fx.Node, names: Mapping[str, str], first: Mapping[s
     if node.op == "placeholder":
         name = names.get(node.name)
         if name is None or name not in first:
-            return None
+            return Value(None, shape_of(node), "They are the model's inputs, which keep their order.")
         return Source(first[name], shape_of(node))
     if node.op == "output":
         return walk.refuse(node, "They are the model's outputs, which keep their order.")
@@ -115,12 +118,15 @@ def _complete(relations: Relations, components: np.ndarray) -> None:
         ways.setdefault(use.tensor, set()).add(use.family)
     for use, atoms in relations.uses.items():
         flat = atoms.numpy()
-        if len(ways[use.tensor]) > 1:
+        if "elements" in ways[use.tensor] and len(ways[use.tensor]) > 1:
             relations.fix(atoms.flatten(), f"{use.tensor} is read in two ways.")
         elif use.family == "elements" and touched[flat].any() and not touched[flat].all():
             spread = _along_one_axis(components[flat], touched[flat])
             if spread is None:
-                relations.fix(atoms.flatten()[torch.as_tensor(touched[flat].ravel())], f"Only parts of {use.tensor} are read.")
+                relations.fix(
+                    atoms.flatten()[torch.as_tensor(touched[flat].ravel())],
+                    f"Only parts of {use.tensor} are read.",
+                )
             else:
                 components[flat] = spread
 

@@ -75,7 +75,10 @@ class Relations:
 
     def components(self) -> np.ndarray:
         """The number of the joined set that each atom belongs to, i64 [atoms]."""
-        pairs = [np.concatenate(side) if side else np.zeros(0, np.int64) for side in zip(*self._joined, strict=True)]
+        pairs = [
+            np.concatenate(side) if side else np.zeros(0, np.int64)
+            for side in zip(*self._joined, strict=True)
+        ]
         first, second = pairs or (np.zeros(0, np.int64), np.zeros(0, np.int64))
         graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(self.count, self.count))
         return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
@@ -100,7 +103,9 @@ class Relations:
         pairs += [self._counts(number, components) for number in range(len(self.uses))]
         found = np.unique(np.concatenate(pairs, axis=1), axis=1) if pairs else np.zeros((2, 0), np.int64)
         _, keys = np.unique(found[1], return_inverse=True)
-        words = np.random.default_rng(0).integers(0, 2**64, size=int(keys.max(initial=0)) + 1, dtype=np.uint64)
+        words = np.random.default_rng(0).integers(
+            0, 2**64, size=int(keys.max(initial=0)) + 1, dtype=np.uint64
+        )
         signature = np.zeros(sets, np.uint64)
         np.add.at(signature, found[0], words[keys])
         return signature

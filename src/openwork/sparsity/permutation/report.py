@@ -67,7 +67,10 @@ class PermutationReport:
     def __str__(self) -> str:
         if self.reason:
             return f"No channel was moved. {self.reason}"
-        rows = [f"{each.name:<48} {each.before:8.4f} {each.after:8.4f}  {each.reason}".rstrip() for each in self.layers]
+        rows = [
+            f"{each.name:<48} {each.before:8.4f} {each.after:8.4f}  {each.reason}".rstrip()
+            for each in self.layers
+        ]
         head = f"{'layer':<48} {'before':>8} {'after':>8}  input channels that keep their order"
         tail = (
             f"{self.pattern} keeps {self.after:.4f} of the {self.score}, {self.before:.4f} before; {self.applied} of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from openwork.sparsity.permutation.values import (
     aligned,
     combined,
     compressed,
+    first_reason,
     positions,
     written_out,
 )
@@ -25,17 +26,100 @@ Rule = Callable[["Walk", fx.Node], Known]
 RULES: dict[str, Rule] = {}
 
 # Operators that only move elements: they are run on the atoms themselves.
-_MOVES = (
-    "view reshape _unsafe_view permute transpose t numpy_T movedim swapaxes select slice narrow split split_with_sizes "
-    "chunk unbind cat concat stack unsqueeze squeeze flatten unflatten repeat flip roll repeat_interleave "
-    "pixel_shuffle channel_shuffle index_select tile ravel view_as reshape_as tensor_split"
-).split()
-_SAME = "dropout alpha_dropout feature_dropout to _to_copy type_as contiguous clone alias detach lift_fresh_copy hardswish \
-masked_fill where float half log_softmax_backward hardtanh rrelu elu leaky_relu".split()
+_MOVES = [
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "permute",
+    "transpose",
+    "t",
+    "numpy_T",
+    "movedim",
+    "swapaxes",
+    "select",
+    "slice",
+    "narrow",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "cat",
+    "concat",
+    "stack",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "repeat",
+    "flip",
+    "roll",
+    "repeat_interleave",
+    "pixel_shuffle",
+    "channel_shuffle",
+    "index_select",
+    "tile",
+    "ravel",
+    "view_as",
+    "reshape_as",
+    "tensor_split",
+]
+_SAME = [
+    "dropout",
+    "alpha_dropout",
+    "feature_dropout",
+    "to",
+    "_to_copy",
+    "type_as",
+    "contiguous",
+    "clone",
+    "alias",
+    "detach",
+    "lift_fresh_copy",
+    "hardswish",
+    "masked_fill",
+    "where",
+    "float",
+    "half",
+    "log_softmax_backward",
+    "hardtanh",
+    "rrelu",
+    "elu",
+    "leaky_relu",
+]
 _EXPANSIONS = ("expand", "expand_as", "broadcast_to")
-_REDUCTIONS = "mean sum amax amin max min var std norm linalg_vector_norm logsumexp all any prod".split()
-_POOLS = "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d \
-adaptive_avg_pool3d adaptive_max_pool2d upsample_nearest2d upsample_bilinear2d upsample_nearest1d constant_pad_nd pad".split()
+_REDUCTIONS = [
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "norm",
+    "linalg_vector_norm",
+    "logsumexp",
+    "all",
+    "any",
+    "prod",
+]
+_POOLS = [
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool2d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_nearest1d",
+    "constant_pad_nd",
+    "pad",
+]
 
 
 @dataclass(frozen=True)
@@ -71,7 +155,7 @@ class Walk:
         """Whatever enters `node` keeps its order."""
         for argument in node.all_input_nodes:
             self._refuse_value(self.known.get(argument), argument, reason)
-        return None
+        return Value(None, shape_of(node), reason) if isinstance(node.meta.get("val"), Tensor) else None
 
     def _refuse_value(self, found: Known, node: fx.Node, reason: str) -> None:
         for part in found if isinstance(found, list) else [found]:
@@ -116,7 +200,9 @@ def apply(walk: Walk, node: fx.Node) -> Known:
     if name in RULES:
         return RULES[name](walk, node)
     target = node.target
-    if isinstance(target, torch._ops.OpOverload) and (torch.Tag.pointwise in target.tags or _inplace_twin(target)):
+    if isinstance(target, torch._ops.OpOverload) and (
+        torch.Tag.pointwise in target.tags or _inplace_twin(target)
+    ):
         return pointwise(walk, node)
     if not isinstance(node.meta.get("val"), Tensor | list | tuple):
         return None
@@ -146,7 +232,7 @@ def expansion(walk: Walk, node: fx.Node) -> Known:
     value = walk.value(node.all_input_nodes[0])
     lead = len(shape_of(node)) - len(value.shape)
     atoms = None if value.atoms is None else value.atoms.view((1,) * lead + tuple(value.atoms.shape))
-    return Value(atoms, (1,) * lead + value.shape)
+    return Value(atoms, (1,) * lead + value.shape, value.reason)
 
 
 @rule(*_MOVES)
@@ -157,7 +243,10 @@ def move(walk: Walk, node: fx.Node) -> Known:
     values = {each: walk.value(each) for each in node.all_input_nodes}
     if all(value.atoms is None for value in values.values()):
         outputs = node.meta.get("val")
-        return [Value(None, tuple(o.shape)) for o in outputs] if isinstance(outputs, list | tuple) else None
+        reason = first_reason(values.values())
+        if isinstance(outputs, list | tuple):
+            return [Value(None, tuple(o.shape), reason) for o in outputs]
+        return Value(None, shape_of(node), reason)
     written = {each: written_out(value, shape_of(each)) for each, value in values.items()}
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda each: written[each])
     name = {"view": "reshape", "_unsafe_view": "reshape"}.get(name_of(node))
@@ -240,9 +329,12 @@ def enter(walk: Walk, value: Value, incoming: Tensor, axis: int, node: fx.Node) 
     """The channels along `axis` of a value are the ones that a weight's `incoming` atoms, i64 [channels], multiply."""
     axis %= len(value.shape)
     if value.atoms is None or value.atoms.shape[axis] != len(incoming):
-        walk.relations.fix(incoming, f"They enter {place(node)} in an order that the model's input or a step before it sets.")
+        unknown = f"They enter {place(node)} in an order that a step before it sets."
+        walk.relations.fix(incoming, value.reason or unknown)
         if value.atoms is not None:
-            walk.relations.fix(value.atoms.flatten(), f"They enter {place(node)} beside channels that keep their order.")
+            walk.relations.fix(
+                value.atoms.flatten(), f"They enter {place(node)} beside channels that keep their order."
+            )
         return
     spread = incoming.view([-1 if a == axis else 1 for a in range(value.atoms.ndim)])
     walk.relations.join(value.atoms, spread, f"They meet channels that cannot move, in {place(node)}.")
@@ -264,10 +356,14 @@ def _contraction(walk: Walk, node: fx.Node, left: Value, right: Value) -> Known:
     rows, columns = rank - 2 in left.varying, rank - 1 in right.varying
     if meets:
         if rows or columns or k_left not in left.varying or k_right not in right.varying:
-            return walk.refuse(node, f"They are multiplied by values that keep their order, in {place(node)}.")
+            return walk.refuse(
+                node, f"They are multiplied by values that keep their order, in {place(node)}."
+            )
         assert left.atoms is not None
         assert right.atoms is not None
-        walk.relations.join(left.atoms, right.atoms.transpose(-1, -2), f"They meet fixed channels, in {place(node)}.")
+        walk.relations.join(
+            left.atoms, right.atoms.transpose(-1, -2), f"They meet fixed channels, in {place(node)}."
+        )
         return Value(None, shape_of(node))
     if rows and columns:
         return walk.refuse(node, f"Channels become both rows and columns, in {place(node)}.")
@@ -280,7 +376,10 @@ def attention(walk: Walk, node: fx.Node) -> Known:
     query, key, value = (walk.value(each) for each in node.args[:3])  # type: ignore[arg-type]
     if query.shape[:-2] != key.shape[:-2]:
         return walk.refuse(node, f"Queries and keys have different numbers of heads, in {place(node)}.")
-    swapped = Value(None if key.atoms is None else key.atoms.transpose(-1, -2), (*key.shape[:-2], key.shape[-1], key.shape[-2]))
+    swapped = Value(
+        None if key.atoms is None else key.atoms.transpose(-1, -2),
+        (*key.shape[:-2], key.shape[-1], key.shape[-2]),
+    )
     _contraction(walk, node, query, swapped)
     weights = Value(None, (*query.shape[:-1], key.shape[-2]))
     return _contraction(walk, node, weights, value)
@@ -291,7 +390,9 @@ def softmax(walk: Walk, node: fx.Node) -> Known:
     value = walk.value(node.args[0])  # type: ignore[arg-type]
     if value.atoms is not None:
         axis = argument(node, 1, "dim") % len(value.shape)
-        walk.relations.tell_apart(value.atoms, positions(value.atoms, [a for a in value.varying if a != axis]))
+        walk.relations.tell_apart(
+            value.atoms, positions(value.atoms, [a for a in value.varying if a != axis])
+        )
     return value
 
 
@@ -299,7 +400,7 @@ def softmax(walk: Walk, node: fx.Node) -> Known:
 def reduction(walk: Walk, node: fx.Node) -> Known:
     value = walk.value(node.args[0])  # type: ignore[arg-type]
     if value.atoms is None:
-        return None
+        return Value(None, shape_of(node), value.reason)
     rank, output = len(value.shape), node.meta["val"]
     if name_of(node) in ("max", "min") and not isinstance(output, Tensor):
         return walk.refuse(node, f"They reach {place(node)}, which gives their places.")
@@ -322,8 +423,10 @@ def pool(walk: Walk, node: fx.Node) -> Known:
     value = walk.value(node.args[0])  # type: ignore[arg-type]
     output = node.meta["val"]
     if value.atoms is None:
-        return None
-    spatial = [a for a in value.varying if not isinstance(output, Tensor) or output.shape[a] != value.shape[a]]
+        return Value(None, shape_of(node), value.reason)
+    spatial = [
+        a for a in value.varying if not isinstance(output, Tensor) or output.shape[a] != value.shape[a]
+    ]
     if not isinstance(output, Tensor) or spatial or (value.varying and max(value.varying) > 1):
         return walk.refuse(node, f"{place(node)} works along the channels.")
     return Value(value.atoms, tuple(output.shape))

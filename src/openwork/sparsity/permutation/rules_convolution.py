@@ -34,7 +34,9 @@ def transposed_convolution(walk: Walk, node: fx.Node) -> Known:
 
 @rule("convolution")
 def any_convolution(walk: Walk, node: fx.Node) -> Known:
-    return _convolution(walk, node, int(argument(node, 8, "groups", 1)), bool(argument(node, 6, "transposed", False)))
+    return _convolution(
+        walk, node, int(argument(node, 8, "groups", 1)), bool(argument(node, 6, "transposed", False))
+    )
 
 
 def _convolution(walk: Walk, node: fx.Node, groups: int, transposed: bool) -> Known:
@@ -129,8 +131,14 @@ def _scaled(walk: Walk, node: fx.Node, factors: list[fx.Node]) -> Known:
     for factor in factors:
         stored = walk.value(factor)
         wide = tuple(stored.shape[0] if a == 1 else 1 for a in range(len(shape)))
-        operands.append(Value(None if stored.atoms is None else stored.atoms.view(
-            [stored.atoms.shape[0] if a == 1 else 1 for a in range(len(shape))]), wide))
+        operands.append(
+            Value(
+                None
+                if stored.atoms is None
+                else stored.atoms.view([stored.atoms.shape[0] if a == 1 else 1 for a in range(len(shape))]),
+                wide,
+            )
+        )
     return combined(walk.relations, operands, shape, place(node))
 
 

@@ -35,16 +35,20 @@ class Layers:
         consumer = self.consumers[name]
         weight = self.weights[name].detach().float()
         scores = weight.abs() if self.score == "magnitude" else weight.square()
-        scores = scores.movedim((consumer.out_axis, consumer.in_axis), (0, 1)).flatten(2) if scores.ndim > 2 else (
-            scores if consumer.out_axis == 0 else scores.t()
-        )[:, :, None]
+        scores = (
+            scores.movedim((consumer.out_axis, consumer.in_axis), (0, 1)).flatten(2)
+            if scores.ndim > 2
+            else (scores if consumer.out_axis == 0 else scores.t())[:, :, None]
+        )
         return scores.unflatten(0, (consumer.blocks, -1)).permute(0, 3, 1, 2).flatten(0, 1)
 
     def kept(self, name: str) -> tuple[float, float]:
         """What the pattern keeps of a weight's score, and all of it."""
         pooled = _pooled(self.matrices(name), self.pattern.shared)
         groups = _grouped(pooled, self.pattern.group)
-        return float(largest_sum(groups.unbind(-1), self.pattern.kept).double().sum()), float(pooled.double().sum())
+        return float(largest_sum(groups.unbind(-1), self.pattern.kept).double().sum()), float(
+            pooled.double().sum()
+        )
 
     def around(self, channels: ChannelClass) -> list[str]:
         """The weights whose kept score depends on the order of a class."""
@@ -75,7 +79,7 @@ def pose(layers: Layers, channels: ChannelClass) -> Posed | str:
     slots = _slots((readers or makers)[0].group, (readers or makers)[0].place, width)
     readers = [each for each in readers if _together(each.group, slots, pattern.group)]
     makers = [each for each in makers if _together(each.group, slots, pattern.shared)]
-    if len(slots) < 2 * width or not readers and not makers:
+    if len(slots) < 2 * width or (not readers and not makers):
         return f"Fewer than two whole groups of {width} channels may change places."
     columns = [_columns(layers, each, slots) for each in readers]
     outputs = [_outputs(layers, each, slots) for each in makers]
@@ -166,7 +170,9 @@ def _pooled(matrices: Tensor, shared: int) -> Tensor:
     """Sums over the output channels that share a mask: f32 [stack, ceil(out / V), in]."""
     if shared == 1:
         return matrices
-    return functional.pad(matrices, (0, 0, 0, -matrices.shape[1] % shared)).unflatten(1, (-1, shared)).sum(dim=2)
+    return (
+        functional.pad(matrices, (0, 0, 0, -matrices.shape[1] % shared)).unflatten(1, (-1, shared)).sum(dim=2)
+    )
 
 
 def _grouped(matrices: Tensor, group: int) -> Tensor:

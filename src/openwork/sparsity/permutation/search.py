@@ -164,7 +164,11 @@ class _State:
         rows = torch.randperm(self.groups, generator=self.generator)[: _MOST_SETS if priced else self.groups]
         slots = self._slots(len(rows), size)
         members = self.members[rows].gather(1, slots)
-        matrix = self._distances(members, size) if self.problem.columns.shape[1] else torch.zeros(len(rows), len(rows))
+        matrix = (
+            self._distances(members, size)
+            if self.problem.columns.shape[1]
+            else torch.zeros(len(rows), len(rows))
+        )
         if priced:
             matrix = matrix + self._set_scores(self.members[rows], slots[:, 0])
         target = torch.as_tensor(linear_sum_assignment(matrix.numpy(), maximize=True)[1])
@@ -203,7 +207,9 @@ class _State:
         places = (slots // shared * shared)[:, None] + torch.arange(shared)
         sets = members.gather(1, places)
         candidates = [output[own[:, 0]] for output in outputs]
-        rest = [sum_of(output, sets) - candidate for output, candidate in zip(outputs, candidates, strict=True)]
+        rest = [
+            sum_of(output, sets) - candidate for output, candidate in zip(outputs, candidates, strict=True)
+        ]
         matrix = torch.empty(len(members), len(members))
         step = max(1, _CHUNK // max(1, candidates[0].numel()))
         for start in range(0, len(members), step):

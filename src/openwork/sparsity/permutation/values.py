@@ -17,11 +17,12 @@ class Value:
 
     atoms : i64, as many axes as the tensor, of size 1 where the atom does not depend on the axis; -1 where an element
     belongs to none; None where no element belongs to one. shape : the tensor's, of size 1 along each axis that it
-    was merely expanded over.
+    was merely expanded over. reason : why no element belongs to one, a sentence, where that is known.
     """
 
     atoms: Tensor | None
     shape: tuple[int, ...]
+    reason: str = ""
 
     @property
     def varying(self) -> tuple[int, ...]:
@@ -87,7 +88,7 @@ def aligned(value: Value, rank: int) -> Value:
     """The value with leading axes of size 1, as broadcasting adds them."""
     lead = rank - len(value.shape)
     atoms = None if value.atoms is None else value.atoms.view((1,) * lead + tuple(value.atoms.shape))
-    return Value(atoms, (1,) * lead + tuple(value.shape))
+    return Value(atoms, (1,) * lead + tuple(value.shape), value.reason)
 
 
 def combined(relations: Relations, operands: Sequence[Value], shape: Sequence[int], where: str) -> Value:
@@ -108,7 +109,16 @@ def combined(relations: Relations, operands: Sequence[Value], shape: Sequence[in
         left, right = torch.broadcast_tensors(atoms, value.atoms)
         atoms = torch.where(left < 0, right, left)
     spread = torch.broadcast_shapes(*(value.shape for value in ready)) if ready else tuple(shape)
-    return Value(atoms, tuple(spread))
+    return Value(atoms, tuple(spread), first_reason(ready) if atoms is None else "")
+
+
+def _because(value: Value) -> str:
+    return f" Of those: {value.reason}" if value.reason else ""
+
+
+def first_reason(values: Iterable[Value]) -> str:
+    """The first reason that any of the values has."""
+    return next((value.reason for value in values if value.reason), "")
 
 
 def _constrain(relations: Relations, one: Value, other: Value, where: str) -> None:
@@ -120,4 +130,4 @@ def _constrain(relations: Relations, one: Value, other: Value, where: str) -> No
     keys = positions(one.atoms, axes)
     relations.tell_apart(one.atoms, keys)
     if keys.numel() == one.atoms.numel():
-        relations.fix(one.atoms, f"They meet values that keep their order, in {where}.")
+        relations.fix(one.atoms, f"They meet values that keep their order, in {where}.{_because(other)}")

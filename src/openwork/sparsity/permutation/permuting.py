@@ -16,7 +16,13 @@ from openwork.progress import progress_bar
 from openwork.sparsity.pattern import GroupPattern, Pattern
 from openwork.sparsity.permutation.applying import COMPANIONS, Move, Store, counted, move_optimizer, moves
 from openwork.sparsity.permutation.checking import Witness
-from openwork.sparsity.permutation.graph import ChannelClass, ChannelGraph, channel_graph, tensors, touched_names
+from openwork.sparsity.permutation.graph import (
+    ChannelClass,
+    ChannelGraph,
+    channel_graph,
+    tensors,
+    touched_names,
+)
 from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, PermutationReport
 from openwork.sparsity.permutation.scores import Layers, Posed, Score, pose
 from openwork.sparsity.permutation.search import Effort, search
@@ -35,7 +41,9 @@ class PermutationOptions:
 
     def __post_init__(self) -> None:
         if self.score not in ("magnitude", "energy"):
-            raise ValueError(f'The score of a permutation is "magnitude" or "energy", but it is {self.score!r}.')
+            raise ValueError(
+                f'The score of a permutation is "magnitude" or "energy", but it is {self.score!r}.'
+            )
 
 
 def permute(
@@ -70,9 +78,14 @@ def permute(
             graph = channel_graph(model, args, kwargs)
         except Exception as error:  # torch.export raises many kinds; each means the same here
             summary = str(error).strip().splitlines()
-            return replace(report, reason=f"torch.export cannot trace the model: {type(error).__name__}: "
-                           f"{summary[0] if summary else 'it gives no message'}")
-        layers = Layers(_meant(model, graph, chosen, include, exclude), graph.consumers, chosen, options.score)
+            return replace(
+                report,
+                reason=f"torch.export cannot trace the model: {type(error).__name__}: "
+                f"{summary[0] if summary else 'it gives no message'}",
+            )
+        layers = Layers(
+            _meant(model, graph, chosen, include, exclude), graph.consumers, chosen, options.score
+        )
         work = _Work(model, graph, layers, options)
         witness = Witness(model, args, kwargs, graph.length, graph.lowered)
         report = work.run(report, witness)
@@ -84,7 +97,9 @@ def permute(
 def _group_pattern(pattern: Pattern | str) -> GroupPattern:
     parsed = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(parsed, GroupPattern):
-        raise ValueError(f'Channels are permuted for N:M patterns like "2:4" or "2:4@2", but the pattern is "{parsed}".')
+        raise ValueError(
+            f'Channels are permuted for N:M patterns like "2:4" or "2:4@2", but the pattern is "{parsed}".'
+        )
     return parsed
 
 
@@ -112,7 +127,11 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _meant(
-    model: nn.Module, graph: ChannelGraph, pattern: GroupPattern, include: Sequence[str], exclude: Sequence[str]
+    model: nn.Module,
+    graph: ChannelGraph,
+    pattern: GroupPattern,
+    include: Sequence[str],
+    exclude: Sequence[str],
 ) -> dict[str, Tensor]:
     """The weights that the pattern is meant for, by qualified name."""
     found = {}
@@ -130,7 +149,9 @@ def _meant(
 class _Work:
     """One run over the classes of a model: the changes so far, and how to undo them."""
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, layers: Layers, options: PermutationOptions) -> None:
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, layers: Layers, options: PermutationOptions
+    ) -> None:
         self.graph, self.layers, self.options = graph, layers, options
         self.stored = tensors(model)
         self.store = Store(self.stored, touched_names(graph.classes))
@@ -188,7 +209,12 @@ class _Work:
 
     def _ordered(self, channels: ChannelClass, posed: Posed) -> list[Move]:
         order = search(posed.problem, self.options.effort)
-        return moves(channels, posed.slots, order, {use: counted(use, self.stored[use.tensor]) for use in channels.places})
+        return moves(
+            channels,
+            posed.slots,
+            order,
+            {use: counted(use, self.stored[use.tensor]) for use in channels.places},
+        )
 
     def _refusal(self, channels: ChannelClass, around: Sequence[str]) -> str:
         for use in channels.places:
@@ -225,10 +251,18 @@ class _Work:
             if around:
                 before, after = (sum(kept[name][0] for name in around) for kept in (self.first, self.kept))
                 applied = number in self.by_class
-                classes.append(ClassOutcome(
-                    tuple(around), channels.channels, before, after, applied, self.reasons.get(number, "")))
+                classes.append(
+                    ClassOutcome(
+                        tuple(around), channels.channels, before, after, applied, self.reasons.get(number, "")
+                    )
+                )
         rows = [
-            LayerOutcome(name, self.first[name][0] / (total or 1.0), kept / (total or 1.0), self.graph.reasons.get(name, ""))
+            LayerOutcome(
+                name,
+                self.first[name][0] / (total or 1.0),
+                kept / (total or 1.0),
+                self.graph.reasons.get(name, ""),
+            )
             for name, (kept, total) in self.kept.items()
         ]
         total = sum(all_ for _, all_ in self.kept.values()) or 1.0
