@@ -373,8 +373,8 @@ def test_an_asymmetric_model_is_refused_for_tensorrt(tmp_path: Path) -> None:
     model = quantized(float_model, x, "onnxruntime")
     options = ExportOptions(exporter="legacy", target="tensorrt")
     sentence = (
-        r"cannot be written for TensorRT.*conv1.input_quantizer/QuantizeLinear is u8 with the zero point \d+ .*"
-        "Calibrate it with s8"
+        r"cannot be written for TensorRT.*conv1.input_quantizer/QuantizeLinear is u8 with the zero point \d+ "
+        ".*Calibrate it with s8"
     )
     with pytest.raises(ValueError, match=sentence):
         export(model, {"images": x}, tmp_path / "m.onnx", options)

@@ -8,6 +8,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -42,10 +43,8 @@ def plans(given: argparse.Namespace) -> Iterator[Plan]:
 def lines(result: Result) -> Iterator[str]:
     """What was found, for reading."""
     plan = result.plan
-    what = ", ".join(
-        (plan.style, plan.exporter, plan.pattern or "dense", *(["exact grid"] * plan.exact_grid))
-    )
-    yield f"{result.case}: {what}"
+    scales = ", scales that are powers of two" if plan.exact_grid else ""
+    yield f"{result.case}: {plan.style}, {plan.exporter}, {plan.pattern or 'dense'}{scales}"
     noise = result.noise
     yield f"  quantized against float       least {noise.least:.6f}  whole {noise.whole:.6f}"
     for name, found in result.agreement.items():
@@ -65,16 +64,12 @@ def main(given: list[str] | None = None) -> None:
     console.print(this_machine().line(1))
     wanted = [(name, plan) for name in arguments.models for plan in plans(arguments)]
     results = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        progress_bar("Comparing", len(wanted), console.is_terminal) as advance,
-    ):
+    shown = console.is_terminal
+    with tempfile.TemporaryDirectory() as folder, progress_bar("Comparing", len(wanted), shown) as advance:
         for done, (name, plan) in enumerate(wanted):
             case = CASES[name](arguments.count)
-            advance(done, f"{case.name}")
-            result = compare(case, plan, Path(folder), lambda what, done=done: advance(done, what))
-            results.append(result)
-            console.print(*lines(result), sep="\n")
+            results.append(compare(case, plan, Path(folder), partial(advance, done)))
+            console.print(*lines(results[-1]), sep="\n")
     if arguments.json:
         write_atomic(arguments.json, [json.dumps([asdict(r) for r in results], indent=2).encode() + b"\n"])
 

@@ -25,10 +25,12 @@ def move_to_exact_grid(model: nn.Module) -> None:
         if isinstance(module, FakeQuantize) and module.mode == "quantizing":
             _raise(module)
     for layer in layers:
-        if layer.bias is not None and layer.input_quantizer is not None:
+        bias: Tensor | None = layer.bias
+        if bias is not None and layer.input_quantizer is not None:
             unit = layer.input_quantizer.scales()[0] * layer.weight_quantizer.scales()[0]
-            unit = unit if len(unit) == len(layer.bias) else unit.repeat(len(layer.bias) // len(unit))
-            layer.bias.copy_((layer.bias / unit).round() * unit)
+            # A grouped transposed convolution has one scale for each place in a group.
+            unit = unit.repeat(len(bias) // len(unit))
+            bias.copy_((bias / unit).round() * unit)
 
 
 def _raise(quantizer: FakeQuantize, weight: Tensor | None = None) -> None:

@@ -59,10 +59,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Result:
-    """One comparison. noise: torch quantized against float. agreement: ONNX Runtime against torch quantized.
+    """One comparison.
 
-    sums, integer_sums: residual additions in the file, and those with INT8 on both inputs. weights, violations:
-    integer weights with a mask, and the dropped weights among them that are not zero or break the pattern.
+    noise: torch quantized against float. agreement: ONNX Runtime against torch quantized. sums, integer_sums:
+    residual additions in the file, and those with INT8 on both inputs. weights, violations: integer weights
+    with a mask, and the dropped weights among them that are not zero or break the pattern.
     """
 
     case: str
@@ -98,14 +99,15 @@ def compare(case: Case, plan: Plan, folder: Path, told: Callable[[str], None] = 
 
 def agreement(found: list[Tensor], wanted: list[Tensor]) -> Agreement:
     """How alike two lists of rows are."""
-    cosines = [
-        float(torch.cosine_similarity(a.double(), b.double(), dim=0))
-        for a, b in zip(found, wanted, strict=True)
-    ]
-    a, b = torch.cat(found).double(), torch.cat(wanted).double()
-    whole = float(torch.cosine_similarity(a, b, dim=0))
+    cosines = [_cosine(a, b) for a, b in zip(found, wanted, strict=True)]
+    a, b = torch.cat(found), torch.cat(wanted)
+    whole = _cosine(a, b)
     below = sum(cosine < WANTED for cosine in cosines)
     return Agreement(min(cosines), whole, below, len(cosines), float((a - b).abs().max()))
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.cosine_similarity(a.double(), b.double(), dim=0))
 
 
 def residual_sums(proto: onnx.ModelProto) -> tuple[int, int]:
@@ -164,10 +166,9 @@ def _prune(model: nn.Module, pattern: Pattern) -> None:
         view = WeightView.of(module)
         if view is not None and view.stacked[2] >= 16:
             weight = module.get_parameter("weight")
-            module.register_buffer(
-                "weight_mask", view.restore(best_mask(view.matrices(weight.abs()), pattern))
-            )
-            weight *= module.get_buffer("weight_mask")
+            mask = view.restore(best_mask(view.matrices(weight.abs()), pattern))
+            module.register_buffer("weight_mask", mask)
+            weight.mul_(mask)
 
 
 @torch.inference_mode()
