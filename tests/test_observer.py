@@ -202,3 +202,17 @@ def test_a_single_number_and_an_empty_tensor_are_data_too() -> None:
         observer.observe(torch.zeros(0, 1))
         assert observer.values == observer.batches == 1
         assert observer.range()[1] == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", get_args(ObserverKind))
+def test_what_was_observed_under_inference_mode_can_go_on_outside(kind: ObserverKind) -> None:
+    inside, outside = (make_observer(kind, "layer", symmetric=False) for _ in range(2))
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        inside.observe(x * 1)
+    for observer in (inside, outside):
+        observer.observe(x.clone().requires_grad_() * 3)
+        observer.observe(-x)
+    inside.merge(outside)
+    assert inside.values == 150
+    assert inside.range()[1] > 0

@@ -40,21 +40,9 @@ class Observer(ABC):
 
         Raises ValueError naming the layer if it holds NaN or infinity or has another number of channels.
         """
-        if x.numel() == 0:
-            return
-        x = x.detach().float()
-        rows = self._rows(x)
-        low, high = (edge.reshape(-1).cpu() for edge in _extremes(rows))
-        if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):
-            bad = int((~torch.isfinite(x)).sum())
-            raise ValueError(
-                f"The input of {self.name} holds {bad} values that are NaN or infinite, of {x.numel()}; "
-                "an earlier layer or the calibration data made them, and no scale can be chosen from them."
-            )
-        self._least, self._most = torch.minimum(self._least, low), torch.maximum(self._most, high)
-        self._take(x, rows, low, high)
-        self.values += x.numel()
-        self.batches += 1
+        # Under inference mode what is kept would be tensors that cannot be written to outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            self._take_in(x.detach())
 
     def range(self) -> tuple[float, float]:
         """The range [low, high] to represent, of all channels together.
@@ -145,6 +133,23 @@ class Observer(ABC):
                 f"calibration ({shown}); their scale is set to 1."
             )
         return tuple(found)
+
+    def _take_in(self, x: Tensor) -> None:
+        if x.numel() == 0:
+            return
+        x = x.float()
+        rows = self._rows(x)
+        low, high = (edge.reshape(-1).cpu() for edge in _extremes(rows))
+        if not bool(torch.isfinite(low).all() and torch.isfinite(high).all()):
+            bad = int((~torch.isfinite(x)).sum())
+            raise ValueError(
+                f"The input of {self.name} holds {bad} values that are NaN or infinite, of {x.numel()}; "
+                "an earlier layer or the calibration data made them, and no scale can be chosen from them."
+            )
+        self._least, self._most = torch.minimum(self._least, low), torch.maximum(self._most, high)
+        self._take(x, rows, low, high)
+        self.values += x.numel()
+        self.batches += 1
 
     @abstractmethod
     def _take(self, x: Tensor, rows: Tensor, low: Tensor, high: Tensor) -> None:
