@@ -68,12 +68,16 @@ class Odd(nn.Module):
         self.read, self.behind = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
         self.bare, self.bare_norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)
         self.unused = nn.BatchNorm2d(4)
+        self.one, self.other = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+        self.other.weight = self.one.weight
+        self.tied = nn.BatchNorm2d(4)
         self.rows, self.lengths = nn.Linear(8, 8), nn.BatchNorm1d(4)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.shared(self.twice(x)) + self.shared(self.twice(-x)) + self.plain(self.first(x))
         read = self.read(x)
         y = y + self.behind(read) + read + self.bare_norm(self.bare(x))
+        y = y + self.tied(self.one(x)) + self.other(x)
         return self.lengths(self.rows(y.mean(2)))
 
 
@@ -88,6 +92,7 @@ def test_what_cannot_be_folded_says_why() -> None:
         "behind": "is not alone in reading read: behind, add do",
         "bare_norm": "has no running statistics to fold",
         "unused": "runs 0 times in the example, so no one layer can take it in",
+        "tied": "follows one, whose parameters other layers share",
         "lengths": "normalizes another axis than the output channels of rows",
     }
     assert torch.equal(model(x), exact)

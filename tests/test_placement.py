@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import prune as torch_prune
+from torch.nn.utils.parametrizations import weight_norm
 from torch.overrides import TorchFunctionMode
 
 from openwork.models import BertConfig, BertEncoder
@@ -216,6 +218,39 @@ def test_torchs_transformer_layer_is_quantized_whole() -> None:
     with torch.no_grad():
         exact, found = model(batches[0]), quantized(batches[0])
     assert 0.999 < torch.cosine_similarity(exact.flatten(), found.flatten(), dim=0) < 1 - 1e-7
+
+
+def test_outputs_are_quantized_where_the_style_asks() -> None:
+    model, batches = small_resnet(), images()
+    prepared = prepare(model, batches[0], QuantizationOptions(style="onnxruntime"))
+    quantized: Any = calibrate(prepared, batches)
+    block = quantized.get_submodule("layer2.0")
+    assert block.conv1.output_quantizer is None, "the ReLU behind it is the lower end of the next input"
+    assert block.conv2.output_quantizer is block.add0_left_quantizer, "the same tensor"
+    assert block.downsample[0].output_quantizer is block.add0_right_quantizer
+    assert quantized.fc.output_quantizer.dtype == "u8"
+    assert quantized.conv1.input_quantizer.zero_point > 0
+    assert block.conv2.input_quantizer.zero_point == 0, "nothing is below zero after a ReLU"
+
+
+def test_computed_weights_are_quantized_as_they_are_read() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4))
+    cut = torch_prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
+    model.append(cut)
+    batches = [torch.randn(5, 6) for _ in range(3)]
+    with pytest.raises(ValueError, match=r"The model cannot be copied .*prepare it with inplace=True"):
+        prepare(model, batches[0])
+    prepared = prepare(model, batches[0], inplace=True)
+    assert _rows(prepared) == {"0.linear0": "INT8", "2": "INT8", "3.linear0": "INT8"}
+    quantized: Any = calibrate(prepared, batches)
+    x = _rounded(batches[0], quantized[0].linear0_input_quantizer)
+    weight = quantized[0].linear0_weight_quantizer(quantized[0].weight)
+    y = quantized[2](functional.relu(functional.linear(x, weight, quantized[0].bias)))
+    rounded = quantized[3].linear0_weight_quantizer(quantized[3].weight)
+    assert int((rounded == 0).sum()) >= 8
+    y = functional.linear(_rounded(y, quantized[3].linear0_input_quantizer), rounded, quantized[3].bias)
+    assert torch.equal(quantized(batches[0]), y)
 
 
 class Refused(nn.Module):

@@ -87,19 +87,24 @@ def _planned(
     if read is None or source is None or source.kind != "weighted":
         return Fold(name, None, "does not follow a Linear, Conv or ConvTranspose layer directly")
     layer = model.get_submodule(source.owner)
-    reason = _refusal(norm, layer, source, len(calls[source.owner]), recording.consumers[read.serial])
+    readers = recording.consumers[read.serial]
+    reason = _refusal(norm, layer, source, len(calls[source.owner]), readers, _shared(model, layer))
     if not reason and isinstance(layer, nn.Linear) and len(read.shape) != 2:
         reason = f"normalizes another axis than the output channels of {source.owner}"
     return Fold(name, None if reason else source.owner, reason or f"folded into {source.owner}")
 
 
-def _refusal(norm: nn.Module, layer: nn.Module, source: Event, calls: int, readers: list[str]) -> str | None:
+def _refusal(
+    norm: nn.Module, layer: nn.Module, source: Event, calls: int, readers: list[str], shared: bool
+) -> str | None:
     assert isinstance(norm, _BatchNorm)
     if norm.running_mean is None or norm.running_var is None:
         return "has no running statistics to fold"
     layer_output = getattr(layer, "output_quantizer", None)
     if layer_output is not None:
         return f"follows {source.owner}, whose output is quantized before it"
+    if shared:
+        return f"follows {source.owner}, whose parameters other layers share"
     if isinstance(layer, Quantized) and isinstance(layer, _ConvTransposeNd) and layer.groups > 1:
         return f"follows {source.owner}, whose groups share the scales of their weights"
     if calls != 1:
@@ -107,6 +112,12 @@ def _refusal(norm: nn.Module, layer: nn.Module, source: Event, calls: int, reade
     if len(readers) != 1:
         return f"is not alone in reading {source.owner}: {', '.join(readers)} do"
     return None
+
+
+def _shared(model: nn.Module, layer: nn.Module) -> bool:
+    mine = {id(parameter) for parameter in layer.parameters(recurse=False)}
+    owners = [module for module in model.modules() if mine & {id(p) for p in module._parameters.values()}]
+    return len(owners) > 1
 
 
 def gain_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:

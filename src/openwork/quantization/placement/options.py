@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
@@ -51,7 +51,7 @@ class QuantizationOptions:
     values kept, for that observer. migrate: let "output" choose a multiplier for each input channel where
     that is free (see `migration`). include, exclude: globs over the names in the table; exclude wins.
     overrides: options for the names that a glob matches, None to leave them in float; the first match counts,
-    and the style of an override is not looked at. learned: train the scales, by "step" (LSQ) or "amax".
+    and an override takes this style. learned: train the scales, by "step" (LSQ) or "amax".
     batchnorm: "fold" it into the layer before it now, or "keep" it and call `fold_batchnorm` after training.
     Raises ValueError for a value that is none of these.
     """
@@ -92,7 +92,9 @@ class QuantizationOptions:
             return f"not included by {', '.join(map(repr, self.include))}"
         for glob, options in self.overrides.items():
             if fnmatchcase(name, glob):
-                return f"left in float by the override {glob!r}" if options is None else options
+                if options is None:
+                    return f"left in float by the override {glob!r}"
+                return replace(options, style=self.style)
         return self
 
     def globs(self) -> tuple[str, ...]:

@@ -73,13 +73,14 @@ def prepare(
 
     example_inputs: a tensor, a sequence of arguments or a mapping of keyword arguments of the model, of any
     size; modules whose forward is traced keep to the way that it took. inplace: change the model itself,
-    so that a pruner or an optimizer that holds its layers goes on holding them; otherwise a copy.
+    so that a pruner or an optimizer that holds its layers goes on holding them (a bias that folding adds is
+    new to it); otherwise a copy.
     Raises ValueError for a model that is quantized already, a glob that names nothing, and if nothing is left
     to quantize, giving the reasons.
     """
     options = options or QuantizationOptions()
     _refuse_quantized(model)
-    model = model if inplace else copy.deepcopy(model)
+    model = model if inplace else _copied(model)
     folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
     recording = record(model, example_inputs)
     found = candidates(model, recording, options)
@@ -95,6 +96,17 @@ def prepare(
     _place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
     return Prepared(model, options, choices, groups)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"The model cannot be copied ({reason}); prepare it with inplace=True, or take out what "
+            "cannot be copied."
+        ) from error
 
 
 def _refuse_quantized(model: nn.Module) -> None:
