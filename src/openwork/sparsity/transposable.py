@@ -19,7 +19,9 @@ from torch.nn import functional
 from openwork.sparsity.pattern import GroupPattern
 
 _LISTED_GROUP = 4
-# Scores of all legal blocks that are in memory at a time: 32 MiB of float64.
+# Sums of all legal blocks that are made at a time: 2 MiB of float64, which stay in the cache.
+_LISTED_CHUNK = 1 << 18
+# Scores of the blocks that are searched at a time: 16 MiB of float32.
 _CHUNK = 1 << 22
 # Rounds of exchanges that a block may take: random ones of up to 32 x 32 need 7, and rounding must not let
 # equal sums chase each other for ever.
@@ -87,7 +89,7 @@ def _listed(blocks: Tensor, kept: int) -> Tensor:
     # In double the sums of so few float32 numbers of like size are exact, and so are ties; and no setting of
     # torch (TF32, bfloat16) rounds the product.
     weights = legal.T.double()
-    chunks = torch.split(blocks.flatten(1), _CHUNK // len(legal))
+    chunks = torch.split(blocks.flatten(1), _LISTED_CHUNK // len(legal))
     best = [(chunk.double() @ weights).argmax(dim=1) for chunk in chunks]
     return legal[torch.cat(best)].view(blocks.shape)
 
