@@ -12,7 +12,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
+from openwork.cli.app import app
 from openwork.graph.model import ModelError
 from openwork.quantization import QuantizationOptions
 from openwork.quantization.affine import choose_affine
@@ -359,3 +361,44 @@ def test_a_channel_of_zeros_is_fine() -> None:
     quantized = quantize_onnx(model, _images())
     assert not _integers(quantized.model)["w1"][3].any()
     assert np.isfinite(_run(quantized.model, {"x": _images(1)[0]})).all()
+
+
+def test_a_model_of_a_fixed_batch_gets_batches_of_that_size() -> None:
+    model = _residual_net()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    quantized = quantize_onnx(model, np.concatenate(_images()))
+    assert quantized.entries["x"].values == 12 * 4 * 8 * 8
+    with pytest.raises(ValueError, match="The model takes 4 samples at once, but the data hold 3"):
+        quantize_onnx(model, _images()[0])
+
+
+def test_the_command_writes_a_model_and_says_how_to_go_on(tmp_path: Path) -> None:
+    onnx.save(_residual_net(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=np.concatenate(_images()))
+    output, record = tmp_path / "net.qdq.onnx", tmp_path / "record.json"
+    arguments = [
+        "quantize",
+        str(tmp_path / "net.onnx"),
+        "-o",
+        str(output),
+        "--cache",
+        str(tmp_path / "scales.json"),
+    ]
+    data, target = ["--data", str(tmp_path / "data.npz")], ["--target", "tensorrt"]
+    result = CliRunner().invoke(app, [*arguments, *data, *target, "--json", str(record)])
+    assert result.exit_code == 0, result.output
+    assert "5 of 5 layers are INT8." in result.output
+    assert "1 normalizations were folded into the convolutions before them." in result.output
+    assert f"trtexec --onnx={output}" in result.output
+    assert {row["name"] for row in json.loads(record.read_text())["layers"]} == {
+        "first", "second", "residual", "up", "last",
+    }  # fmt: skip
+    x = _images(1, seed=9)[0]
+    assert _cosine(_run(_residual_net(), {"x": x}), _run(onnx.load(output), {"x": x})) > 0.995
+    again = CliRunner().invoke(app, [*arguments, *target])
+    assert "no data were run" in again.output
+    refused = CliRunner().invoke(app, [*arguments, *data])
+    assert refused.exit_code == 2
+    assert "was made with style = 'tensorrt', but 'openwork' is asked for" in " ".join(refused.output.split())
+    unknown = CliRunner().invoke(app, [*arguments, *data, "--target", "gpu"])
+    assert unknown.exit_code == 2

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from openwork.cli import commands
+from openwork.cli import commands, quantizing
 from openwork.cli.failure import one_sentence
 from openwork.cli.options import parse_shapes
+from openwork.cli.quantizing import Choice
 
 app = typer.Typer(
     name="openwork",
-    help="Build, time and inspect sparse INT8 inference engines.",
+    help="Quantize models; build, time and inspect sparse INT8 inference engines.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -55,6 +56,36 @@ def build(
     with one_sentence():
         request = commands.Build(model, output, sparsity, parse_shapes(shapes), threads, strict, timing_cache)
         commands.build(request, json)
+
+
+@app.command()
+def quantize(
+    model: Annotated[Path, typer.Argument(help="A float ONNX model, opset 13 or newer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The Q/DQ model to write.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Calibration data: a .npz or .npy file, or a folder of them.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="tensorrt or onnxruntime; without it, what openwork runs fastest.")
+    ] = None,
+    observer: Annotated[
+        str | None,
+        typer.Option(help="output, max, moving, percentile, entropy or mse; default the target's."),
+    ] = None,
+    percentile: Annotated[float, typer.Option(help="Of the values kept, for that observer.")] = 99.99,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Globs of node names to leave in float; may be repeated.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Samples in a batch, where one array holds them all.")
+    ] = 8,
+    cache: Annotated[Path | None, typer.Option(help="Where the scales are kept between runs.")] = None,
+    json: Json = None,
+) -> None:
+    """Quantize a float ONNX model with calibration data."""
+    with one_sentence():
+        chosen = Choice(target, observer, percentile, tuple(exclude or ()), batch, cache)
+        quantizing.quantize(model, data, output, chosen, json)
 
 
 @app.command()

@@ -98,7 +98,16 @@ def next_steps(
     sizes = {**DEFAULT_DIMENSIONS, **(free or {})}
     _check_free(free or {}, inputs)
     blocks = _tensorrt(Path(path), inputs, sizes) if target.name == "tensorrt" else _onnxruntime(Path(path))
-    return "\n\n".join(f"# {title}\n{body}" for title, body in (*blocks, _openwork(Path(path))))
+    return _joined(*blocks, _openwork(Path(path)))
+
+
+def openwork_steps(path: str | Path) -> str:
+    """The commands that build and time an engine of the exported file here."""
+    return _joined(_openwork(Path(path)))
+
+
+def _joined(*blocks: tuple[str, str]) -> str:
+    return "\n\n".join(f"# {title}\n{body}" for title, body in blocks)
 
 
 Inputs = Mapping[str, Sequence[int | str]]

@@ -28,14 +28,15 @@ class Batches:
     arrays in the order of the inputs, or a mapping of input names to arrays; or one array [samples, ...],
     or a mapping of such arrays, or the path of a `.npy` or `.npz` file that holds them: cut into batches of
     `batch` samples; or the path of a folder of such files, each of which is one batch, in the order of
-    their names. names: of the model's inputs, in order. batch: how many samples make a batch.
+    their names. names: of the model's inputs, in order. batch: how many samples make a batch. whole: leave
+    a last batch of fewer samples out.
     """
 
-    def __init__(self, source: Source, names: Sequence[str], batch: int = BATCH) -> None:
+    def __init__(self, source: Source, names: Sequence[str], batch: int = BATCH, whole: bool = False) -> None:
         if batch < 1:
             raise ValueError(f"A batch has at least one sample, but {batch} were asked for.")
         self._source, self._names, self._batch = _opened(source), tuple(names), batch
-        self._told = False
+        self._whole, self._told = whole, False
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
         if isinstance(self._source, Mapping | np.ndarray):
@@ -53,7 +54,11 @@ class Batches:
         return len(source) if hasattr(source, "__len__") else 0
 
     def _cut(self, arrays: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        for start in range(0, _samples(arrays), self._batch):
+        samples = _samples(arrays)
+        if self._whole and samples < self._batch:
+            raise ValueError(f"The model takes {self._batch} samples at once, but the data hold {samples}.")
+        end = samples - samples % self._batch if self._whole else samples
+        for start in range(0, end, self._batch):
             yield {name: array[start : start + self._batch] for name, array in arrays.items()}
 
     def _named(self, item: Any) -> dict[str, Array]:

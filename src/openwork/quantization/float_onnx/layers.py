@@ -65,7 +65,7 @@ class Layer:
 
 def torch_tensor(array: Array) -> Tensor:
     """An array as a tensor; copied where torch could not write to it."""
-    return torch.from_numpy(np.require(array, requirements="CW"))
+    return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 
 def layer(node: ir.Node) -> Layer | str | None:

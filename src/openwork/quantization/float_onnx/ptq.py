@@ -16,7 +16,7 @@ from openwork.export.biases import quantize_biases
 from openwork.export.dialect import conform
 from openwork.export.targets import Target, parse_target
 from openwork.files import write_atomic
-from openwork.graph.model import ModelError, is_onnx
+from openwork.graph.model import ModelError, dims, is_onnx
 from openwork.graph.reader import read
 from openwork.quantization.cache import CacheEntry, CalibrationCache, digest, read_cache
 from openwork.quantization.float_onnx.folding import fold
@@ -170,10 +170,19 @@ def _entries(
         where = "" if how.cache is None else f", and there is no calibration cache {how.cache}"
         raise ValueError(f"Calibration needs data{where}; give batches of the model's inputs.")
     inputs = [value.name or "" for value in model.graph.inputs]
-    entries = observe(model, placement.sites, Batches(data, inputs, how.batch), how.progress)
+    fixed = _fixed_batch(model.graph)
+    batches = Batches(data, inputs, fixed or how.batch, whole=fixed is not None)
+    entries = observe(model, placement.sites, batches, how.progress)
     if how.cache is not None:
         CalibrationCache(graph_digest, settings, entries).write(how.cache)
     return entries, False
+
+
+def _fixed_batch(graph: ir.Graph) -> int | None:
+    """The one size of the first dimension of all inputs, where the model leaves it no choice."""
+    firsts = {shape[0] if (shape := dims(value)) else None for value in graph.inputs}
+    first = firsts.pop() if len(firsts) == 1 else None
+    return first if isinstance(first, int) else None
 
 
 def _settings(options: QuantizationOptions) -> dict[str, Any]:
