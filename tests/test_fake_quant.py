@@ -140,6 +140,17 @@ def test_a_weights_scale_follows_it_until_it_is_frozen() -> None:
     assert torch.equal(quantizer.scales()[0], before * 8)
 
 
+def test_a_scale_that_never_followed_anything_is_not_frozen() -> None:
+    quantizer = FakeQuantize("up", FakeQuantizeOptions(axis=1, channels=3, narrow=True, follow=True))
+    quantizer.quantize()
+    with pytest.raises(ValueError, match="up has no scale yet"):
+        quantizer.freeze()
+    weight = _values(0, 2, 3)
+    wanted = quantizer(weight)
+    quantizer.freeze()
+    assert torch.equal(quantizer(weight), wanted)
+
+
 # Gradients beyond torch's.
 
 

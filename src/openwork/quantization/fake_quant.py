@@ -213,7 +213,8 @@ class FakeQuantize(nn.Module):
         if self.observer is not None:
             self.load_ranges(*self.observer.ranges())
             self.observer = None
-        self._require_calibrated()
+        if not self.options.follow:
+            self._require_calibrated()
         self._mode = "quantizing"
         self._train_learned(True)
 
@@ -231,7 +232,7 @@ class FakeQuantize(nn.Module):
     def enable(self) -> None:
         """Go back to what `disable` ended; to quantizing where it never began."""
         if self._mode == "disabled":
-            if self._enabled != "observing":
+            if self._enabled != "observing" and not self.options.follow:
                 self._require_calibrated()
             self._mode = self._enabled
 
@@ -312,7 +313,7 @@ class FakeQuantize(nn.Module):
         elif self.options.learned == "step":
             scale = scale.abs().clamp(min=float(SMALLEST_SCALE))
         elif x is not None:
-            scale = self._scale_of(x)
+            scale, self.calibrated = self._scale_of(x), True
         if self.amax is not None or x is not None:
             with torch.no_grad():
                 self.scale.copy_(scale)
@@ -355,7 +356,7 @@ class FakeQuantize(nn.Module):
             )
 
     def _require_calibrated(self) -> None:
-        if not self.calibrated and not self.options.follow:
+        if not self.calibrated:
             raise ValueError(
                 f"{self.name} has no scale yet; run calibration batches while it observes, or load a range."
             )
