@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -137,7 +138,7 @@ def test_functions_of_parameters_are_quantized() -> None:
 def test_a_traced_forward_knows_the_mode_and_refuses_another_way() -> None:
     torch.manual_seed(0)
     batches = images()
-    module = quantize(Functional().eval(), batches)
+    module = pickle.loads(pickle.dumps(quantize(Functional().eval(), batches)))
     module.train()
     assert not torch.equal(module(batches[0]), module(batches[0])), "dropout must be on"
     module.eval()
@@ -326,10 +327,11 @@ def test_a_prepared_model_loads_the_state_of_another() -> None:
     other = prepare(small_resnet(seed=5), batches[0]).model
     other.load_state_dict(quantized.state_dict())
     assert torch.equal(other(batches[0]), quantized(batches[0]))
-    again = copy.deepcopy(quantized)
-    assert torch.equal(again(batches[0]), quantized(batches[0]))
-    block: Any = again.get_submodule("layer1.0")
-    assert block.conv1.input_quantizer is block.add0_right_quantizer, "sharing survives copies"
+    for again in (copy.deepcopy(quantized), pickle.loads(pickle.dumps(quantized))):
+        assert torch.equal(again(batches[0]), quantized(batches[0]))
+        block: Any = again.get_submodule("layer1.0")
+        assert type(block) is type(quantized.get_submodule("layer1.0"))
+        assert block.conv1.input_quantizer is block.add0_right_quantizer, "sharing survives copies"
 
 
 def test_a_quantized_model_compiles_whole() -> None:

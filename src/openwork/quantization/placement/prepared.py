@@ -20,7 +20,8 @@ from openwork.quantization.placement.choices import Candidate, LayerChoice, cand
 from openwork.quantization.placement.grouping import Group, child_name, group
 from openwork.quantization.placement.options import QuantizationOptions
 from openwork.quantization.placement.recording import Recording, capture, evaluating, record
-from openwork.quantization.placement.rewriting import Insertion, Traced, install, is_rewritten, traced
+from openwork.quantization.placement.rewriting import Insertion, Traced, install, traced
+from openwork.quantization.placement.source import is_rewritten
 from openwork.quantization.placement.tracing import TraceRefused
 from openwork.quantization.switching import off
 

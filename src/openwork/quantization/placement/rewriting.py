@@ -6,7 +6,6 @@ gets a subclass of its class, whose forward is the graph's.
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from openwork.quantization.placement.arguments import Arguments, tensors_in
 from openwork.quantization.placement.operations import keyword, kind_of
+from openwork.quantization.placement.source import Source, rewritten
 from openwork.quantization.placement.tracing import TraceRefused, trace
 
 OUTPUT = -1
@@ -86,7 +86,7 @@ def _trace(
 def _check_same(module: nn.Module, graph: fx.Graph, arguments: Arguments) -> None:
     """Bit for bit: the graph runs the same operations."""
     outputs = []
-    for forward in (type(module).forward, type(fx.GraphModule(module, graph)).forward):
+    for forward in (type(module).forward, Source.of(graph).forward()):
         given = arguments.copied()
         outputs.append(tensors_in(forward(module, *given.args, **given.kwargs)))
     for one, other in zip(*outputs, strict=True):
@@ -104,43 +104,17 @@ def _kind(node: fx.Node, values: dict[fx.Node, Any]) -> str | None:
 def install(traced: Traced, insertions: Iterable[Insertion]) -> None:
     """Give the module its traced forward with the quantizers put in; they are its children already."""
     insertions = list(insertions)
-    module, original = traced.module, type(traced.module)
-    forwards = [_forward(module, traced.evaluation, traced.places[0], insertions)]
+    module = traced.module
+    sources = [_source(traced.evaluation, traced.places[0], insertions)]
     if traced.training is not None:
-        forwards.append(_forward(module, traced.training, traced.places[1], insertions))
-    body = {
-        "forward": forwards[0] if len(forwards) == 1 else _by_mode(*forwards),
-        "__module__": original.__module__,
-        "__doc__": original.__doc__,
-        "unquantized_class": original,
-    }
-    module.__class__ = type(f"Quantized{original.__name__}", (original,), body)
+        sources.append(_source(traced.training, traced.places[1], insertions))
+    module.__class__ = rewritten(type(module), tuple(sources))
 
 
-def uninstall(module: nn.Module) -> None:
-    """Give the module its own forward back."""
-    module.__class__ = vars(type(module))["unquantized_class"]
-
-
-def is_rewritten(module: nn.Module) -> bool:
-    """Whether the module's forward is a traced one."""
-    return "unquantized_class" in vars(type(module))
-
-
-def _by_mode(evaluation: Any, training: Any) -> Any:
-    @functools.wraps(evaluation)
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return (training if self.training else evaluation)(self, *args, **kwargs)
-
-    return forward
-
-
-def _forward(
-    module: nn.Module, graph: fx.Graph, places: Sequence[fx.Node], insertions: Iterable[Insertion]
-) -> Any:
+def _source(graph: fx.Graph, places: Sequence[fx.Node], insertions: Iterable[Insertion]) -> Source:
     for insertion in insertions:
         _insert(graph, places[insertion.place], insertion)
-    return type(fx.GraphModule(module, graph)).forward
+    return Source.of(graph)
 
 
 def _insert(graph: fx.Graph, node: fx.Node, insertion: Insertion) -> None:
