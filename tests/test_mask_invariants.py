@@ -512,3 +512,39 @@ def test_a_warm_up_from_zero_counts_its_first_step() -> None:
         train(model, optimizer, step, step + 1)
         warm_up.step()
     assert (pruner.steps, pruner.zeros) == (4, 0.5)
+
+
+def test_a_compiled_step_is_not_compiled_again_by_the_masks() -> None:
+    model, optimizer, pruner = started("gradual:cubic:1:5", OPTIMIZERS["sgd"])
+    count = 0
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        nonlocal count
+        count += 1
+        return graph.forward
+
+    counts = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        step = torch.compile(lambda: optimizer.step(), backend=backend)
+        for number in range(8):
+            optimizer.zero_grad()
+            loss_of(model, number).backward()
+            step()
+            pruner.verify()
+            counts.append(count)
+    plain, other, _ = started("gradual:cubic:1:5", OPTIMIZERS["sgd"])
+    train(plain, other, 0, 8)
+    assert same(model.state_dict(), plain.state_dict())
+    # The second step differs from the first by the momentum that is there; nothing after it does.
+    assert counts[1:] == [counts[1]] * 7
+    torch._dynamo.reset()
+
+
+def test_a_weight_that_is_parametrized_later_is_refused() -> None:
+    model, optimizer, _ = started()
+    nn.utils.parametrizations.weight_norm(model[3])
+    with pytest.raises(
+        ValueError, match=r"3 has no parameter 'weight' any more: it was removed or parametrized"
+    ):
+        train(model, optimizer, 0, 1)

@@ -29,8 +29,14 @@ class Prunable:
 
     @property
     def weight(self) -> nn.Parameter:
-        """The parameter itself."""
-        return self.module.get_parameter(self.parameter)
+        """The parameter itself; raises ValueError if the module has it no more."""
+        weight = self.module._parameters.get(self.parameter)
+        if weight is None:
+            raise ValueError(
+                f"{self.name} has no parameter {self.parameter!r} any more: it was removed or parametrized "
+                "(as by weight_norm) after the pruner was made. Make the pruner on the model as it is trained."
+            )
+        return weight
 
     @property
     def mask_name(self) -> str:

@@ -57,9 +57,11 @@ class Attachment:
         self._pruner = pruner
         self._skipped = False
         self._hidden = True
+        # A compiled step would trace the hooks along, and once more for each change of theirs.
+        hidden: Callable[..., Any] = torch.compiler.disable
         self._handles: list[RemovableHandle] = [
-            optimizer.register_step_pre_hook(self._before),
-            optimizer.register_step_post_hook(self._after),
+            optimizer.register_step_pre_hook(hidden(self._before)),
+            optimizer.register_step_post_hook(hidden(self._after)),
         ]
 
     def remove(self) -> None:
