@@ -34,7 +34,7 @@ class Prunable:
         if weight is None:
             raise ValueError(
                 f"{self.name} has no parameter {self.parameter!r} any more: it was removed or parametrized "
-                "(as by weight_norm) after the pruner was made. Make the pruner on the model as it is trained."
+                "(as by weight_norm) after the pruner was made. Make it on the model that is trained."
             )
         return weight
 
