@@ -106,6 +106,10 @@ def test_the_verdict_names_what_is_within_the_dense_spread() -> None:
     }
     grid = Grid("Title", ("dense", "one-shot", "gradual"), ("2:4", "4:16"), "dense", cells)
     assert digits.verdicts(grid) == ["2:4: within one deviation of dense: gradual"]
+    one_seed = {key: Spread.of(spread.values[:1]) for key, spread in cells.items()}
+    alone = Grid("Title", grid.rows, grid.columns, "dense", one_seed)
+    assert digits.verdicts(alone) == []
+    assert minilm.verdicts(alone) == ["2:4: of dense: one-shot 99.9%, gradual 100.5%"]
 
 
 def test_minilm_s_settings_change_with_what_decides_a_cell() -> None:

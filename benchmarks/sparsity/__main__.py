@@ -15,7 +15,6 @@ import sys
 
 from benchmarks.training import report
 from benchmarks.training.cells import Cells
-from benchmarks.training.grid import Grid
 from benchmarks.training.report import Finding, Task
 
 from . import digits, kills, minilm, options, overhead
@@ -30,16 +29,14 @@ def findings(given: argparse.Namespace) -> list[Finding]:
         runs = digits.Runs(plan)
         task = Task(runs.settings, runs.run, plan.tuned.steps)
         report.run_all("digits", list(digits.cells(plan)), task, store)
-        found.append(_finding(digits.grid(plan, store, runs)))
+        table = digits.grid(plan, store, runs)
+        found.append(Finding(table, digits.verdicts(table)))
     if given.minilm or everything:
         search = options.minilm_plan(given)
         minilm.run(search, store, given.work, sys.stderr.isatty())
-        found.append(_finding(minilm.grid(search, store)))
+        table = minilm.grid(search, store)
+        found.append(Finding(table, minilm.verdicts(table)))
     return found
-
-
-def _finding(grid: Grid) -> Finding:
-    return Finding(grid, digits.verdicts(grid))
 
 
 def main(arguments: list[str] | None = None) -> None:

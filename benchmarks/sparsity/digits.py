@@ -129,12 +129,12 @@ def grid(plan: Plan, store: Cells, runs: Runs) -> Grid:
 
 
 def verdicts(grid: Grid) -> list[str]:
-    """For each pattern, which schedules end within the dense model's spread."""
+    """For each pattern, which schedules end within the dense model's spread; one seed has no spread."""
     lines = []
     for column in grid.columns:
         dense = grid.cells.get((DENSE, column))
         pruned = {row: grid.cells.get((row, column)) for row in grid.rows if row != DENSE}
-        if dense is None or not any(pruned.values()):
+        if dense is None or len(dense.values) < 2 or not any(pruned.values()):
             continue
         good = [row for row, found in pruned.items() if found is not None and found.within(dense)]
         lines.append(f"{column}: within one deviation of dense: {', '.join(good) or 'none'}")

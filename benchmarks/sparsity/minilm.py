@@ -102,3 +102,15 @@ def grid(plan: Plan, store: Cells) -> Grid:
         f"{plan.steps} steps of distillation by each schedule"
     )
     return Grid(title, (DENSE, *plan.schedules), plan.patterns, DENSE, found)
+
+
+def verdicts(grid: Grid) -> list[str]:
+    """For each pattern, what every schedule keeps of the dense model's NDCG@10."""
+    lines = []
+    for column in grid.columns:
+        dense = grid.cells.get((DENSE, column))
+        pruned = {row: grid.cells.get((row, column)) for row in grid.rows if row != DENSE}
+        kept = [f"{row} {found.mean / dense.mean:.1%}" for row, found in pruned.items() if found and dense]
+        if kept:
+            lines.append(f"{column}: of dense: {', '.join(kept)}")
+    return lines
