@@ -379,7 +379,8 @@ def test_transformers_bert() -> None:
     report = permute(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, options=QUICK)
     assert report.reason == ""
     inner = [layer for layer in report.layers if ".layer.0." in layer.name]
-    # With a classifier on top the hidden states themselves may be reordered, through embeddings and all norms.
+    # With a classifier on top the hidden states themselves may be reordered, through embeddings and all
+    # norms.
     assert len(inner) == 6
     assert all(layer.after > layer.before for layer in inner)
     assert np.isfinite(report.difference)

@@ -1,11 +1,11 @@
 """What channel permutation keeps and how long it takes.
 
 python -m benchmarks.permutation                     ResNet-50 and BERT-base, 2:4 and 2:4@2
-python -m benchmarks.permutation --reference         the search against the exhaustive stripe search, layer by layer
-python -m benchmarks.permutation --threads 2 --json permutation.json
+python -m benchmarks.permutation --reference         the search against the exhaustive stripe search, layer
+by layer python -m benchmarks.permutation --threads 2 --json permutation.json
 
-Weights are random and distributed as trained ones (heavy tails, channels of different size); outputs before and after are
-compared in the same run.
+Weights are random and distributed as trained ones (heavy tails, channels of different size); outputs before
+and after are compared in the same run.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def whole(name: str, pattern: str, options: PermutationOptions) -> PermutationRe
 
 
 def against_reference(rows: int, columns: int, escapes: int) -> dict[str, Any]:
-    """The part of the magnitude that 2:4 keeps as the channels come, by the stripe search and by openwork's."""
+    """The part of the magnitude that 2:4 keeps as the channels come, by the stripe search and by
+    openwork's.
+    """
     weight = trained_like((rows, columns), seed=7).abs()
     problem = Problem(GroupPattern(2, 4), weight.t().contiguous())
     total = float(weight.double().sum())

@@ -1,8 +1,10 @@
-"""The exhaustive stripe search, the yardstick of `openwork.sparsity.permutation`, written from its description.
+"""The exhaustive stripe search, the yardstick of `openwork.sparsity.permutation`, written from its
+description.
 
-Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity", section 4: all pairs of stripes of four columns are
-searched exhaustively (35 ways to divide eight columns into two stripes), the pairs that gain the most are
-applied first, and where none gains, two random columns change places and the search goes on. 2:4 only.
+Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity", section 4: all pairs of stripes of four
+columns are searched exhaustively (35 ways to divide eight columns into two stripes), the pairs that gain
+the most are applied first, and where none gains, two random columns change places and the search goes on.
+2:4 only.
 """
 
 from __future__ import annotations
@@ -101,8 +103,8 @@ class StripeSearch:
 
 
 def best_division(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """The best of the 35 divisions of eight columns, f32 [8, pairs, rows]: its gain over the first, f32 [pairs],
-    and its number, i64 [pairs].
+    """The best of the 35 divisions of eight columns, f32 [8, pairs, rows]: its gain over the first, f32
+    [pairs], and its number, i64 [pairs].
     """
     low_high = {}
     for i, j in combinations(range(8), 2):
@@ -113,7 +115,9 @@ def best_division(columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _kept(low_high: dict[tuple[int, int], tuple[Tensor, Tensor]], stripe: tuple[int, ...]) -> Tensor:
-    """The sum of the two largest of four: of two sorted pairs, the larger of both highs, or one whole pair."""
+    """The sum of the two largest of four: of two sorted pairs, the larger of both highs, or one whole
+    pair.
+    """
     (low, high), (other_low, other_high) = low_high[stripe[0], stripe[1]], low_high[stripe[2], stripe[3]]
     second = torch.maximum(torch.minimum(high, other_high), torch.where(high > other_high, low, other_low))
     return (torch.maximum(high, other_high) + second).sum(dim=1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.sparsity.permutation.graph import ChannelClass
+from openwork.sparsity.permutation.ordering import parted
 from openwork.sparsity.permutation.relations import Use
 
 # What the pruner keeps beside a parameter, by the ends of its name; it moves with the parameter.
@@ -43,7 +44,7 @@ def moved(tensor: Tensor, move: Move) -> Tensor:
         return tensor.index_select(move.use.axis, index)
     if move.use.family == "elements":
         return tensor.reshape(-1)[index].view(tensor.shape)
-    blocks = tensor.unflatten(0, (move.use.axis, -1))
+    blocks = parted(tensor, 0, move.use.axis)
     within = index.view(len(blocks), -1) % tensor.shape[1]
     return torch.stack(
         [block.index_select(1, places) for block, places in zip(blocks, within, strict=True)]

@@ -1,10 +1,11 @@
 """Whether a model still computes the same: its outputs before and after, in double precision.
 
-A change of order changes the order of sums, so the outputs differ by rounding, and by nothing else. Of a sum of L terms
-the error is at most L u times the sum of the terms' magnitudes (Higham 2002, section 4.2), u the unit roundoff; through
-a network these errors pass as all rounding errors do. How much this network makes of a rounding is measured: its outputs
-in single and in double precision differ by E, which is at least one rounding at u32 of the magnitudes that matter, so
-S = max(max |y|, E / u32) stands for them. With L the terms of all sums of the network together,
+A change of order changes the order of sums, so the outputs differ by rounding, and by nothing else. Of a
+sum of L terms the error is at most L u times the sum of the terms' magnitudes (Higham 2002, section 4.2), u
+the unit roundoff; through a network these errors pass as all rounding errors do. How much this network
+makes of a rounding is measured: its outputs in single and in double precision differ by E, which is at
+least one rounding at u32 of the magnitudes that matter, so S = max(max |y|, E / u32) stands for them. With
+L the terms of all sums of the network together,
 
     tolerance = 2 L u S
 """
@@ -36,8 +37,8 @@ class Difference:
 class Witness:
     """A model's outputs on its example inputs, kept to compare with.
 
-    length : the terms of all sums of the network. lowered : the model casts to a lower precision on its way, so that
-    only single precision's roundoff can be asked for.
+    length : the terms of all sums of the network. lowered : the model casts to a lower precision on its
+    way, so that only single precision's roundoff can be asked for.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class Witness:
 
     @torch.no_grad()
     def _run(self, dtype: torch.dtype) -> list[Tensor]:
-        cast = lambda value: (
-            value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-        )  # noqa: E731
+        def cast(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
         state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         state = {name: cast(tensor.detach()) for name, tensor in state.items()}
         args, kwargs = tree_map(cast, (self._args, self._kwargs))
@@ -83,7 +84,8 @@ def _distance(one: list[Tensor], other: list[Tensor]) -> float:
         if not first.is_floating_point():
             worst = max(worst, 0.0 if torch.equal(first, second) else float("inf"))
         elif first.numel():
-            # Equal infinities differ by nothing; NaN compares as infinitely far from everything, itself included.
+            # Equal infinities differ by nothing; NaN compares as infinitely far from everything, itself
+            # included.
             gap = torch.where(first == second, 0.0, (first - second).abs())
             worst = max(worst, float(gap.nan_to_num(nan=float("inf")).max()))
     return worst

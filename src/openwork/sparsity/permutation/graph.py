@@ -1,8 +1,9 @@
 """Which channels of a model may change places: a walk over its exported graph.
 
-The model is exported with `torch.export`, which leaves one flat graph of ATen operators with every parameter by name,
-whatever the Python code looks like. The walk (`rules.py`) gives each tensor its atoms and collects what joins or tells
-apart atoms; from that follow the *classes*: channels that may be put in any order among themselves.
+The model is exported with `torch.export`, which leaves one flat graph of ATen operators with every
+parameter by name, whatever the Python code looks like. The walk (`rules.py`) gives each tensor its atoms
+and collects what joins or tells apart atoms; from that follow the *classes*: channels that may be put in
+any order among themselves.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from openwork.sparsity.permutation.values import Source, Value
 class ChannelClass:
     """Channels that may be put in any order among themselves.
 
-    places : for each way in which a tensor counts them, i64 [times, channels]: where each channel stands, in the
-    order of the flattened count. The c-th channel is the same everywhere.
+    places : for each way in which a tensor counts them, i64 [times, channels]: where each channel stands,
+    in the order of the flattened count. The c-th channel is the same everywhere.
     """
 
     places: Mapping[Use, np.ndarray]
@@ -41,9 +42,10 @@ class ChannelGraph:
     """What a walk found.
 
     classes : the permutable classes, in the order in which the model meets them. consumers : the weights that
-    channels enter, by qualified name. reasons : for the qualified name of a weight whose input channels, or some of
-    them, must keep their order, a sentence. length : the terms of all sums in the graph together, along the
-    longest dimension of each (for the tolerance of the check). lowered : whether the model casts to a lower precision.
+    channels enter, by qualified name. reasons : for the qualified name of a weight whose input channels, or
+    some of them, must keep their order, a sentence. length : the terms of all sums in the graph together,
+    along the longest dimension of each (for the tolerance of the check). lowered : whether the model casts
+    to a lower precision.
     """
 
     classes: tuple[ChannelClass, ...]
@@ -72,7 +74,9 @@ def channel_graph(
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
-    """Every name of a parameter or buffer -> the first name of the same tensor (tied weights have several)."""
+    """Every name of a parameter or buffer -> the first name of the same tensor (tied weights have
+    several).
+    """
     seen: dict[int, str] = {}
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     return {name: seen.setdefault(id(tensor), name) for name, tensor in tensors}
@@ -109,8 +113,8 @@ def _found(walk: Walk, graph: fx.Graph) -> ChannelGraph:
 def _complete(relations: Relations, components: np.ndarray) -> None:
     """Give the elements of stored tensors that this trace did not read their place beside those that it read.
 
-    A table of positions is read as far as the example is long; the rest of its rows must move along. Where no axis
-    explains what was read, and where a tensor is counted in two ways, its channels are fixed.
+    A table of positions is read as far as the example is long; the rest of its rows must move along. Where
+    no axis explains what was read, and where a tensor is counted in two ways, its channels are fixed.
     """
     touched = relations.touched()
     ways: dict[str, set[str]] = {}
@@ -132,7 +136,9 @@ def _complete(relations: Relations, components: np.ndarray) -> None:
 
 
 def _along_one_axis(sets: np.ndarray, touched: np.ndarray) -> np.ndarray | None:
-    """`sets` with the untouched elements filled in from the axis that decides the touched ones; None without one."""
+    """`sets` with the untouched elements filled in from the axis that decides the touched ones; None
+    without one.
+    """
     for axis in reversed(range(sets.ndim)):
         moved, seen = np.moveaxis(sets, axis, -1), np.moveaxis(touched, axis, -1)
         moved, seen = moved.reshape(-1, moved.shape[-1]), seen.reshape(-1, seen.shape[-1])
@@ -172,8 +178,8 @@ def _reasons(walk: Walk, components: np.ndarray) -> dict[str, str]:
             first.setdefault(number, reason)
     found = {}
     for name, consumer in walk.consumers.items():
-        atoms = walk.relations.uses.get(consumer.use)
-        sets = components[atoms.numpy().ravel()].tolist() if atoms is not None else []
+        entered = walk.relations.uses[consumer.use]
+        sets = components[entered.numpy().ravel()].tolist()
         named = [first[number] for number in sets if number in first]
         if named:
             found[name] = named[0]
@@ -184,7 +190,9 @@ _SUMS = ("linear", "conv", "matmul", "mm", "bmm", "norm", "attention", "mean", "
 
 
 def _terms(node: fx.Node) -> int:
-    """The most terms that an element of this operator's output is a sum of: its largest input per output element."""
+    """The most terms that an element of this operator's output is a sum of: its largest input per output
+    element.
+    """
     name = str(node.target)
     if node.op != "call_function" or not any(word in name for word in _SUMS):
         return 0

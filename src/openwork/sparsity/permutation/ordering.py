@@ -1,4 +1,6 @@
-"""The largest N of M, by sorting networks: whole tensors are compared, so that nothing is sorted one by one."""
+"""The largest N of M, by sorting networks: whole tensors are compared, so that nothing is sorted one by
+one.
+"""
 
 from __future__ import annotations
 
@@ -40,3 +42,9 @@ def largest_sum(values: Iterable[Tensor], kept: int) -> Tensor:
     for other in others:
         first = first + other
     return first
+
+
+def parted(tensor: Tensor, axis: int, parts: int) -> Tensor:
+    """A tensor whose `axis` is cut into `parts` equal parts: [..., parts, size / parts, ...]."""
+    shape = (*tensor.shape[:axis], parts, tensor.shape[axis] // parts, *tensor.shape[axis + 1 :])
+    return tensor.reshape(shape)

@@ -30,7 +30,8 @@ from openwork.sparsity.permutation.search import Effort, search
 
 @dataclass(frozen=True)
 class PermutationOptions:
-    """score : what a good order keeps much of, "magnitude" (sum of |w|, ASP's measure) or "energy" (sum of w^2).
+    """score : what a good order keeps much of, "magnitude" (sum of |w|, ASP's measure) or "energy" (sum of
+    w^2).
     effort : of the search. passes : over all classes, where shared masks couple them. progress : show a bar.
     """
 
@@ -55,15 +56,17 @@ def permute(
     exclude: Sequence[str] = (),
     options: PermutationOptions | None = None,
 ) -> PermutationReport:
-    """Put a dense model's channels into an order in which `pattern` keeps more of its weights; call it before pruning.
+    """Put a dense model's channels into an order in which `pattern` keeps more of its weights; call it
+    before pruning.
 
-    The channels that layers share are found by exporting the model; parameters, buffers and the optimizer's state
-    are changed in place under their names, and the outputs on `example_inputs` are compared before and after: they are
-    equal but for rounding, or everything is put back. What cannot be moved is in the report with its reason.
+    The channels that layers share are found by exporting the model; parameters, buffers and the optimizer's
+    state are changed in place under their names, and the outputs on `example_inputs` are compared before
+    and after: they are equal but for rounding, or everything is put back. What cannot be moved is in the
+    report with its reason.
 
-    model : in any mode, traced and compared in evaluation mode. example_inputs : a tensor, the positional inputs, or
-    inputs by name. pattern : N:M or N:M@V. optimizer : whose state moves along. include, exclude : shell-style patterns
-    of the names of modules whose kept score counts; exclude wins.
+    model : in any mode, traced and compared in evaluation mode. example_inputs : a tensor, the positional
+    inputs, or inputs by name. pattern : N:M or N:M@V. optimizer : whose state moves along. include, exclude
+    : shell-style patterns of the names of modules whose kept score counts; exclude wins.
     Raises ValueError for another kind of pattern or a distributed (DTensor) model.
     Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity"; the search is `search.py`'s own.
     """
@@ -191,7 +194,7 @@ class _Work:
     def _improve(self, number: int, channels: ChannelClass) -> None:
         around = self.layers.around(channels)
         reason = self._refusal(channels, around)
-        posed = pose(self.layers, channels) if not reason else reason
+        posed = reason or pose(self.layers, channels)
         if isinstance(posed, str):
             self.reasons[number] = posed
             return
@@ -239,7 +242,8 @@ class _Work:
                 continue
             self.store.apply([_inverse(move) for move in reversed(some)])
             self.reasons[number] = (
-                f"The outputs changed by {found.found:.1e}, where rounding explains {found.tolerance:.1e}; it was put back."
+                f"The outputs changed by {found.found:.1e}, where rounding explains {found.tolerance:.1e}; "
+                "it was put back."
             )
         self.kept = {name: self.layers.kept(name) for name in self.layers.weights}
         return difference

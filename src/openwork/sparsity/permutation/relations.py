@@ -1,9 +1,10 @@
 """What a trace finds out about channels: which of them are one and the same, and what each has to do with.
 
-An *atom* is one place on a channel axis. Atoms that a model adds, multiplies or scales element by element are joined:
-one permutation must move them together. Everything that tells two atoms apart is a *role*, a number: two joined sets
-of atoms may change places only where they have the same roles. An attention head, a group of a convolution and
-a part of a concatenation are such roles, and an atom that may not move has one of its own.
+An *atom* is one place on a channel axis. Atoms that a model adds, multiplies or scales element by element
+are joined: one permutation must move them together. Everything that tells two atoms apart is a *role*, a
+number: two joined sets of atoms may change places only where they have the same roles. An attention head, a
+group of a convolution and a part of a concatenation are such roles, and an atom that may not move has one
+of its own.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ Family = Literal["axis", "grouped", "elements"]
 class Use:
     """How the channels of a parameter or buffer are counted.
 
-    tensor : its qualified name. family : "axis" counts the places of `axis`; "grouped" the inputs of a grouped
-    convolution, block by block (`axis` is then the number of blocks); "elements" every element.
+    tensor : its qualified name. family : "axis" counts the places of `axis`; "grouped" the inputs of a
+    grouped convolution, block by block (`axis` is then the number of blocks); "elements" every element.
     """
 
     tensor: str
     family: Family
     axis: int = 0
+
+
+def broadcast(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors in their common shape."""
+    shape = torch.broadcast_shapes(one.shape, other.shape)  # type: ignore[no-untyped-call]
+    return one.expand(shape), other.expand(shape)
 
 
 class Relations:
@@ -53,14 +60,18 @@ class Relations:
         return self.uses[use]
 
     def join(self, one: Tensor, other: Tensor, reason: str) -> None:
-        """One atom each of two i64 tensors of broadcastable shapes is the same channel; -1 is one that cannot move."""
-        first, second = (t.flatten().numpy() for t in torch.broadcast_tensors(one, other))
+        """One atom each of two i64 tensors of broadcastable shapes is the same channel; -1 is one that
+        cannot move.
+        """
+        first, second = (t.flatten().numpy() for t in broadcast(one, other))
         both = (first >= 0) & (second >= 0)
         self._joined.append((first[both], second[both]))
         self.fix(torch.as_tensor(np.concatenate([first[second < 0], second[first < 0]])), reason)
 
     def tell_apart(self, atoms: Tensor, positions: Tensor) -> None:
-        """Atoms at different `positions` (i64, >= 0, broadcastable to the atoms' shape) have different roles."""
+        """Atoms at different `positions` (i64, >= 0, broadcastable to the atoms' shape) have different
+        roles.
+        """
         flat, keys = atoms.flatten().numpy(), positions.expand(atoms.shape).flatten().numpy()
         if flat.size:
             self._roles.append((flat[flat >= 0], keys[flat >= 0] + self._next_role))
@@ -93,10 +104,11 @@ class Relations:
         return seen
 
     def signatures(self, components: np.ndarray) -> np.ndarray:
-        """A number for each joined set, u64 [sets]: equal where two sets have the same roles, and so may change places.
+        """A number for each joined set, u64 [sets]: equal where two sets have the same roles, and so may
+        change places.
 
-        A role counts as a random word and a set as the sum of its words: two different sets of 10^9 roles collide
-        once in about 10^10 models, and what they then do is found by the comparison of outputs.
+        A role counts as a random word and a set as the sum of its words: two different sets of 10^9 roles
+        collide once in about 10^10 models, and what they then do is found by the comparison of outputs.
         """
         sets = int(components.max()) + 1 if len(components) else 0
         pairs = [np.stack([components[atoms], keys]) for atoms, keys in self._roles]

@@ -10,8 +10,8 @@ from typing import Any
 class LayerOutcome:
     """One weight that the pattern is meant for.
 
-    before, after : the part of its score that the pattern keeps, 0 to 1. reason : why its input channels, or some of
-    them, kept their order; empty where they were free.
+    before, after : the part of its score that the pattern keeps, 0 to 1. reason : why its input channels,
+    or some of them, kept their order; empty where they were free.
     """
 
     name: str
@@ -24,8 +24,9 @@ class LayerOutcome:
 class ClassOutcome:
     """One class of channels that move together.
 
-    layers : the weights whose kept score depends on it. channels : how many. before, after : kept score of the layers
-    (sums of |w| or w^2). applied : whether the order was changed. reason : why not; empty where it was.
+    layers : the weights whose kept score depends on it. channels : how many. before, after : kept score of
+    the layers (sums of |w| or w^2). applied : whether the order was changed. reason : why not; empty where
+    it was.
     """
 
     layers: tuple[str, ...]
@@ -73,8 +74,8 @@ class PermutationReport:
         ]
         head = f"{'layer':<48} {'before':>8} {'after':>8}  input channels that keep their order"
         tail = (
-            f"{self.pattern} keeps {self.after:.4f} of the {self.score}, {self.before:.4f} before; {self.applied} of "
-            f"{len(self.classes)} classes of channels moved; outputs differ by {self.difference:.1e} (at most "
-            f"{self.tolerance:.1e} is rounding); {self.seconds:.1f} s"
+            f"{self.pattern} keeps {self.after:.4f} of the {self.score}, {self.before:.4f} before; "
+            f"{self.applied} of {len(self.classes)} classes of channels moved; outputs differ by "
+            f"{self.difference:.1e} (at most {self.tolerance:.1e} is rounding); {self.seconds:.1f} s"
         )
         return "\n".join([head, *rows, tail])

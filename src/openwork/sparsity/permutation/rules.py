@@ -249,8 +249,10 @@ def move(walk: Walk, node: fx.Node) -> Known:
         return Value(None, shape_of(node), reason)
     written = {each: written_out(value, shape_of(each)) for each, value in values.items()}
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda each: written[each])
-    name = {"view": "reshape", "_unsafe_view": "reshape"}.get(name_of(node))
-    result = torch.reshape(*args) if name else node.target(*args, **kwargs)  # type: ignore[operator]
+    # Atoms that were expanded have no strides for a view.
+    views = name_of(node) in ("view", "_unsafe_view")
+    operator: Any = torch.reshape if views else node.target
+    result = operator(*args, **kwargs)
     return [compressed(part) for part in result] if isinstance(result, list | tuple) else compressed(result)
 
 
@@ -326,7 +328,9 @@ def _with_bias(walk: Walk, node: fx.Node, outgoing: Tensor, bias: Any, axis: int
 
 
 def enter(walk: Walk, value: Value, incoming: Tensor, axis: int, node: fx.Node) -> None:
-    """The channels along `axis` of a value are the ones that a weight's `incoming` atoms, i64 [channels], multiply."""
+    """The channels along `axis` of a value are the ones that a weight's `incoming` atoms, i64 [channels],
+    multiply.
+    """
     axis %= len(value.shape)
     if value.atoms is None or value.atoms.shape[axis] != len(incoming):
         unknown = f"They enter {place(node)} in an order that a step before it sets."

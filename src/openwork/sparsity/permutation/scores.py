@@ -1,4 +1,6 @@
-"""From a class of channels and the weights around it to a problem for the search, and what a pattern keeps of a weight."""
+"""From a class of channels and the weights around it to a problem for the search, and what a pattern keeps
+of a weight.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from torch.nn import functional
 
 from openwork.sparsity.pattern import GroupPattern
 from openwork.sparsity.permutation.graph import ChannelClass
-from openwork.sparsity.permutation.ordering import largest_sum
+from openwork.sparsity.permutation.ordering import largest_sum, parted
 from openwork.sparsity.permutation.relations import Use
 from openwork.sparsity.permutation.rules import Consumer
 from openwork.sparsity.permutation.search import Problem
@@ -40,7 +42,7 @@ class Layers:
             if scores.ndim > 2
             else (scores if consumer.out_axis == 0 else scores.t())[:, :, None]
         )
-        return scores.unflatten(0, (consumer.blocks, -1)).permute(0, 3, 1, 2).flatten(0, 1)
+        return parted(scores, 0, consumer.blocks).permute(0, 3, 1, 2).flatten(0, 1)
 
     def kept(self, name: str) -> tuple[float, float]:
         """What the pattern keeps of a weight's score, and all of it."""
@@ -62,7 +64,9 @@ class Layers:
 
 @dataclass(frozen=True)
 class Posed:
-    """A class as the search takes it. slots : i64 [places], the channel in each place that counts, group by group."""
+    """A class as the search takes it. slots : i64 [places], the channel in each place that counts, group by
+    group.
+    """
 
     problem: Problem
     slots: np.ndarray
@@ -152,7 +156,7 @@ def _columns(layers: Layers, side: _Side, slots: np.ndarray) -> Tensor:
     """f32 [places, rows]"""
     consumer = layers.consumers[side.name]
     width = layers.weights[side.name].shape[consumer.in_axis]
-    matrices = layers.matrices(side.name).unflatten(0, (consumer.blocks, -1))
+    matrices = parted(layers.matrices(side.name), 0, consumer.blocks)
     block = matrices[int(side.place[slots[0]]) // width]
     pooled = _pooled(block, layers.pattern.shared).flatten(0, 1)
     return pooled.t()[torch.as_tensor(side.place[slots] % width)].contiguous()
@@ -161,7 +165,7 @@ def _columns(layers: Layers, side: _Side, slots: np.ndarray) -> Tensor:
 def _outputs(layers: Layers, side: _Side, slots: np.ndarray) -> Tensor:
     """f32 [places, groups, M]"""
     consumer = layers.consumers[side.name]
-    matrices = layers.matrices(side.name).unflatten(0, (consumer.blocks, -1))
+    matrices = parted(layers.matrices(side.name), 0, consumer.blocks)
     rows = matrices.transpose(1, 2).flatten(0, 1)[torch.as_tensor(side.place[slots])]
     return _grouped(rows, layers.pattern.group).flatten(1, 2)
 
@@ -170,11 +174,11 @@ def _pooled(matrices: Tensor, shared: int) -> Tensor:
     """Sums over the output channels that share a mask: f32 [stack, ceil(out / V), in]."""
     if shared == 1:
         return matrices
-    return (
-        functional.pad(matrices, (0, 0, 0, -matrices.shape[1] % shared)).unflatten(1, (-1, shared)).sum(dim=2)
-    )
+    padded = functional.pad(matrices, (0, 0, 0, -matrices.shape[1] % shared))
+    return parted(padded, 1, padded.shape[1] // shared).sum(dim=2)
 
 
 def _grouped(matrices: Tensor, group: int) -> Tensor:
     """f32 [..., in] as f32 [..., ceil(in / M), M], filled up with zeros."""
-    return functional.pad(matrices, (0, -matrices.shape[-1] % group)).unflatten(-1, (-1, group))
+    padded = functional.pad(matrices, (0, -matrices.shape[-1] % group))
+    return parted(padded, padded.ndim - 1, padded.shape[-1] // group)

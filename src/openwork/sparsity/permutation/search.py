@@ -1,19 +1,22 @@
-"""The search for an order of channels: bundles are taken out of all groups at once and given back by assignment.
+"""The search for an order of channels: bundles are taken out of all groups at once and given back by
+assignment.
 
-A group is the M channels that an N:M pattern looks at together. A round picks k channels of each group at random, its
-*bundle*, and gives the bundles back to the groups in the best of all (C / M)! ways. With the N largest of what
-remains in group g, a_1 >= ... >= a_N (0 where fewer remain), and a bundle b_1 >= ... >= b_k, a row keeps
+A group is the M channels that an N:M pattern looks at together. A round picks k channels of each group at
+random, its *bundle*, and gives the bundles back to the groups in the best of all (C / M)! ways. With the N
+largest of what remains in group g, a_1 >= ... >= a_N (0 where fewer remain), and a bundle b_1 >= ... >=
+b_k, a row keeps
 
     sum_t a_t + sum_(t <= min(k, N)) max(0, b_t - a_(N + 1 - t))
 
-(Batcher's half-cleaner picks the N largest of two sorted lists), and max(0, b - a) = (|b - a| + b - a) / 2. The terms
-without |.| are the same for every assignment, so the best assignment is the one of greatest L1 distance between
-bundles and what they join: one `torch.cdist`, then a linear sum assignment, which is exact. No round can lose, and
-k = 1 and k = 2 together reach every way to divide two groups of 2:4 anew, the moves of ASP's stripe search.
+(Batcher's half-cleaner picks the N largest of two sorted lists), and max(0, b - a) = (|b - a| + b - a) / 2.
+The terms without |.| are the same for every assignment, so the best assignment is the one of greatest L1
+distance between bundles and what they join: one `torch.cdist`, then a linear sum assignment, which is
+exact. No round can lose, and k = 1 and k = 2 together reach every way to divide two groups of 2:4 anew, the
+moves of ASP's stripe search.
 
-Where masks are shared by V adjacent output channels, the layers that *produce* the channels gain or lose too: the sum
-over a set of V channels is what their one mask sees. A bundle of whole sets leaves that alone; a bundle of one channel
-adds to the matrix what each set would keep with each candidate.
+Where masks are shared by V adjacent output channels, the layers that *produce* the channels gain or lose
+too: the sum over a set of V channels is what their one mask sees. A bundle of whole sets leaves that alone;
+a bundle of one channel adds to the matrix what each set would keep with each candidate.
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ class Problem:
     """Channels to be put in order.
 
     pattern : the N:M or N:M@V pattern.
-    columns : f32 [channels, rows], all >= 0: the scores of the layers that read the channels; where masks are shared,
+    columns : f32 [channels, rows], all >= 0: the scores of the layers that read the channels; where masks
+    are shared,
         each row is the sum over one set of output channels. No rows where nothing counts.
-    outputs : M tensors f32 [channels, groups], or none: the scores of the layers that make the channels, the m-th
+    outputs : M tensors f32 [channels, groups], or none: the scores of the layers that make the channels,
+    the m-th
         holding the m-th column of each of their groups.
     """
 
@@ -72,8 +77,8 @@ class Problem:
 class Effort:
     """How long to search. The work of a round counts as rows * (channels / M)^2 * M.
 
-    work : rounds are bought from this, at least `least` and at most `most` of them. patience : after so many rounds
-    without progress the search is disturbed (a few channels change places at random) and goes on.
+    work : rounds are bought from this, at least `least` and at most `most` of them. patience : after so
+    many rounds without progress the search is disturbed (a few channels change places at random) and goes on.
     seed : of the random picks; the same seed finds the same order.
     """
 
@@ -137,17 +142,20 @@ def search(problem: Problem, effort: Effort | None = None) -> Tensor:
 def _check(problem: Problem) -> None:
     if problem.channels % problem.width:
         raise ValueError(
-            f"{problem.channels} channels do not fill groups of {problem.width}; give whole groups to the search."
+            f"{problem.channels} channels do not fill groups of {problem.width}; give whole groups to the "
+            "search."
         )
     if problem.outputs and problem.width % problem.pattern.shared:
         raise ValueError(
-            f"{problem.pattern} shares masks across the borders of its groups; no order can serve both, so leave "
-            "`outputs` out."
+            f"{problem.pattern} shares masks across the borders of its groups; no order can serve both, so "
+            "leave `outputs` out."
         )
 
 
 class _State:
-    """Which channels are in which group, i64 [groups, width], and the gain so far as a part of the total score."""
+    """Which channels are in which group, i64 [groups, width], and the gain so far as a part of the total
+    score.
+    """
 
     def __init__(self, problem: Problem, generator: torch.Generator) -> None:
         self.problem, self.generator = problem, generator
@@ -201,7 +209,9 @@ class _State:
         return matrix.mul_(0.5)
 
     def _set_scores(self, members: Tensor, slots: Tensor) -> Tensor:
-        """What the set that loses the channel at `slots` keeps with each of the channels: f32 [groups, groups]."""
+        """What the set that loses the channel at `slots` keeps with each of the channels: f32 [groups,
+        groups].
+        """
         shared, outputs = self.problem.pattern.shared, self.problem.outputs
         own = members.gather(1, slots[:, None])
         places = (slots // shared * shared)[:, None] + torch.arange(shared)

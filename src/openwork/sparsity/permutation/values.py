@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from openwork.sparsity.permutation.relations import Relations, Use
+from openwork.sparsity.permutation.relations import Relations, Use, broadcast
 
 
 @dataclass(frozen=True)
 class Value:
     """A tensor's atoms.
 
-    atoms : i64, as many axes as the tensor, of size 1 where the atom does not depend on the axis; -1 where an element
-    belongs to none; None where no element belongs to one. shape : the tensor's, of size 1 along each axis that it
-    was merely expanded over. reason : why no element belongs to one, a sentence, where that is known.
+    atoms : i64, as many axes as the tensor, of size 1 where the atom does not depend on the axis; -1 where
+    an element belongs to none; None where no element belongs to one. shape : the tensor's, of size 1 along
+    each axis that it was merely expanded over. reason : why no element belongs to one, a sentence, where
+    that is known.
     """
 
     atoms: Tensor | None
@@ -34,8 +35,8 @@ class Value:
 class Source:
     """A parameter or buffer as it is stored, before it is known how its channels count.
 
-    name : its qualified name. shape : of the whole tensor. swapped : read as its transpose, of a matrix. rows : the
-    part of axis 0 that is read.
+    name : its qualified name. shape : of the whole tensor. swapped : read as its transpose, of a matrix.
+    rows : the part of axis 0 that is read.
     """
 
     name: str
@@ -75,7 +76,9 @@ def written_out(value: Value, shape: Sequence[int]) -> Tensor:
 
 
 def positions(atoms: Tensor, axes: Iterable[int]) -> Tensor:
-    """A number for each place along `axes`, the same along all others: i64, broadcastable to the atoms' shape."""
+    """A number for each place along `axes`, the same along all others: i64, broadcastable to the atoms'
+    shape.
+    """
     found = torch.zeros((1,) * atoms.ndim, dtype=torch.int64)
     for axis in axes:
         shape = [1] * atoms.ndim
@@ -92,7 +95,9 @@ def aligned(value: Value, rank: int) -> Value:
 
 
 def combined(relations: Relations, operands: Sequence[Value], shape: Sequence[int], where: str) -> Value:
-    """The value of an element-by-element operation on `operands`; what it says about the atoms goes to `relations`."""
+    """The value of an element-by-element operation on `operands`; what it says about the atoms goes to
+    `relations`.
+    """
     ready = [aligned(value, len(shape)) for value in operands]
     # A single atom, a scale of everything, is the same wherever the channels stand.
     named = [value for value in ready if value.varying]
@@ -106,9 +111,9 @@ def combined(relations: Relations, operands: Sequence[Value], shape: Sequence[in
             atoms = value.atoms
             continue
         relations.join(atoms, value.atoms, f"They meet channels that cannot move, in {where}.")
-        left, right = torch.broadcast_tensors(atoms, value.atoms)
+        left, right = broadcast(atoms, value.atoms)
         atoms = torch.where(left < 0, right, left)
-    spread = torch.broadcast_shapes(*(value.shape for value in ready)) if ready else tuple(shape)
+    spread = torch.broadcast_shapes(*(value.shape for value in ready)) if ready else tuple(shape)  # type: ignore[no-untyped-call]
     return Value(atoms, tuple(spread), first_reason(ready) if atoms is None else "")
 
 
