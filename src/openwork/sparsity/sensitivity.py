@@ -25,8 +25,10 @@ class Sensitivity:
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """All patterns that some layer was pruned to, in the order in which they came."""
-        return tuple(dict.fromkeys(text for losses in self.losses.values() for text in losses))
+        """All patterns that some layer was pruned to, in the order in which they were asked for."""
+        # A layer that took more patterns knows more of the order.
+        by_count = sorted(self.losses.values(), key=len, reverse=True)
+        return tuple(dict.fromkeys(text for losses in by_count for text in losses))
 
     def increase(self, layer: str, pattern: str) -> float:
         """The loss with `layer` pruned to `pattern`, less the dense one.
