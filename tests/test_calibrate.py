@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -223,6 +225,32 @@ def test_batches_may_come_from_a_generator_once() -> None:
     first = quantize(model, (batch for batch in batches), OPENWORK)
     second = quantize(model, batches, OPENWORK)
     assert torch.equal(first(batches[0][0]), second(batches[0][0]))
+
+
+def test_data_comes_from_arrays_loaders_and_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model, rows = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)), torch.randn(24, 6)
+    options = QuantizationOptions(observer="max")
+    labelled = torch.utils.data.TensorDataset(rows, torch.arange(24))
+    (tmp_path / "folder").mkdir()
+    for i in range(3):
+        np.save(tmp_path / "folder" / f"{i}.npy", rows[8 * i : 8 * i + 8].numpy())
+    np.savez(tmp_path / "rows.npz", input=rows.numpy(), label=np.arange(24))
+    sources: list[Any] = [
+        [rows.numpy()[:12], rows.numpy()[12:]],
+        rows,
+        rows.numpy(),
+        {"input": rows.numpy()},
+        torch.utils.data.DataLoader(labelled, batch_size=8),
+        tmp_path / "folder",
+        tmp_path / "rows.npz",
+    ]
+    wanted = _scales(prepare(model, rows[:2], options), [rows, rows])
+    with caplog.at_level(logging.WARNING):
+        for source in sources:
+            assert _scales(prepare(model, rows[:2], options), source) == wanted
+            assert quantize(model, source, options)(rows).shape == (24, 3)
+    assert "A batch holds 2 values, but the model takes 1 of them" in caplog.text
 
 
 def _linear(model: nn.Module, name: str) -> QuantLinear:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from openwork.quantization.observer_merge import merge_across_workers
     from openwork.quantization.placement import LayerChoice, Prepared, QuantizationOptions, prepare
+    from openwork.quantization.qat import QuantizationAwareTraining, freeze_batchnorm
     from openwork.quantization.search import InputQuantization
     from openwork.quantization.suggestion import Suggestion, suggest
 
@@ -45,6 +46,7 @@ _TORCH = {
     "error_report": ("ErrorReport", "LayerError"),
     "suggestion": ("Suggestion", "suggest"),
     "folding": ("fold_batchnorm",),
+    "qat": ("QuantizationAwareTraining", "freeze_batchnorm"),
     "modules": ("QuantLinear",),
     "fake_quant": ("FakeQuantize", "FakeQuantizeOptions"),
     "observer": (
@@ -79,6 +81,7 @@ __all__ = [
     "PercentileObserver",
     "Prepared",
     "QuantLinear",
+    "QuantizationAwareTraining",
     "QuantizationOptions",
     "RowObserver",
     "Suggestion",
@@ -86,6 +89,7 @@ __all__ = [
     "choose_affine",
     "choose_affines",
     "fold_batchnorm",
+    "freeze_batchnorm",
     "make_observer",
     "measure_errors",
     "merge_across_workers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,12 +16,14 @@ from torch import distributed as dist
 from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.affine import choose_affine
+from openwork.quantization.feeding import Feed
 from openwork.quantization.modules import QuantLinear, migrate
 from openwork.quantization.observer import Observer, RowObserver, make_observer
 from openwork.quantization.observer_merge import merge_across_workers
 from openwork.quantization.placement import Group, Prepared, QuantizationOptions, prepare
 from openwork.quantization.placement.recording import evaluating
 from openwork.quantization.search import InputQuantization, Sample, search
+from openwork.quantization.sources import Source
 from openwork.quantization.switching import off, quantizers
 
 logger = logging.getLogger(__name__)
@@ -143,13 +145,14 @@ class Calibration:
 
 
 def calibrate(
-    prepared: Prepared, data: Iterable[Batch], keep: Keep | None = None, progress: bool = False
+    prepared: Prepared, data: Source, keep: Keep | None = None, progress: bool = False
 ) -> nn.Module:
     """Run the batches through the prepared model in float, choose every scale, and return the model, which
     is fake-quantized from now on.
 
-    data: batches, each a tensor, a sequence of arguments or a mapping of keyword arguments of the model. With
-    torch.distributed initialized every worker calibrates with its own and all get the scales of all data.
+    data: batches, each a tensor, a sequence of arguments or a mapping of keyword arguments of the model, from
+    an iterable, arrays or files (see `feeding.Feed`). With torch.distributed initialized every worker
+    calibrates with its own and all get the scales of all data.
     keep: gives the rows of a batch that count, such as [batch, length]; None takes the argument named
     `attention_mask`, where there is one, so that padding does not count.
     progress: show a bar on the standard error stream.
@@ -159,7 +162,7 @@ def calibrate(
     model = prepared.model
     calibration = Calibration(prepared)
     with evaluating(model), torch.no_grad():
-        with calibration.watching(), _advancing(data, progress) as counted:
+        with calibration.watching(), _advancing(Feed(model, data), progress) as counted:
             for batch in counted:
                 calibration.observe(batch, kept_rows(model, batch, keep))
         calibration.finish()
@@ -168,17 +171,17 @@ def calibrate(
 
 def quantize(
     model: nn.Module,
-    data: Iterable[Batch],
+    data: Source,
     options: QuantizationOptions | None = None,
     keep: Keep | None = None,
     progress: bool = False,
 ) -> nn.Module:
     """A fake-quantized copy of the model: prepare on the first batch and calibrate; raises as they do."""
-    iterator = iter(data)
+    iterator = iter(Feed(model, data))
     first = next(iterator, None)
     if first is None:
         raise ValueError("Calibration needs at least one batch of data, but none came.")
-    batches = data if isinstance(data, Sized) else itertools.chain([first], iterator)
+    batches = itertools.chain([first], iterator) if isinstance(data, Iterator) else data
     return calibrate(prepare(model, first, options), batches, keep, progress)
 
 
@@ -191,9 +194,8 @@ def _workers() -> int:
 
 
 @contextmanager
-def _advancing(batches: Iterable[Batch], shown: bool) -> Iterator[Iterator[Batch]]:
-    total = len(batches) if isinstance(batches, Sized) else 0
-    with progress_bar("Calibrating", total, shown) as advance:
+def _advancing(batches: Feed, shown: bool) -> Iterator[Iterator[Batch]]:
+    with progress_bar("Calibrating", batches.total, shown) as advance:
 
         def counted() -> Iterator[Batch]:
             for done, batch in enumerate(batches, 1):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from openwork.batches import Batch, run_batch
 from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
+from openwork.quantization.feeding import fitted
 from openwork.quantization.folding import Fold, fold_batchnorm, tolerance
 from openwork.quantization.modules import Quantized, is_quantized, quantize_embedding, quantize_layer
 from openwork.quantization.multihead import quantize_multihead
@@ -82,6 +83,7 @@ def prepare(
     options = options or QuantizationOptions()
     _refuse_quantized(model)
     model = model if inplace else _copied(model)
+    example_inputs = fitted(model, example_inputs)
     folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
     recording = record(model, example_inputs)
     found = candidates(model, recording, options)
@@ -194,12 +196,16 @@ def _following(one: Candidate) -> FakeQuantize:
 
 
 def _to_devices(model: nn.Module) -> None:
-    """Quantizers go to where the parameters of the module nearest above them are."""
+    """Quantizers go to where the weights of the module nearest above them are, else to the model's first."""
+    owned = {
+        id(p) for module in model.modules() if isinstance(module, FakeQuantize) for p in module.parameters()
+    }
+    first = next((p.device for p in model.parameters() if id(p) not in owned), torch.device("cpu"))
     for module in model.modules():
-        parameter = next(module.parameters(), None)
+        device = next((p.device for p in module.parameters() if id(p) not in owned), first)
         for child in module.children():
-            if isinstance(child, FakeQuantize) and parameter is not None:
-                child.to(parameter.device)
+            if isinstance(child, FakeQuantize):
+                child.to(device)
 
 
 @torch.no_grad()
