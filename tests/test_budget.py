@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from openwork.sparsity import Pattern
+from openwork.sparsity import Pattern, Pruner, PrunerOptions
 from openwork.sparsity.budget import global_masks, global_zeros
 from openwork.sparsity.mask import best_mask
 
@@ -115,3 +115,25 @@ def test_refuses_in_a_sentence(fraction: float, ceiling: float, said: str) -> No
     scores = _scores(5, (1, 40, 40), (1, 40, 40))
     with pytest.raises(ValueError, match=re.escape(said)):
         global_zeros(scores, _alike(scores, "4x1:0.8"), fraction, ceiling)
+
+
+@pytest.mark.parametrize(("text", "zeros"), [("2:4", 0.5), ("4x1:0.75", 0.75)])
+def test_a_pruner_shares_out_at_every_step_of_its_schedule(text: str, zeros: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(64, 16))
+    with torch.no_grad():
+        model[0].weight *= 10
+    pruner = Pruner(model, text, schedule="progressive:3:2", options=PrunerOptions(scope="global"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    pruner.attach(optimizer)
+    shares, before = [], {name: mask.clone() for name, mask in pruner.masks.items()}
+    for _ in range(6):
+        shares.append([1 - float(mask.float().mean()) for mask in pruner.masks.values()])
+        model(torch.randn(4, 8, 4, 4)).square().mean().backward()
+        optimizer.step()
+        assert not any(bool((mask & ~before[name]).any()) for name, mask in pruner.masks.items())
+        before = {name: mask.clone() for name, mask in pruner.masks.items()}
+    # The convolution's weights are larger, so it gives later; blocks of 4 of 2,176 weights are rounded down.
+    assert shares[0][0] < zeros / 3 < shares[0][1]
+    assert pruner.zeros == pytest.approx(zeros, rel=0, abs=8 / 2176)
+    assert pruner.faults() == []
