@@ -53,6 +53,10 @@ def lines(result: Result) -> Iterator[str]:
             f"  ONNX Runtime, optimized {name:3}   least {found.least:.6f}  whole {found.whole:.6f}  "
             f"largest difference {found.largest:.2g}  {verdict}"
         )
+    yield (
+        f"  each block by itself          least {result.blocks.least:.6f}  whole {result.blocks.whole:.6f}  "
+        f"of {result.blocks.rows} outputs"
+    )
     yield f"  residual additions in INT8 on both inputs: {result.integer_sums} of {result.sums}"
     if plan.pattern:
         yield f"  {result.weights} integer weights keep {plan.pattern}; violations: {result.violations}"

@@ -27,13 +27,15 @@ CALIBRATION_BATCHES = 4
 class Case:
     """One network: the float module in evaluation mode, its data, and how it is exported.
 
-    batches: the inputs to compare on. The first dimension of every tensor is the item.
+    batches: the inputs to compare on; the first dimension of every tensor is the item. blocks: a glob over
+    the modules that are compared by themselves too.
     """
 
     name: str
     model: nn.Module
     calibration: tuple[Inputs, ...]
     batches: tuple[Inputs, ...]
+    blocks: str
     options: ExportOptions = field(default_factory=ExportOptions)
 
 
@@ -43,7 +45,7 @@ def resnet(count: int) -> Case:
     model = resnet34().eval()
     batches = _cut({"images": _images(count)}, count)
     calibration = _cut({"images": _images(BATCH * CALIBRATION_BATCHES)}, BATCH * CALIBRATION_BATCHES)
-    return Case("ResNet-34 (random)", model, calibration, batches)
+    return Case("ResNet-34 (random)", model, calibration, batches, "layer?.*")
 
 
 def bert(count: int) -> Case:
@@ -52,7 +54,8 @@ def bert(count: int) -> Case:
     model = BertEncoder(BERT_BASE).eval()
     calibration = tuple(_tokens(BATCH) for _ in range(CALIBRATION_BATCHES))
     batches = tuple(_tokens(BATCH) for _ in range(-(-count // BATCH)))
-    return Case("BERT-base (random)", model, calibration, batches, ExportOptions(output_names=("states",)))
+    options = ExportOptions(output_names=("states",))
+    return Case("BERT-base (random)", model, calibration, batches, "encoder.layer.*", options)
 
 
 def minilm(count: int) -> Case:
@@ -65,9 +68,9 @@ def minilm(count: int) -> Case:
         encoded = tokenizer.encode_batch(texts[start : start + 16])
         ids, mask = ([getattr(e, name) for e in encoded] for name in ("ids", "attention_mask"))
         made.append({"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)})
-    return Case(
-        "MiniLM-L6 (real)", load_minilm(), tuple(made[: calibrating // 16]), tuple(made[calibrating // 16 :])
-    )
+    first = calibrating // 16
+    blocks = "encoder.encoder.layer.*"
+    return Case("MiniLM-L6 (real)", load_minilm(), tuple(made[:first]), tuple(made[first:]), blocks)
 
 
 CASES: dict[str, Callable[[int], Case]] = {"resnet34": resnet, "bert-base": bert, "minilm": minilm}

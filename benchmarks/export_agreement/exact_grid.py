@@ -25,7 +25,7 @@ def move_to_exact_grid(model: nn.Module) -> None:
         if isinstance(module, FakeQuantize) and module.mode == "quantizing":
             _raise(module)
     for layer in layers:
-        bias: Tensor | None = layer.bias
+        bias = layer._parameters["bias"]
         if bias is not None and layer.input_quantizer is not None:
             unit = layer.input_quantizer.scales()[0] * layer.weight_quantizer.scales()[0]
             # A grouped transposed convolution has one scale for each place in a group.

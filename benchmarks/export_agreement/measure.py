@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from openwork.export import export
+from openwork.export import ExportOptions, export
 from openwork.export.options import Exporter
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Pattern
@@ -23,6 +27,7 @@ from .cases import Case, Inputs
 from .exact_grid import move_to_exact_grid
 
 WANTED = 0.9999
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 OPTIMIZATIONS = {
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "on": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
@@ -61,15 +66,17 @@ class Agreement:
 class Result:
     """One comparison.
 
-    noise: torch quantized against float. agreement: ONNX Runtime against torch quantized. sums, integer_sums:
-    residual additions in the file, and those with INT8 on both inputs. weights, violations: integer weights
-    with a mask, and the dropped weights among them that are not zero or break the pattern.
+    noise: torch quantized against float. agreement: ONNX Runtime against torch quantized. blocks: the same of
+    each block of the network by itself, on the inputs that torch gives it. sums, integer_sums: residual
+    additions in the file, and those with INT8 on both inputs. weights, violations: integer weights with a
+    mask, and the dropped weights among them that are not zero or break the pattern.
     """
 
     case: str
     plan: Plan
     noise: Agreement
     agreement: dict[str, Agreement]
+    blocks: Agreement
     sums: int
     integer_sums: int
     weights: int
@@ -91,10 +98,10 @@ def compare(case: Case, plan: Plan, folder: Path, told: Callable[[str], None] = 
     for name in OPTIMIZATIONS:
         told(f"running ONNX Runtime, optimizations {name}")
         found[name] = agreement(_onnx_runtime(path, case.batches, name), quantized)
-    proto = onnx.load(path)
-    return Result(
-        case.name, plan, agreement(quantized, exact), found, *residual_sums(proto), *violations(proto, model)
-    )
+    told("comparing block by block")
+    blocks = block_agreement(model, case, options, folder)
+    proto, noise = onnx.load(path), agreement(quantized, exact)
+    return Result(case.name, plan, noise, found, blocks, *residual_sums(proto), *violations(proto, model))
 
 
 def agreement(found: list[Tensor], wanted: list[Tensor]) -> Agreement:
@@ -113,20 +120,26 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 def residual_sums(proto: onnx.ModelProto) -> tuple[int, int]:
     """The additions of two activations, and those of them that read integers on both sides.
 
-    A bias and an attention's mask are no residuals: one operand of theirs is stored or made from an input
-    without passing a weight.
+    A bias, an attention's mask and a sum of embeddings are no residuals: one operand of theirs is stored or
+    made from an input, or none of them is behind a product.
     """
     made = {output: node for node in proto.graph.node for output in node.output}
-    weighted = _behind_weights(proto)
-    sums = [n for n in proto.graph.node if n.op_type == "Add" and all(name in weighted for name in n.input)]
+    weighted = _behind(proto, PRODUCTS)
+    read = _behind(proto, (*PRODUCTS, "Gather"))
+    sums = [
+        node
+        for node in proto.graph.node
+        if node.op_type == "Add" and read.issuperset(node.input) and weighted & set(node.input)
+    ]
     whole = [n for n in sums if all(made[name].op_type == "DequantizeLinear" for name in n.input)]
     return len(sums), len(whole)
 
 
-def _behind_weights(proto: onnx.ModelProto) -> set[str]:
+def _behind(proto: onnx.ModelProto, kinds: tuple[str, ...]) -> set[str]:
+    """What is computed from the output of a node of these kinds."""
     found: set[str] = set()
     for node in proto.graph.node:
-        if node.op_type in ("Conv", "MatMul", "Gemm", "ConvTranspose", "Gather") or found & set(node.input):
+        if node.op_type in kinds or found & set(node.input):
             found.update(node.output)
     return found
 
@@ -172,6 +185,38 @@ def _prune(model: nn.Module, pattern: Pattern) -> None:
 
 
 @torch.inference_mode()
+def block_agreement(model: nn.Module, case: Case, options: ExportOptions, folder: Path) -> Agreement:
+    """Each block exported and run by itself, optimized, on what torch gives it for the first batch.
+
+    Errors of earlier blocks do not reach it, so what is left is this block's own.
+    """
+    found: list[Tensor] = []
+    wanted: list[Tensor] = []
+    options = replace(options, dynamic_axes={}, output_names=("output",), exporter="legacy")
+    for name, (inputs, output) in _block_inputs(model, case).items():
+        path = export(model.get_submodule(name), inputs, folder / "block.onnx", options)
+        found += _onnx_runtime(path, [inputs], "on")
+        wanted += list(output.flatten(1))
+    return agreement(found, wanted)
+
+
+def _block_inputs(model: nn.Module, case: Case) -> dict[str, tuple[Inputs, Tensor]]:
+    """The inputs by name, and the output, of every block for the first batch."""
+    seen: dict[str, tuple[Inputs, Tensor]] = {}
+
+    def remember(name: str, block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        bound = inspect.signature(block.forward).bind(*args).arguments
+        seen[name] = {key: tensor.clone() for key, tensor in bound.items()}, output.clone()
+
+    with ExitStack() as stack:
+        for name, block in model.named_modules():
+            if fnmatchcase(name, case.blocks) and name.count(".") == case.blocks.count("."):
+                stack.callback(block.register_forward_hook(partial(remember, name)).remove)
+        model(**case.batches[0])
+    return seen
+
+
+@torch.inference_mode()
 def _torch(model: nn.Module, batches: Iterable[Inputs]) -> list[Tensor]:
     return [row for batch in batches for row in _rows(model(**batch), batch)]
 
@@ -181,7 +226,7 @@ def _onnx_runtime(path: Path, batches: Iterable[Inputs], optimizations: str) -> 
     options.graph_optimization_level = OPTIMIZATIONS[optimizations]
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    rows = []
+    rows: list[Tensor] = []
     for batch in batches:
         made = session.run(None, {name: tensor.numpy() for name, tensor in batch.items()})[0]
         rows += _rows(torch.from_numpy(made), batch)
