@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork.sparsity import Pruner
+from openwork.sparsity.options import PrunerOptions
+from openwork.sparsity.regularizer import GroupLasso
 
 STEPS, BREAK, WORKERS, SEED = 8, 3, 2, 20
 
@@ -40,12 +42,15 @@ class Case:
     schedule: str
     criterion: str = "magnitude"
     optimizer: str = "adamw"
+    options: PrunerOptions | None = None
 
+
+SHARED = PrunerOptions(scope="global", ceiling=0.9, regularizers=(GroupLasso(0.01),))
 
 CASES = {
     "one-shot": Case("2:4", "one-shot", optimizer="sgd"),
     "gradual": Case("2:4@2", "gradual:cubic:1:6", "snip-momentum"),
-    "blocks": Case("4x1:0.75", "gradual:linear:1:6:every=2"),
+    "blocks": Case("4x1:0.75", "gradual:linear:1:6:every=2", options=SHARED),
     "sr-ste": Case("2:4", "sr-ste:5:0.01", optimizer="sgd"),
 }
 
@@ -62,7 +67,7 @@ def optimizer_of(case: Case, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def pruner_of(case: Case, model: nn.Module) -> Pruner:
-    return Pruner(model, case.pattern, schedule=case.schedule, criterion=case.criterion)
+    return Pruner(model, case.pattern, schedule=case.schedule, criterion=case.criterion, options=case.options)
 
 
 def share(step: int, worker: int) -> tuple[Tensor, Tensor]:

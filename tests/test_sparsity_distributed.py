@@ -109,8 +109,17 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(launched: Path, name: st
 
 
 def test_the_cases_prune_and_are_told_apart() -> None:
-    zeros = {name: alone(name)["model"]["hidden.weight_mask"].float().mean().item() for name in CASES}
-    assert zeros == {"one-shot": 0.5, "gradual": 0.5, "blocks": 0.25, "sr-ste": 0.5}
+    masks = {
+        name: [tensor for key, tensor in alone(name)["model"].items() if key.endswith("_mask")]
+        for name in CASES
+    }
+    kept = {
+        name: sum(int(m.sum()) for m in some) / sum(m.numel() for m in some) for name, some in masks.items()
+    }
+    # A global budget leaves a layer up to one block more: 5 blocks of 4 of the 2176 weights.
+    assert kept == pytest.approx(
+        {"one-shot": 0.5, "gradual": 0.5, "blocks": 0.25, "sr-ste": 0.5}, abs=20 / 2176
+    )
     weights = [alone(name)["model"]["hidden.weight"] for name in CASES]
     assert all(not torch.equal(weights[i], weights[j]) for i in range(4) for j in range(i))
 
