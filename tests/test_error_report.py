@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from openwork.models.resnet import small_resnet
+from openwork.quantization import QuantizationOptions, prepare, quantize
 from openwork.quantization.error_measure import SAMPLE, measure_errors
 from openwork.quantization.error_report import Error, ErrorReport, LayerError
 from openwork.quantization.fake_quant import FakeQuantize
@@ -278,3 +280,26 @@ def test_a_layer_that_a_later_one_made_needless_goes_back() -> None:
         ("first", True), ("second", True), ("first", False)
     ]  # fmt: skip
     assert found.layers == ("second",)
+
+
+def test_a_suggestion_is_what_prepare_excludes() -> None:
+    """On a prepared residual network: the operands of a sum go together, under the sum's name."""
+    torch.manual_seed(0)
+    network = small_resnet(widths=(8, 16)).eval()
+    batches = [torch.randn(4, 1, 8, 8) for _ in range(3)]
+    model = quantize(network, batches)
+    report = measure_errors(model, batches)
+    names = {layer.name for layer in report.layers}
+    assert {"conv1", "fc", "layer2.0.add0_left_quantizer", "layer2.0.add0_right_quantizer"} <= names
+    assert all(20 < layer.alone.snr < 60 for layer in report.layers)
+
+    def metric(tried: nn.Module) -> float:
+        with torch.inference_mode():
+            return -sum(float((tried(x) - network(x)).square().sum()) for x in batches)
+
+    found = suggest(model, metric, wanted=0.0, report=report)
+    known = {choice.name for choice in prepare(network, batches[0]).choices}
+    assert {"layer2.0.add0", "conv1"} <= set(found.layers) <= known
+    some = tuple(name for name in found.layers if name != "conv1")
+    left = prepare(network, batches[0], QuantizationOptions(exclude=some))
+    assert left.layers == ["conv1"]

@@ -12,6 +12,8 @@ from openwork.quantization.fake_quant import FakeQuantize
 from openwork.quantization.modules import is_quantized
 from openwork.quantization.multihead import QuantMultiheadAttention
 
+SUFFIX = "_quantizer"
+
 
 @dataclass(frozen=True, eq=False)
 class QuantizedLayer:
@@ -25,6 +27,14 @@ class QuantizedLayer:
     kind: str
     module: nn.Module
     quantizers: tuple[FakeQuantize, ...]
+
+    @property
+    def place(self) -> str:
+        """The name that `include` and `exclude` of `prepare` know: the layer's, or that of the function whose
+        operand the quantizer rounds, layer1.0.add0 for layer1.0.add0_left_quantizer.
+        """
+        operand = self.name.removesuffix(SUFFIX)
+        return operand.rpartition("_")[0] if self.name.endswith(SUFFIX) and "_" in operand else self.name
 
 
 def quantized_layers(model: nn.Module) -> tuple[QuantizedLayer, ...]:

@@ -86,9 +86,10 @@ def suggest(
     First every layer by itself goes to float and the gain is measured; with a `report` its order is taken
     instead, which saves one evaluation for each layer. Then layers join in that order until the accuracy is
     reached; at last each of them is tried in INT8 again, since a later one may have made it needless. Layers
-    that share a quantizer go together. The model is left as it was; export takes the names as `exclude` of
-    `prepare`. metric: larger is better, the same for the same model. check: the like on other data, evaluated
-    once at the end. Raises ValueError if nothing is quantized or the metric gives no finite number.
+    that share a quantizer go together, and so do the operands of one function. The model is left as it was;
+    the names are what `exclude` of `prepare` takes. metric: larger is better, the same for the same model.
+    check: the like on other data, evaluated once at the end. Raises ValueError if nothing is quantized or the
+    metric gives no finite number.
     """
     search = _Search(model, metric, wanted)
     with progress_bar("Trying layers in float", search.most(report is None), progress) as advance:
@@ -117,7 +118,7 @@ class _Search:
             chosen, accuracy = self._add(order, quantized)
             if accuracy >= self.wanted:
                 chosen, accuracy = self._take_back(chosen, accuracy)
-        names = tuple(layer.name for name in chosen for layer in self.groups[name])
+        names = tuple(dict.fromkeys(layer.place for name in chosen for layer in self.groups[name]))
         with self._floating(chosen):
             checked = None if check is None else float(check(self.model))
         return Suggestion(names, self.wanted, accuracy, exact, quantized, checked, tuple(self.steps))
@@ -176,12 +177,18 @@ class _Search:
 
 
 def _groups(layers: Sequence[QuantizedLayer]) -> dict[str, list[QuantizedLayer]]:
-    """The layers that must go to float together, by the first one's name: those that share a quantizer."""
-    home: dict[int, str] = {}
+    """The layers that must go to float together, by the first one's name: those that share a quantizer or a
+    place.
+    """
+    home: dict[int | str, str] = {}
     groups: dict[str, list[QuantizedLayer]] = {}
     for layer in layers:
-        homes = dict.fromkeys(home[id(q)] for q in layer.quantizers if id(q) in home)
+        homes = dict.fromkeys(home[key] for key in _keys(layer) if key in home)
         joined = [member for name in homes for member in groups.pop(name)] + [layer]
         groups[joined[0].name] = joined
-        home.update({id(q): joined[0].name for member in joined for q in member.quantizers})
+        home.update({key: joined[0].name for member in joined for key in _keys(member)})
     return groups
+
+
+def _keys(layer: QuantizedLayer) -> list[int | str]:
+    return [layer.place, *map(id, layer.quantizers)]
