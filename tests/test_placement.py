@@ -254,6 +254,46 @@ def test_computed_weights_are_quantized_as_they_are_read() -> None:
     assert torch.equal(quantized(batches[0]), y)
 
 
+class Odd(nn.Module):
+    """What traces trip over: a product with its bias, a tuple of sizes, a type asked for, unpacked shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.bias = nn.Parameter(torch.randn(8, 8) / 3), nn.Parameter(torch.randn(8))
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, size: tuple[int, int] = (2, 2), *, mask: Tensor | None = None) -> Tensor:
+        batch, length, width = x.shape
+        y = torch.addmm(self.bias, x.reshape(-1, width), self.kernel).view(batch, length, width)
+        if mask is not None:
+            y = y + torch.finfo(y.dtype).tiny * mask
+        for _ in range(size[0]):
+            y = self.inner(y) + y
+        return y.view(batch, *size, -1)
+
+
+def test_traces_take_what_models_are_written_with() -> None:
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"odd": Odd()})["odd"].eval()
+    batches = [{"x": torch.randn(3, 4, 8), "mask": torch.ones(3, 4, 1)} for _ in range(3)]
+    prepared = prepare(model, batches[0])
+    assert _rows(prepared) == {"addmm0": "INT8", "add1": "INT8", "add2": "INT8", "inner": "INT8"} | {
+        "add0": "is no residual addition: the shapes [3, 4, 8] and [3, 4, 1] differ"
+    }
+    quantized: Any = calibrate(prepared, batches)
+    x = batches[0]["x"]
+    rounded = _rounded(x, quantized.addmm0_input_quantizer).reshape(-1, 8)
+    y = torch.addmm(quantized.bias, rounded, quantized.addmm0_weight_quantizer(quantized.kernel)).view(
+        x.shape
+    )
+    for add in ("add1", "add2"):
+        left, right = (getattr(quantized, f"{add}_{side}_quantizer") for side in ("left", "right"))
+        y = _rounded(quantized.inner(y), left) + _rounded(y, right)
+    assert torch.equal(quantized(**batches[0]), y.view(3, 2, 2, -1))
+    with pytest.raises(ValueError, match="the argument 'size' of the model was \\(2, 2\\) in the example"):
+        quantized(x, (4, 1), mask=batches[0]["mask"])
+
+
 class Refused(nn.Module):
     """What stays in float, one reason each."""
 

@@ -24,9 +24,10 @@ class Feed:
     """The batches of a source in the form of the model's `forward`, on the model's device.
 
     source: an iterable of batches (a list, a `DataLoader`), each a tensor or an array, a sequence of
-    arguments or a mapping of keyword arguments; or one array or tensor [samples, ...], a mapping of such arrays, the
-    path of a `.npy` or `.npz` file that holds them, or of a folder of such files (see `sources.Batches`).
-    What a batch holds beyond the arguments of `forward`, such as labels, is left out with a warning.
+    arguments or a mapping of keyword arguments; or one array or tensor [samples, ...], a mapping of such
+    arrays, the path of a `.npy` or `.npz` file that holds them, or of a folder of such files (see
+    `sources.Batches`). What a batch holds beyond the arguments of `forward`, such as labels, is left out
+    with a warning.
     """
 
     def __init__(self, model: nn.Module, source: Source) -> None:

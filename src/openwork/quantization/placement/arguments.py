@@ -15,6 +15,13 @@ CONSTANTS = (type(None), bool, int, float, str, torch.dtype, torch.device)
 """What a traced module may be given beside tensors; the trace is checked to be given the same again."""
 
 
+def is_constant(value: Any) -> bool:
+    """Whether a value is a constant, or a tuple or list of such."""
+    if isinstance(value, tuple | list):
+        return all(is_constant(one) for one in value)
+    return isinstance(value, CONSTANTS)
+
+
 def tensors_in(value: Any) -> list[Tensor]:
     """Every tensor in a nest of tuples, lists and mappings (those that torch knows how to flatten)."""
     return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -16,10 +16,11 @@ _NAMES = {
     "matmul": ("matmul", "__matmul__", "__rmatmul__", "bmm"),
     "attention": ("scaled_dot_product_attention",),
     "linear": ("linear",),
+    "addmm": ("addmm",),
     "conv": ("conv1d", "conv2d", "conv3d"),
     "conv_transpose": ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     "unsupported": (
-        "addmm", "addbmm", "baddbmm", "einsum", "tensordot", "bilinear", "embedding", "embedding_bag",
+        "addbmm", "baddbmm", "einsum", "tensordot", "bilinear", "embedding", "embedding_bag",
         "multi_head_attention_forward",
     ),
 }  # fmt: skip
@@ -31,6 +32,7 @@ OPERANDS: dict[str, tuple[str, ...]] = {
     "matmul": ("left", "right"),
     "attention": ("query", "key", "value"),
     "linear": ("input", "weight"),
+    "addmm": ("input", "weight"),
     "conv": ("input", "weight"),
     "conv_transpose": ("input", "weight"),
     "unsupported": (),
@@ -42,10 +44,14 @@ _KEYWORDS = {
     "matmul": ("input", "other"),
     "attention": ("query", "key", "value"),
     "linear": ("input", "weight"),
+    "addmm": ("mat1", "mat2"),
     "conv": ("input", "weight"),
     "conv_transpose": ("input", "weight"),
     "unsupported": (),
 }
+
+PRODUCTS = ("linear", "addmm", "conv", "conv_transpose")
+"""The functions that are layers with a weight."""
 
 FOLDING = ("layer_norm", "gelu", "relu")
 """Operations that carry a `y_multiplier` in the engine (docs/arithmetic.md): migration is free there."""
@@ -78,14 +84,14 @@ def function_name(function: Callable[..., Any] | str) -> str:
 
 def operands(kind: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
     """The operands of a call that may be quantized, None for those that are missing."""
-    return tuple(
-        args[i] if i < len(args) else kwargs.get(keyword) for i, keyword in enumerate(_KEYWORDS[kind])
-    )
+    places = (place(kind, operand) for operand in range(len(_KEYWORDS[kind])))
+    return tuple(args[at] if at < len(args) else kwargs.get(name) for at, name in places)
 
 
-def keyword(kind: str, operand: int) -> str:
-    """The name of an operand when it is given by keyword."""
-    return _KEYWORDS[kind][operand]
+def place(kind: str, operand: int) -> tuple[int, str]:
+    """Where an operand stands among the arguments, and its name when it is given by keyword."""
+    # The first argument of addmm is what is added.
+    return operand + (kind == "addmm"), _KEYWORDS[kind][operand]
 
 
 def module_kind(module: nn.Module) -> str | None:

@@ -28,7 +28,7 @@ from openwork.quantization.switching import off
 
 logger = logging.getLogger(__name__)
 
-WEIGHT_AXES = {"linear": 0, "conv": 0, "conv_transpose": 1, "matmul": 1}
+WEIGHT_AXES = {"linear": 0, "conv": 0, "conv_transpose": 1, "matmul": 1, "addmm": 1}
 """The axis of the output channels in the weight that a function reads."""
 
 

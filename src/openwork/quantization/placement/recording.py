@@ -13,7 +13,14 @@ from torch.overrides import TorchFunctionMode
 
 from openwork.batches import Batch, run_batch
 from openwork.quantization.placement.arguments import Arguments, tensors_in
-from openwork.quantization.placement.operations import FOLDING, function_name, kind_of, module_kind, operands
+from openwork.quantization.placement.operations import (
+    FOLDING,
+    PRODUCTS,
+    function_name,
+    kind_of,
+    module_kind,
+    operands,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class _Recorder(TorchFunctionMode):
         self, func: Any, kind: str | None, read: list[Seen], inputs: tuple[Seen | None, ...], result: Any
     ) -> None:
         name = function_name(func)
-        made = self._made(result, read, name, kind in ("linear", "conv", "conv_transpose"))
+        made = self._made(result, read, name, kind in PRODUCTS or _with_weight(kind, inputs))
         self._consume(read, name)
         if kind:
             owner = self._stack[-1]
@@ -187,6 +194,11 @@ class _Recorder(TorchFunctionMode):
         self._kept.append(x)
         self._serials[key] = seen
         return seen
+
+
+def _with_weight(kind: str | None, inputs: tuple[Seen | None, ...]) -> bool:
+    """Whether a product multiplies an activation by what comes from parameters alone."""
+    return kind == "matmul" and {x.fixed for x in inputs if x is not None} == {True, False}
 
 
 @contextmanager

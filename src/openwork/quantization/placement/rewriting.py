@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from openwork.quantization.placement.arguments import Arguments, tensors_in
-from openwork.quantization.placement.operations import keyword, kind_of
+from openwork.quantization.placement.operations import kind_of, place
 from openwork.quantization.placement.source import Source, rewritten
 from openwork.quantization.placement.tracing import TraceRefused, trace
 
@@ -125,12 +125,12 @@ def _insert(graph: fx.Graph, node: fx.Node, insertion: Insertion) -> None:
         node.replace_all_uses_with(rounded, delete_user_cb=lambda user: user is not rounded)
         return
     args, kwargs = list(node.args), dict(node.kwargs)
-    name = keyword(insertion.kind, insertion.operand)
-    given = args[insertion.operand] if insertion.operand < len(args) else kwargs[name]
+    at, name = place(insertion.kind, insertion.operand)
+    given = args[at] if at < len(args) else kwargs[name]
     with graph.inserting_before(node):
         rounded = graph.create_node("call_module", insertion.quantizer, (given,))
-    if insertion.operand < len(args):
-        args[insertion.operand] = rounded
+    if at < len(args):
+        args[at] = rounded
     else:
         kwargs[name] = rounded
     node.args, node.kwargs = tuple(args), kwargs

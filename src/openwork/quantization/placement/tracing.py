@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Attribute
 
-from openwork.quantization.placement.arguments import CONSTANTS, Arguments, holds_tensor
+from openwork.quantization.placement.arguments import Arguments, holds_tensor, is_constant
 
 
 class TraceRefused(Exception):
@@ -37,11 +37,16 @@ def expect(value: Any, recorded: Any, where: str) -> None:
         )
 
 
+TYPES = ("dtype", "device")
+"""Attributes that functions such as torch.finfo take only as what they are."""
+
+
 class _Concrete(fx.Proxy):
     """A proxy whose value on the example is known to its tracer."""
 
-    def __getattr__(self, k: str) -> Attribute:
-        return _ConcreteAttribute(self, k)
+    def __getattr__(self, k: str) -> Any:
+        attribute = _ConcreteAttribute(self, k)
+        return _tracer(self).fixed(attribute) if _tracer(self).rigid and k in TYPES else attribute
 
     def __len__(self) -> int:
         length: Any = self.tracer.create_proxy("call_function", len, (self,), {})
@@ -70,11 +75,13 @@ def _tracer(proxy: fx.Proxy) -> ConcreteTracer:
 class ConcreteTracer(fx.Tracer):
     """Traces the forward of one module on example arguments; every child module is a leaf.
 
-    name: the module, for the checks' messages. values: what each node gave on the example.
+    name: the module, for the checks' messages. rigid: take the types of tensors as fixed too. values: what
+    each node gave on the example.
     """
 
-    def __init__(self, name: str, arguments: Arguments) -> None:
+    def __init__(self, name: str, arguments: Arguments, rigid: bool) -> None:
         super().__init__()
+        self.rigid = rigid
         self.name, self.arguments = name or "the model", arguments
         self.values: dict[fx.Node, Any] = {}
         self.proxy_buffer_attributes = True
@@ -149,9 +156,9 @@ class ConcreteTracer(fx.Tracer):
         return positional, keywords
 
     def _placeholder(self, name: str, value: Any, default: tuple[Any, ...]) -> Any:
-        if not holds_tensor(value) and not isinstance(value, CONSTANTS):
+        if not holds_tensor(value) and not is_constant(value):
             raise TraceRefused(f"its argument {name!r} is a {type(value).__name__}, which cannot be traced")
-        if default and not isinstance(default[0], CONSTANTS):
+        if default and not is_constant(default[0]):
             raise TraceRefused(
                 f"the default of its argument {name!r} is a {type(default[0]).__name__}, which cannot be "
                 "traced"
@@ -198,7 +205,13 @@ def trace(module: nn.Module, name: str, arguments: Arguments) -> tuple[fx.Graph,
 
     Raises TraceRefused with the reason where the forward cannot be traced.
     """
-    tracer = ConcreteTracer(name, arguments.copied())
+    try:
+        return _traced(module, ConcreteTracer(name, arguments.copied(), rigid=False))
+    except TraceRefused:
+        return _traced(module, ConcreteTracer(name, arguments.copied(), rigid=True))
+
+
+def _traced(module: nn.Module, tracer: ConcreteTracer) -> tuple[fx.Graph, dict[fx.Node, Any]]:
     try:
         with torch.no_grad():
             graph = tracer.trace(module)
