@@ -88,7 +88,8 @@ def _planned(
         return Fold(name, None, "does not follow a Linear, Conv or ConvTranspose layer directly")
     layer = model.get_submodule(source.owner)
     readers = recording.consumers[read.serial]
-    reason = _refusal(norm, layer, source, len(calls[source.owner]), readers, _shared(model, layer))
+    shared = shared_parameters(model, layer)
+    reason = _refusal(norm, layer, source, len(calls[source.owner]), readers, shared)
     if not reason and isinstance(layer, nn.Linear) and len(read.shape) != 2:
         reason = f"normalizes another axis than the output channels of {source.owner}"
     return Fold(name, None if reason else source.owner, reason or f"folded into {source.owner}")
@@ -114,7 +115,8 @@ def _refusal(
     return None
 
 
-def _shared(model: nn.Module, layer: nn.Module) -> bool:
+def shared_parameters(model: nn.Module, layer: nn.Module) -> bool:
+    """Whether another module of the model holds a parameter of the layer too."""
     mine = {id(parameter) for parameter in layer.parameters(recurse=False)}
     owners = [module for module in model.modules() if mine & {id(p) for p in module._parameters.values()}]
     return len(owners) > 1

@@ -13,6 +13,10 @@ from openwork.quantization.observer import DEFAULT_PERCENTILE, ObserverKind
 
 Style = Literal["tensorrt", "onnxruntime", "openwork"]
 BatchNormChoice = Literal["fold", "keep"]
+Equalize = Literal["no", "weights", "activations"]
+"""Not at all; by the ranges of the weights on both sides; or by those of the tensor between, on the example
+inputs, and of the weights that read it.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class QuantizationOptions:
     overrides: options for the names that a glob matches, None to leave them in float; the first match counts,
     and an override takes this style. learned: train the scales, by "step" (LSQ) or "amax".
     batchnorm: "fold" it into the layer before it now, or "keep" it and call `fold_batchnorm` after training.
+    equalize: bring the channels between two layers to like ranges first, by the "weights" or by the
+    "activations" (see `equalization`). correct_bias: take what rounding adds on average out of the biases
+    after calibration, where that lessens the error of the outputs (see `bias_correction`).
     Raises ValueError for a value that is none of these.
     """
 
@@ -66,6 +73,8 @@ class QuantizationOptions:
     overrides: Mapping[str, QuantizationOptions | None] = field(default_factory=dict)
     learned: Learned = "no"
     batchnorm: BatchNormChoice = "fold"
+    equalize: Equalize = "no"
+    correct_bias: bool = False
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -74,6 +83,7 @@ class QuantizationOptions:
             ("activation", self.activation, (None, *get_args(Activation))),
             ("learned", self.learned, get_args(Learned)),
             ("batchnorm", self.batchnorm, get_args(BatchNormChoice)),
+            ("equalize", self.equalize, get_args(Equalize)),
         ):
             if value not in known:
                 names = ", ".join(repr(name) for name in known if name is not None)

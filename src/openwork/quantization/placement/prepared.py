@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.batches import Batch, run_batch
+from openwork.quantization.equalization import Equalized, equalize
 from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
 from openwork.quantization.feeding import fitted
 from openwork.quantization.folding import Fold, fold_batchnorm, tolerance
@@ -37,6 +38,7 @@ class Prepared:
 
     model: computes what the float model computes, up to the folding of BatchNorm, until then. choices: what
     is quantized, and why the rest is not. groups: the activations' quantizers and the places that share each.
+    equalized: what became of every two layers in a row, where the options ask for equalization.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Prepared:
         options: QuantizationOptions,
         choices: tuple[LayerChoice, ...],
         groups: tuple[Group, ...],
+        equalized: tuple[Equalized, ...] = (),
     ) -> None:
         self.model, self.options, self.choices, self.groups = model, options, choices, groups
+        self.equalized = equalized
 
     @property
     def layers(self) -> list[str]:
@@ -85,6 +89,7 @@ def prepare(
     model = model if inplace else _copied(model)
     example_inputs = fitted(model, example_inputs)
     folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
+    equalized = equalize(model, example_inputs, options.equalize) if options.equalize != "no" else ()
     recording = record(model, example_inputs)
     found = candidates(model, recording, options)
     check_globs(found, options)
@@ -98,7 +103,7 @@ def prepare(
     groups = tuple(group(found, recording))
     _place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
-    return Prepared(model, options, choices, groups)
+    return Prepared(model, options, choices, groups, equalized)
 
 
 def _copied(model: nn.Module) -> nn.Module:
