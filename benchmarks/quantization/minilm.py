@@ -34,12 +34,16 @@ class Plan:
     """
 
     steps: int = 240
-    qat_steps: int = 40
-    qat_rate: float = 2e-5
+    qat_steps: int = 60
+    qat_rate: float = 5e-5
     pruning_texts: int = 512
     calibration_texts: int = 128
     queries: int = 1_000
     seed: int = 0
+
+    def checkpoint(self, work: Path) -> Path:
+        """Where the distillation of the pruned network goes on from."""
+        return work / f"minilm.2_4.{self.steps}_{self.pruning_texts}_{self.seed}.checkpoint"
 
     def settings(self, row: str, column: str) -> dict[str, object]:
         """What decides the result of a cell."""
@@ -59,7 +63,7 @@ class Runs:
     def __init__(self, plan: Plan, work: Path, progress: bool) -> None:
         self.plan, self.progress = plan, progress
         self.search = Search(work, plan.queries)
-        self._checkpoint = work / "minilm.2_4.checkpoint"
+        self._checkpoint = plan.checkpoint(work)
         self._sparse: SentenceEmbedder | None = None
 
     def run(self, row: str, column: str) -> Result:
@@ -136,6 +140,8 @@ def run(plan: Plan, store: Cells, work: Path, progress: bool) -> None:
     missing = [cell for cell in wanted if store.get(_name(*cell), plan.settings(*cell)) is None]
     if not missing:
         return
+    if store.fresh:
+        plan.checkpoint(work).unlink(missing_ok=True)
     runs = Runs(plan, work, progress)
     for row, column in missing:
         store.result(_name(row, column), plan.settings(row, column), _making(runs, row, column))

@@ -28,7 +28,7 @@ class Cells:
 
     def __init__(self, folder: Path, fresh: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._fresh = folder, fresh
+        self.folder, self.fresh = folder, fresh
         self._made: set[str] = set()
 
     def get(self, name: str, settings: Settings) -> Result | None:
@@ -37,7 +37,7 @@ class Cells:
         Raises ValueError for a file that is no cell.
         """
         path = self.path(name)
-        if not path.exists() or (self._fresh and name not in self._made):
+        if not path.exists() or (self.fresh and name not in self._made):
             return None
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
