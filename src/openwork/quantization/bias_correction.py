@@ -91,11 +91,7 @@ def correct_biases(
     its own data, and all make the same correction. Raises ValueError if there is no data, if it can be run
     through only once, or if the model has no quantized layer that runs.
     """
-    if isinstance(data, Iterator):
-        raise ValueError(
-            "Correcting the biases runs through the data once for each layer, but an iterator was given, "
-            "which gives them once; give a list, a DataLoader or a path."
-        )
+    check_data(data)
     run = _Run(model, data, keep)
     with evaluating(model), torch.no_grad():
         order, wanted = run.float_means()
@@ -116,6 +112,15 @@ def correct_biases(
     return BiasCorrection(tuple(rows if better else map(_put_back, rows)), before, after, better)
 
 
+def check_data(data: Source) -> None:
+    """Raise ValueError for data that can be run through only once."""
+    if isinstance(data, Iterator):
+        raise ValueError(
+            "Correcting the biases runs through the data once for each layer, but an iterator was given, "
+            "which gives them once; give a list, a DataLoader or a path."
+        )
+
+
 def _put_back(row: Corrected) -> Corrected:
     reason = "put back: the error of the model's outputs grew" if row.done else row.reason
     return Corrected(row.name, False, row.shift, reason)
@@ -125,12 +130,12 @@ class _Run:
     """Passes of the data through one model; every mean is over the rows that count."""
 
     def __init__(self, model: nn.Module, data: Source, keep: Keep | None) -> None:
-        self.model, self.data, self.keep = model, data, keep
+        self.model, self.data, self.keep = model, Feed(model, data), keep
         self._kept: Tensor | None = None
         self._once: frozenset[str] = frozenset()
 
     def batches(self) -> Iterator[Batch]:
-        for batch in Feed(self.model, self.data):
+        for batch in self.data:
             self._kept = kept_rows(self.model, batch, self.keep)
             yield batch
 

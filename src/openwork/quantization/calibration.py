@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from os import PathLike
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch import distributed as dist
 from openwork.batches import Batch, Keep, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.affine import choose_affine
+from openwork.quantization.bias_correction import check_data, correct_biases
+from openwork.quantization.cache import CacheEntry
+from openwork.quantization.calibration_cache import load, store
 from openwork.quantization.feeding import Feed
 from openwork.quantization.modules import QuantLinear, migrate
 from openwork.quantization.observer import Observer, RowObserver, make_observer
@@ -25,6 +29,11 @@ from openwork.quantization.placement.recording import evaluating
 from openwork.quantization.search import InputQuantization, Sample, search
 from openwork.quantization.sources import Source
 from openwork.quantization.switching import off, quantizers
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from openwork.quantization.float_onnx import QuantizedOnnx
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +90,10 @@ class Calibration:
             raise ValueError(f"Calibration batch {self.batches}: {error}") from error
         self.batches += 1
 
-    def finish(self) -> None:
-        """Choose all scales and turn the quantizers on; with several workers, from the data of all."""
+    def finish(self) -> dict[str, CacheEntry]:
+        """Choose all scales and turn the quantizers on; with several workers, from the data of all. Returns
+        what was chosen by the quantizers' names.
+        """
         self._check_batches()
         if _workers() > 1:
             merge_across_workers(
@@ -90,6 +101,14 @@ class Calibration:
             )
         self._check_reached()
         chosen = [(watch, self._choose(watch)) for watch in self._watches]
+        self._turn_on(chosen)
+        return {watch.observer.name: _entry(watch.observer, found) for watch, found in chosen}
+
+    def load(self, entries: Mapping[str, CacheEntry]) -> None:
+        """Take what was chosen before instead of data, and turn the quantizers on."""
+        self._turn_on([(watch, _found(entries[watch.observer.name])) for watch in self._watches])
+
+    def _turn_on(self, chosen: Iterable[tuple[_Watch, InputQuantization]]) -> None:
         for watch, found in chosen:
             self._apply(watch, found)
         for quantizer in quantizers(self.prepared.model):
@@ -144,45 +163,162 @@ class Calibration:
         return observe
 
 
+@overload
 def calibrate(
-    prepared: Prepared, data: Source, keep: Keep | None = None, progress: bool = False
-) -> nn.Module:
+    model: Prepared | nn.Module,
+    data: Source | None,
+    keep: Keep | None = None,
+    progress: bool = False,
+    cache: str | PathLike[str] | None = None,
+    options: QuantizationOptions | None = None,
+) -> nn.Module: ...
+
+
+@overload
+def calibrate(
+    model: str | PathLike[str] | ModelProto,
+    data: Source | None,
+    keep: Keep | None = None,
+    progress: bool = False,
+    cache: str | PathLike[str] | None = None,
+    options: QuantizationOptions | None = None,
+) -> QuantizedOnnx: ...
+
+
+def calibrate(
+    model: Prepared | nn.Module | str | PathLike[str] | ModelProto,
+    data: Source | None,
+    keep: Keep | None = None,
+    progress: bool = False,
+    cache: str | PathLike[str] | None = None,
+    options: QuantizationOptions | None = None,
+) -> nn.Module | QuantizedOnnx:
     """Run the batches through the prepared model in float, choose every scale, and return the model, which
-    is fake-quantized from now on.
+    is fake-quantized from now on. A model that is not prepared, or an ONNX model, goes to `quantize`.
 
     data: batches, each a tensor, a sequence of arguments or a mapping of keyword arguments of the model, from
     an iterable, arrays or files (see `feeding.Feed`). With torch.distributed initialized every worker
-    calibrates with its own and all get the scales of all data.
+    calibrates with its own and all get the scales of all data. None where the cache holds the scales.
     keep: gives the rows of a batch that count, such as [batch, length]; None takes the argument named
     `attention_mask`, where there is one, so that padding does not count.
     progress: show a bar on the standard error stream.
+    cache: a file that keeps what was chosen; where it is there already and belongs to this model and these
+    options, no data are run. options: for a model that is not prepared.
     Raises ValueError if there is no batch, a layer is never reached, or an input holds NaN or infinity; the
-    model's quantizers are all off then.
+    model's quantizers are all off then. Raises StaleCache for the cache of another model or other options.
     """
-    model = prepared.model
-    calibration = Calibration(prepared)
+    if not isinstance(model, Prepared):
+        return quantize(model, data, options, keep, progress, cache)
+    if options is not None:
+        raise ValueError("A prepared model has its options already; give them to `prepare` instead.")
+    if model.options.correct_bias:
+        check_data(_given(data, "Correcting the biases"))
+    entries = None if cache is None else load(model, cache)
+    if entries is not None:
+        Calibration(model).load(entries)
+    else:
+        entries = _observed(model, _given(data, "Calibration"), keep, progress)
+        if cache is not None:
+            store(model, entries, cache)
+    if model.options.correct_bias:
+        model.corrected = correct_biases(model.model, _given(data, "Correcting the biases"), keep, progress)
+    return model.model
+
+
+def _observed(prepared: Prepared, data: Source, keep: Keep | None, progress: bool) -> dict[str, CacheEntry]:
+    model, calibration = prepared.model, Calibration(prepared)
     with evaluating(model), torch.no_grad():
         with calibration.watching(), _advancing(Feed(model, data), progress) as counted:
             for batch in counted:
                 calibration.observe(batch, kept_rows(model, batch, keep))
-        calibration.finish()
-    return model
+        return calibration.finish()
 
 
+def _given(data: Source | None, what: str) -> Source:
+    if data is None:
+        raise ValueError(f"{what} needs data; give batches of the model's inputs.")
+    return data
+
+
+@overload
 def quantize(
     model: nn.Module,
-    data: Source,
+    data: Source | None,
     options: QuantizationOptions | None = None,
     keep: Keep | None = None,
     progress: bool = False,
-) -> nn.Module:
-    """A fake-quantized copy of the model: prepare on the first batch and calibrate; raises as they do."""
+    cache: str | PathLike[str] | None = None,
+) -> nn.Module: ...
+
+
+@overload
+def quantize(
+    model: str | PathLike[str] | ModelProto,
+    data: Source | None,
+    options: QuantizationOptions | None = None,
+    keep: Keep | None = None,
+    progress: bool = False,
+    cache: str | PathLike[str] | None = None,
+) -> QuantizedOnnx: ...
+
+
+def quantize(
+    model: nn.Module | str | PathLike[str] | ModelProto,
+    data: Source | None,
+    options: QuantizationOptions | None = None,
+    keep: Keep | None = None,
+    progress: bool = False,
+    cache: str | PathLike[str] | None = None,
+) -> nn.Module | QuantizedOnnx:
+    """A fake-quantized copy of the model: prepare on the first batch and calibrate; raises as they do.
+
+    model: of torch, or the path of a float ONNX model or that model itself, which `quantize_onnx` makes a
+    Q/DQ model of; keep is for torch models only.
+    """
+    if not isinstance(model, nn.Module):
+        return _quantized_onnx(model, data, options, keep, progress, cache)
+    data = _given(data, "Preparing a model, on its first batch,")
     iterator = iter(Feed(model, data))
     first = next(iterator, None)
     if first is None:
         raise ValueError("Calibration needs at least one batch of data, but none came.")
     batches = itertools.chain([first], iterator) if isinstance(data, Iterator) else data
-    return calibrate(prepare(model, first, options), batches, keep, progress)
+    return calibrate(prepare(model, first, options), batches, keep, progress, cache)
+
+
+def _quantized_onnx(
+    model: str | PathLike[str] | ModelProto,
+    data: Source | None,
+    options: QuantizationOptions | None,
+    keep: Keep | None,
+    progress: bool,
+    cache: str | PathLike[str] | None,
+) -> QuantizedOnnx:
+    # ONNX Runtime and its neighbours are needed for ONNX models only.
+    from openwork.quantization.float_onnx import OnnxCalibration, quantize_onnx
+
+    if keep is not None:
+        raise ValueError(
+            "An ONNX model takes no `keep`; its input named attention_mask says which rows count."
+        )
+    if not (isinstance(model, str | PathLike) or hasattr(model, "SerializeToString")):
+        raise TypeError(
+            "A torch module, a prepared one, or an ONNX model or its path is quantized, but "
+            f"{type(model).__name__} came."
+        )
+    return quantize_onnx(model, data, options, OnnxCalibration(cache=cache, progress=progress))
+
+
+def _entry(observer: Observer, found: InputQuantization) -> CacheEntry:
+    affine, by = found.affine, found.multiplier
+    low, high = observer.range()
+    multiplier = None if by is None else tuple(by.tolist())
+    return CacheEntry(affine.dtype, affine.scale, affine.zero_point, low, high, observer.values, multiplier)
+
+
+def _found(entry: CacheEntry) -> InputQuantization:
+    by = entry.multiplier
+    return InputQuantization(entry.affine, None if by is None else torch.tensor(by, dtype=torch.float32))
 
 
 def _weight(layer: QuantLinear) -> Tensor:

@@ -6,7 +6,7 @@ Let x = f(W1 v + b1) with f(s x) = s f(x) for positive s, and y = W2 x. Then for
     s = sqrt(r1 / r2)    gives both sides the range sqrt(r1 r2)
 
 with r1 the ranges of the channels on the first side and r2 those of the input channels of W2. Source: Nagel
-et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1, equation 10.
+et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1.
 """
 
 from __future__ import annotations

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx.version_converter
@@ -160,7 +159,7 @@ def _entries(
     how: OnnxCalibration,
     graph_digest: str,
 ) -> tuple[Mapping[str, CacheEntry], bool]:
-    settings = _settings(options)
+    settings = options.settings
     names = [site.name for site in placement.sites]
     if how.cache is not None and Path(how.cache).exists():
         cache = read_cache(how.cache)
@@ -183,22 +182,3 @@ def _fixed_batch(graph: ir.Graph) -> int | None:
     firsts = {shape[0] if (shape := dims(value)) else None for value in graph.inputs}
     first = firsts.pop() if len(firsts) == 1 else None
     return first if isinstance(first, int) else None
-
-
-def _settings(options: QuantizationOptions) -> dict[str, Any]:
-    """What of the options decides the scales, as plain values."""
-    rules = options.rules
-    shown = asdict(
-        replace(
-            options,
-            observer=options.observer or rules.observer,
-            activation=options.activation or rules.activation,
-            overrides={},
-        )
-    )
-    kept = {
-        key: shown[key]
-        for key in ("style", "observer", "activation", "percentile", "migrate", "include", "exclude")
-    }
-    overrides = {glob: None if o is None else _settings(o) for glob, o in options.overrides.items()}
-    return {**{k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}, "overrides": overrides}

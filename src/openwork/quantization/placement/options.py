@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from openwork.quantization.affine import Activation
 from openwork.quantization.fake_quant import Learned
@@ -106,6 +106,22 @@ class QuantizationOptions:
                     return f"left in float by the override {glob!r}"
                 return replace(options, style=self.style)
         return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the scales, as plain values: what a calibration cache is bound to."""
+        overrides = {glob: None if o is None else o.settings for glob, o in self.overrides.items()}
+        return {
+            "style": self.style,
+            "observer": self.observer or self.rules.observer,
+            "activation": self.activation or self.rules.activation,
+            "percentile": self.percentile,
+            "migrate": self.migrate,
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "equalize": self.equalize,
+            "overrides": overrides,
+        }
 
     def globs(self) -> tuple[str, ...]:
         """Every glob that must name something."""

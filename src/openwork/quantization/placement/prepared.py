@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.batches import Batch, run_batch
+from openwork.quantization.bias_correction import BiasCorrection
 from openwork.quantization.equalization import Equalized, equalize
 from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
 from openwork.quantization.feeding import fitted
@@ -38,7 +39,8 @@ class Prepared:
 
     model: computes what the float model computes, up to the folding of BatchNorm, until then. choices: what
     is quantized, and why the rest is not. groups: the activations' quantizers and the places that share each.
-    equalized: what became of every two layers in a row, where the options ask for equalization.
+    equalized: what became of every two layers in a row, where the options ask for equalization. corrected:
+    what became of the biases, after a calibration whose options ask for that.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Prepared:
     ) -> None:
         self.model, self.options, self.choices, self.groups = model, options, choices, groups
         self.equalized = equalized
+        self.corrected: BiasCorrection | None = None
 
     @property
     def layers(self) -> list[str]:
