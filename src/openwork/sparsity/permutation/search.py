@@ -34,6 +34,8 @@ from openwork.sparsity.permutation.ordering import descending, largest_sum
 _CHUNK = 1 << 18
 # A move between this many groups costs little and, at random, soon reaches them all.
 _MOST_SETS = 128
+# What pricing one element of an output costs, beside one element of an L1 distance.
+_OUTPUT_WORK = 3
 # A round counts as progress where it gains this part of the whole; float32 sums stand for less than that.
 _PROGRESS = 2e-6
 
@@ -75,22 +77,30 @@ class Problem:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to search. The work of a round counts as rows * (channels / M)^2 * M.
+    """How long to search. The work of a round counts as rows * (channels / M)^2 * M, and more where masks are shared.
 
     work : rounds are bought from this, at least `least` and at most `most` of them. patience : after so
-    many rounds without progress the search is disturbed (a few channels change places at random) and goes on.
+    many rounds without progress the search goes back to its best order, a few channels of which change places
+    at random, and goes on from there.
     seed : of the random picks; the same seed finds the same order.
     """
 
-    work: float = 6e10
-    least: int = 40
-    most: int = 500
-    patience: int = 24
+    work: float = 1e10
+    least: int = 36
+    most: int = 1000
+    patience: int = 12
     seed: int = 0
 
     def rounds(self, problem: Problem) -> int:
         groups = problem.channels // problem.width
         once = max(1, problem.columns.shape[1]) * groups**2 * problem.width
+        if problem.outputs:
+            once += (
+                _OUTPUT_WORK
+                * min(groups, _MOST_SETS) ** 2
+                * problem.outputs[0].shape[1]
+                * len(problem.outputs)
+            )
         return int(min(self.most, max(self.least, self.work / once)))
 
 
@@ -132,6 +142,7 @@ def search(problem: Problem, effort: Effort | None = None) -> Tensor:
         if state.gain > best_gain:
             best, best_gain = state.members.clone(), state.gain
         if idle >= effort.patience:
+            state.resume(best, best_gain)
             state.disturb()
             idle = 0
     order = best.flatten()
@@ -181,6 +192,10 @@ class _State:
             matrix = matrix + self._set_scores(self.members[rows], slots[:, 0])
         target = torch.as_tensor(linear_sum_assignment(matrix.numpy(), maximize=True)[1])
         return self._apply(rows, slots[:, :size], matrix, target)
+
+    def resume(self, members: Tensor, gain: float) -> None:
+        """Go back to an earlier place of the search."""
+        self.members, self.gain = members.clone(), gain
 
     def disturb(self) -> None:
         """Let one random channel of a few groups change places, whatever it costs."""
