@@ -114,6 +114,12 @@ def test_the_integers_survive_folding_after_calibration() -> None:
         assert float((difference > 0).float().mean()) < 1e-2
 
 
+def test_half_precision_is_folded_within_its_own_tolerance() -> None:
+    model, x = small_resnet().bfloat16(), images()[0].bfloat16()
+    assert all(fold.layer is not None for fold in fold_batchnorm(model, x))
+    assert model(x).dtype == torch.bfloat16
+
+
 def test_dense_weights_of_a_moving_mask_are_scaled_too() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(4, 4)

@@ -374,12 +374,14 @@ def test_a_prepared_model_loads_the_state_of_another() -> None:
         assert block.conv1.input_quantizer is block.add0_right_quantizer, "sharing survives copies"
 
 
-def test_a_quantized_model_compiles_whole() -> None:
-    model, batches = small_resnet(), images()
-    quantized = quantize(model, batches)
-    compiled = torch.compile(quantized, backend="eager", fullgraph=True)
+@pytest.mark.parametrize("model", [small_resnet(), Functional().eval()], ids=["resnet", "functions"])
+def test_a_quantized_model_compiles_whole_for_any_batch(model: nn.Module) -> None:
+    quantized = quantize(model, images())
+    compiled = torch.compile(quantized, backend="eager", fullgraph=True, dynamic=True)
     with torch.no_grad():
-        assert torch.equal(compiled(batches[0]), quantized(batches[0]))
+        for batch in (2, 5):
+            x = images(1, batch=batch)[0]
+            assert torch.equal(compiled(x), quantized(x))
 
 
 def test_preparing_in_place_keeps_the_objects() -> None:

@@ -186,7 +186,8 @@ def _verify(model: nn.Module, example: Batch, before: Any, done: list[Fold]) -> 
     longest = max(_reduction(model.get_submodule(fold.layer or "")) for fold in done)
     for old, new in zip(_floats(before), _floats(after), strict=True):
         error = float((old.double() - new.double()).norm())
-        bound = tolerance(layers, longest) * float(old.double().norm())
+        unit = torch.finfo(old.dtype).eps / 2
+        bound = tolerance(layers, longest, unit) * float(old.double().norm())
         if not error <= bound:
             raise ValueError(
                 f"Folding BatchNorm into {', '.join(str(fold.layer) for fold in done[:3])}... changed the "
@@ -195,15 +196,15 @@ def _verify(model: nn.Module, example: Batch, before: Any, done: list[Fold]) -> 
             )
 
 
-def tolerance(layers: int, reduction: int) -> float:
+def tolerance(layers: int, reduction: int, unit: float = UNIT) -> float:
     """The relative error that folding may cause by rounding, of the outputs' norm.
 
-    A sum of k products in binary32 is off by at most k u relative to the sum of their magnitudes, u = 2^-24,
+    A sum of k products is off by at most k u relative to the sum of their magnitudes, u = 2^-24 in binary32,
     and typically by sqrt(k) u; folding rounds every weight once more and so changes each layer by a few such
     errors, which later layers pass on at about their relative size. 16 sqrt(k) u for each layer leaves room
     for cancellation. A wrong fold changes outputs by their own size.
     """
-    return 16.0 * layers * math.sqrt(reduction) * UNIT
+    return 16.0 * layers * math.sqrt(reduction) * unit
 
 
 def _reduction(layer: nn.Module) -> int:

@@ -39,14 +39,15 @@ class Grid:
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
     """The number of the grid nearest to x, f32; the gradient is torch's: 1 where rint(x / scale) is in the
     limits."""
-    if grid.axis is None:
+    # torch's operator has no form for compiled graphs with free dimensions.
+    if grid.axis is None and not torch.compiler.is_compiling():
         return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, grid.low, grid.high)
-    return _per_channel(x, grid)
+    return _written_out(x, grid)
 
 
-def _per_channel(x: Tensor, grid: Grid) -> Tensor:
-    """torch.fake_quantize_per_channel_affine, which cannot be compiled and turns the sign of what exceeds
-    2^63."""
+def _written_out(x: Tensor, grid: Grid) -> Tensor:
+    """torch's two operators in simple ones; the one per channel cannot be compiled at all and turns the sign
+    of what exceeds 2^63."""
     scale, zero_point = grid.along(grid.scale, x).detach(), grid.along(grid.zero_point, x)
     low, high = (grid.low - zero_point).to(x.dtype), (grid.high - zero_point).to(x.dtype)
     v = torch.round(x.detach() * (1 / scale))
