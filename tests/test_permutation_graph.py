@@ -346,8 +346,9 @@ def test_weights_that_are_not_finite_are_refused() -> None:
 
 def test_bad_arguments() -> None:
     net = nn.Sequential(nn.Linear(8, 8))
-    with pytest.raises(ValueError, match="Channels are permuted for N:M patterns"):
-        permute(net, torch.rand(1, 8), "4x1:0.5")
+    for pattern in ("4x1:0.5", "2:4t"):
+        with pytest.raises(ValueError, match=f'like "2:4" or "2:4@2", but the pattern is "{pattern}"'):
+            permute(net, torch.rand(1, 8), pattern)
     with pytest.raises(ValueError, match='"magnitude" or "energy"'):
         PermutationOptions(score="both")  # type: ignore[arg-type]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openwork.sparsity.measuring import SensitivityOptions, measure_sensitivity
     from openwork.sparsity.oneshot import Calibration
     from openwork.sparsity.options import PrunerOptions
+    from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
     from openwork.sparsity.pruner import Pruner
     from openwork.sparsity.reconstruction import Reconstructed, adapt_to_mask, output_error, reconstruct
     from openwork.sparsity.regularizer import GradientPruning, GroupLasso
@@ -40,6 +41,8 @@ __all__ = [
     "LayerEligibility",
     "OneShot",
     "Pattern",
+    "PermutationOptions",
+    "PermutationReport",
     "Progressive",
     "Pruner",
     "PrunerOptions",
@@ -57,6 +60,7 @@ __all__ = [
     "magnitude_mask",
     "measure_sensitivity",
     "output_error",
+    "permute",
     "plot_sensitivity",
     "reconstruct",
     "wanda_mask",
@@ -71,6 +75,9 @@ _NEEDS_TORCH = {
     "Calibration": "oneshot",
     "Criterion": "criterion",
     "LayerEligibility": "eligibility",
+    "PermutationOptions": "permutation",
+    "PermutationReport": "permutation",
+    "permute": "permutation",
     "Pruner": "pruner",
     "PrunerOptions": "options",
     "PruningReport": "report",

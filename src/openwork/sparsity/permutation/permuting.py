@@ -99,9 +99,10 @@ def permute(
 
 def _group_pattern(pattern: Pattern | str) -> GroupPattern:
     parsed = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
-    if not isinstance(parsed, GroupPattern):
+    if not isinstance(parsed, GroupPattern) or parsed.transposable:
         raise ValueError(
-            f'Channels are permuted for N:M patterns like "2:4" or "2:4@2", but the pattern is "{parsed}".'
+            'Channels are permuted for N:M patterns along the inputs, like "2:4" or "2:4@2", but the pattern is '
+            f'"{parsed}".'
         )
     return parsed
 

@@ -77,7 +77,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to search. The work of a round counts as rows * (channels / M)^2 * M, and more where masks are shared.
+    """How long to search. A round's work counts as rows * (channels / M)^2 * M, and more for shared masks.
 
     work : rounds are bought from this, at least `least` and at most `most` of them. patience : after so
     many rounds without progress the search goes back to its best order, a few channels of which change places
