@@ -48,7 +48,9 @@ def _replace(graph: ir.Graph, node: ir.Node, value: ir.Value) -> None:
     old = node.outputs[0]
     if old.is_graph_output():
         value.name = old.name
-    value.type, value.shape = old.type or value.type, old.shape or value.shape
+    # The legacy exporter leaves types out, and all that is folded here is binary32.
+    value.type = old.type or value.type or ir.TensorType(ir.DataType.FLOAT)
+    value.shape = old.shape or value.shape
     old.replace_all_uses_with(value, replace_graph_outputs=True)
     graph.remove(node, safe=True)
 
@@ -120,7 +122,6 @@ def _transpose(graph: ir.Graph, node: ir.Node) -> str | None:
     weight.const_value, weight.shape = ir.tensor(transposed, name=weight.name), ir.Shape(transposed.shape)
     axis = dequantize.attributes.get_int("axis", 1)
     dequantize.attributes["axis"] = ir.AttrInt64("axis", 1 - axis % 2)
-    dequantize.outputs[0].shape = weight.shape
     _replace(graph, node, dequantize.outputs[0])
     return weight.name
 
