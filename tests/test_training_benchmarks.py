@@ -210,11 +210,11 @@ def test_a_cell_outside_the_grid_is_refused() -> None:
         Grid("Title", ("dense",), ("2:4",), "dense", {("other", "2:4"): Spread.of([1.0])})
 
 
-def test_the_chart_draws_a_bar_for_each_cell(tmp_path: Path) -> None:
+def test_the_chart_draws_a_point_for_each_cell(tmp_path: Path) -> None:
     target = tmp_path / "chart.png"
     chart.draw([_grid(), _grid()], "a machine", target)
     pixels = np.asarray(Image.open(target).convert("RGB")).reshape(-1, 3)
     for colour in (chart.REFERENCE, chart.SHADES[0]):
         wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-        assert (pixels == wanted).all(1).sum() > 1_000
+        assert (pixels == wanted).all(1).sum() > 100
     assert [path.name for path in tmp_path.iterdir()] == ["chart.png"]

@@ -16,7 +16,7 @@ from benchmarks.training.cells import Cells, Result
 from benchmarks.training.classifier import Recipe, accuracy, train
 from benchmarks.training.digits import Digits
 from benchmarks.training.grid import Grid
-from benchmarks.training.spread import Spread
+from benchmarks.training.spread import Spread, seeds
 from openwork.progress import Advance
 from openwork.quantization import calibrate, prepare, quantize
 from openwork.sparsity import Pruner
@@ -138,7 +138,9 @@ def grid(plan: Plan, store: Cells, runs: Runs) -> Grid:
         stored = store.get(cell.name, runs.settings(cell))
         if stored is not None:
             found.setdefault((cell.row, cell.column), []).append(stored["test"])
-    title = f"Digits, small ResNet: test accuracy in percent, mean and deviation over {len(plan.seeds)} seeds"
+    title = (
+        f"Digits, small ResNet: test accuracy in percent, mean and deviation over {seeds(len(plan.seeds))}"
+    )
     spreads = {key: Spread.of(values) for key, values in found.items()}
     return Grid(title, ROWS, COLUMNS, FLOAT, spreads)
 

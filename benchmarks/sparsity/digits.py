@@ -15,7 +15,7 @@ from benchmarks.training import digits
 from benchmarks.training.cells import Cells, Result
 from benchmarks.training.classifier import Recipe, accuracy, train
 from benchmarks.training.grid import Grid
-from benchmarks.training.spread import Spread
+from benchmarks.training.spread import Spread, seeds
 from openwork.models import small_resnet
 from openwork.progress import Advance
 from openwork.sparsity import Pruner
@@ -121,7 +121,7 @@ def grid(plan: Plan, store: Cells, runs: Runs) -> Grid:
             if stored is not None:
                 found.setdefault((cell.row, column), []).append(stored["test"])
     title = (
-        f"Digits, small ResNet: test accuracy in percent, mean and deviation over {len(plan.seeds)} seeds; "
+        f"Digits, small ResNet: test accuracy in percent, mean and deviation over {seeds(len(plan.seeds))}; "
         f"{plan.dense.steps} steps dense, then {plan.tuned.steps} by each schedule"
     )
     spreads = {key: Spread.of(values) for key, values in found.items()}

@@ -1,9 +1,11 @@
-"""Grids as bars with their spread over seeds."""
+"""Grids as points with their spread over seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 
@@ -18,6 +20,8 @@ REFERENCE, INK = "#cfd6dd", "#2b2f36"
 SHADES = ("#f2b36f", "#e07b39", "#b3471b", "#7a2e12", "#7f9bb3", "#4f6f8c")
 _WIDTH_INCHES, _HEIGHT_INCHES = 9.0, 3.6
 _HEADROOM = 0.15
+_TITLE_CHARACTERS = 95
+_BAND = 0.7
 
 
 def draw(grids: Sequence[Grid], footer: str, target: Path) -> None:
@@ -31,7 +35,7 @@ def draw(grids: Sequence[Grid], footer: str, target: Path) -> None:
             squeeze=False,
         )
         for axis, grid in zip(axes.flat, grids, strict=True):
-            _bars(axis, grid)
+            _points(axis, grid)
         figure.supxlabel(footer, fontsize=7, color="#6b7480")
         temporary = target.with_suffix(".tmp.png")
         figure.savefig(temporary, dpi=140)
@@ -39,27 +43,32 @@ def draw(grids: Sequence[Grid], footer: str, target: Path) -> None:
     temporary.replace(target)
 
 
-def _bars(axis: Axes, grid: Grid) -> None:
-    width = 0.85 / len(grid.rows)
-    shades = iter(SHADES * len(grid.rows))
+def _points(axis: Axes, grid: Grid) -> None:
+    """One point for each cell: bars would start at zero, and the figures lie close together."""
+    shades = dict(zip((row for row in grid.rows if row != grid.reference), cycle(SHADES), strict=False))
     for number, row in enumerate(grid.rows):
-        shown = [
-            (at, grid.cells[row, name]) for at, name in enumerate(grid.columns) if (row, name) in grid.cells
-        ]
-        axis.bar(
-            [at + (number - (len(grid.rows) - 1) / 2) * width for at, _ in shown],
-            [100 * found.mean for _, found in shown],
-            width,
-            yerr=[100 * found.deviation for _, found in shown],
-            color=REFERENCE if row == grid.reference else next(shades),
-            error_kw={"elinewidth": 0.9, "ecolor": INK, "capsize": 2},
+        offset = (number - (len(grid.rows) - 1) / 2) * _BAND / len(grid.rows)
+        shown = [(at, grid.cells.get((row, name))) for at, name in enumerate(grid.columns)]
+        points = [(at + offset, found) for at, found in shown if found is not None]
+        axis.errorbar(
+            [at for at, _ in points],
+            [100 * found.mean for _, found in points],
+            [100 * found.deviation for _, found in points],
+            fmt="o",
+            markersize=9,
+            markeredgecolor=INK,
+            color=shades.get(row, REFERENCE),
+            ecolor=INK,
+            elinewidth=0.9,
             label=row,
         )
     axis.set_xticks(range(len(grid.columns)), grid.columns)
+    axis.set_xlim(-0.5, len(grid.columns) - 0.5)
     axis.set_ylim(*_limits(grid))
-    axis.set_title(grid.title, loc="left", fontsize=10.5)
+    axis.set_title(fill(grid.title, _TITLE_CHARACTERS), loc="left", fontsize=10)
     axis.set_ylabel("%")
-    axis.legend(fontsize=8, frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.grid(axis="y", color="#e6e9ed", zorder=0)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -70,4 +79,4 @@ def _limits(grid: Grid) -> tuple[float, float]:
         100.0,
     ]
     room = max(0.5, _HEADROOM * (max(ends) - min(ends)))
-    return max(0.0, min(ends) - room), max(ends) + room
+    return max(0.0, min(ends) - room), min(100.0, max(ends)) + room

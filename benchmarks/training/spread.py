@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 
+def seeds(count: int) -> str:
+    """How many seeds, in words for a title."""
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
 @dataclass(frozen=True)
 class Spread:
     """Figures of the same cell from several seeds. deviation: the sample's, with n - 1; 0 for one seed."""
