@@ -70,14 +70,15 @@ def equalize(
     if broken:
         for name, layer in layers.items():
             _restore(layer, kept[name])
-    for link, factor in zip(links, factors, strict=True):
-        found.append(Equalized(link.first, link.second, not broken, broken or _how(factor)))
-    return tuple(found)
+    done = [row(link, factor, broken) for link, factor in zip(links, factors, strict=True)]
+    return (*found, *done)
 
 
-def _how(factors: Tensor) -> str:
+def row(link: Link, factors: Tensor, broken: str = "") -> Equalized:
+    """The row of a link. broken: why its factors were taken back."""
     low, high = float(factors.amin()), float(factors.amax())
-    return f"{len(factors)} channels scaled by {low:.3g} to {high:.3g}"
+    how = f"{len(factors)} channels scaled by {low:.3g} to {high:.3g}"
+    return Equalized(link.first, link.second, not broken, broken or how)
 
 
 def form(layer: nn.Module) -> tuple[Form, int]:

@@ -41,8 +41,8 @@ def _fold(node: ir.Node) -> bool:
     epsilon = float(attributes(node).get("epsilon", 1e-5))
     scale, shift = _affine([n for n in numbers if n is not None], epsilon)
     new_bias = shift + (0.0 if bias is None else bias.astype(np.float64) * scale)
-    _store(layer, 1, _scaled(layer, weight, scale), "weight")
-    _store(layer, 2, new_bias.astype(np.float32), "bias")
+    store_tensor(layer, 1, _scaled(layer, weight, scale), "weight")
+    store_tensor(layer, 2, new_bias.astype(np.float32), "bias")
     _bypass(node, layer)
     return True
 
@@ -67,7 +67,8 @@ def _training(node: ir.Node) -> bool:
     return bool(attributes(node).get("training_mode", 0)) or any(v.uses() for v in node.outputs[1:])
 
 
-def _store(layer: ir.Node, place: int, array: Array, what: str) -> None:
+def store_tensor(layer: ir.Node, place: int, array: Array, what: str) -> None:
+    """Let a layer read `array` at one place; under the old tensor's name where the layer alone holds that."""
     value = operand(layer, place)
     graph = graph_of(layer)
     # The old name goes on where this layer alone holds the tensor: users and metadata know it.

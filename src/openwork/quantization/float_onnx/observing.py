@@ -99,7 +99,8 @@ def _run(
     computed = [output.name for output in session.get_outputs() if output.name in set(watched)]
     fed = {put.name: _typed(feed[put.name], put, number) for put in session.get_inputs()}
     try:
-        results = session.run(computed, fed)
+        # Asked for no output, ONNX Runtime gives all of them.
+        results = session.run(computed, fed) if computed else []
     except Exception as error:  # onnxruntime raises classes of its own, without a common base of theirs
         raise ValueError(f"Calibration batch {number} cannot be run: {error}") from error
     return {

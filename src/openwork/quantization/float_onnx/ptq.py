@@ -18,6 +18,8 @@ from openwork.files import write_atomic
 from openwork.graph.model import ModelError, dims, is_onnx
 from openwork.graph.reader import read
 from openwork.quantization.cache import CacheEntry, CalibrationCache, digest, read_cache
+from openwork.quantization.equalization import Equalized
+from openwork.quantization.float_onnx.equalizing import equalize
 from openwork.quantization.float_onnx.folding import fold
 from openwork.quantization.float_onnx.observing import observe
 from openwork.quantization.float_onnx.placement import Placement, place
@@ -55,7 +57,7 @@ class QuantizedOnnx:
     """A Q/DQ model. choices: what is quantized, and why the rest is not. entries: scales by tensor name.
 
     folded: the normalizations that were folded into convolutions. cached: whether the scales came from the
-    cache.
+    cache. equalized: what became of every two layers in a row, where the options ask for equalization.
     """
 
     model: onnx.ModelProto
@@ -63,6 +65,7 @@ class QuantizedOnnx:
     entries: Mapping[str, CacheEntry]
     folded: tuple[str, ...] = ()
     cached: bool = False
+    equalized: tuple[Equalized, ...] = ()
 
     def table(self) -> str:
         """The choices as lines of text."""
@@ -94,7 +97,9 @@ def quantize_onnx(
     options = options or _style_of(target)
     model = _prepared(source)
     graph_digest = digest([ir.to_proto(model).SerializeToString(deterministic=True)])
+    _check(options)
     folded = fold(model)
+    equalized = equalize(model.graph) if options.equalize == "weights" else ()
     _name_nodes(model.graph)
     placement = place(model.graph, options)
     entries, cached = _entries(model, placement, data, options, how, graph_digest)
@@ -106,7 +111,20 @@ def quantize_onnx(
             drop_unused(model.graph)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
-    return QuantizedOnnx(proto, placement.choices, entries, tuple(folded), cached)
+    return QuantizedOnnx(proto, placement.choices, entries, tuple(folded), cached, equalized)
+
+
+def _check(options: QuantizationOptions) -> None:
+    """Raise ValueError for options that are for torch models only."""
+    if options.equalize == "activations":
+        raise ValueError(
+            "An ONNX model is equalized by its weights, so that a calibration cache fits it again; use "
+            'equalize="weights".'
+        )
+    if options.correct_bias:
+        raise ValueError(
+            "Biases are corrected in torch models only; quantize the model there, and export it."
+        )
 
 
 def _style_of(target: Target | None) -> QuantizationOptions:
