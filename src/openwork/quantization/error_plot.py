@@ -38,7 +38,7 @@ def draw(layers: Sequence[LayerError], output: Error | None, path: Path) -> None
     axis.invert_yaxis()
     axis.margins(y=0.01)
     axis.set_xlabel("signal-to-noise of the layer's output, dB; higher is better", color=INK)
-    axis.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     write_atomic(path, [buffer.getvalue()])
