@@ -271,6 +271,20 @@ def test_an_untraceable_model_is_a_reason() -> None:
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
+def test_weights_that_only_training_reads_are_a_reason() -> None:
+    """An auxiliary head would read channels that have moved."""
+
+    def forward(m: Net, x: Tensor) -> Tensor:
+        inner = m.one(x)
+        return m.two(inner) + m.auxiliary(inner) if m.training else m.two(inner)
+
+    net = heavy(Net(forward, one=nn.Linear(8, 16), two=nn.Linear(16, 8), auxiliary=nn.Linear(16, 8)))
+    report = permute(net, torch.rand(3, 8), options=QUICK)
+    assert report.reason.startswith("In evaluation mode the model does not read auxiliary.weight, so nobody")
+    trusted = PermutationOptions(effort=QUICK.effort, trust_unreached=True)
+    assert permute(net, torch.rand(3, 8), options=trusted).applied == 1
+
+
 def test_a_wrong_move_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the analysis wrong about a tensor, the outputs would tell, and only the wrong class is undone."""
     from openwork.sparsity.permutation import permuting as module

@@ -9,7 +9,7 @@ any order among themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,8 @@ class ChannelGraph:
     channels enter, by qualified name. reasons : for the qualified name of a weight whose input channels, or
     some of them, must keep their order, a sentence. length : the terms of all sums in the graph together,
     along the longest dimension of each (for the tolerance of the check). lowered : whether the model casts
-    to a lower precision.
+    to a lower precision. unreached : the
+    weights that the traced computation does not read.
     """
 
     classes: tuple[ChannelClass, ...]
@@ -53,6 +54,7 @@ class ChannelGraph:
     reasons: Mapping[str, str]
     length: int = 0
     lowered: bool = False
+    unreached: tuple[str, ...] = ()
 
 
 def channel_graph(
@@ -70,7 +72,9 @@ def channel_graph(
     first = _first_names(model)
     for node in exported.graph.nodes:
         walk.known[node] = _known(walk, node, names, first)
-    return _found(walk, exported.graph)
+    seen = {use.tensor for use in walk.relations.uses}
+    unreached = (name for name, weight in model.named_parameters() if weight.ndim > 1 and name not in seen)
+    return replace(_found(walk, exported.graph), unreached=tuple(unreached))
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

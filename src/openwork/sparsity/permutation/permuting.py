@@ -32,12 +32,15 @@ from openwork.sparsity.permutation.search import Effort, search
 class PermutationOptions:
     """score : what a good order keeps much of, "magnitude" (sum of |w|, ASP's measure) or "energy" (sum of
     w^2).
-    effort : of the search. passes : over all classes, where shared masks couple them. progress : show a bar.
+    effort : of the search. passes : over all classes, where shared masks couple them. progress : show a
+    bar. trust_unreached : go on although some weights are not read in evaluation mode (auxiliary heads,
+    unused experts); they stay as they are.
     """
 
     score: Score = "magnitude"
     effort: Effort = field(default_factory=Effort)
     passes: int = 2
+    trust_unreached: bool = False
     progress: bool = False
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ def permute(
                 reason=f"torch.export cannot trace the model: {type(error).__name__}: "
                 f"{summary[0] if summary else 'it gives no message'}",
             )
+        if graph.unreached and not options.trust_unreached:
+            return replace(report, reason=_unreached_reason(graph.unreached))
         layers = Layers(
             _meant(model, graph, chosen, include, exclude), graph.consumers, chosen, options.score
         )
@@ -101,10 +106,18 @@ def _group_pattern(pattern: Pattern | str) -> GroupPattern:
     parsed = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(parsed, GroupPattern) or parsed.transposable:
         raise ValueError(
-            'Channels are permuted for N:M patterns along the inputs, like "2:4" or "2:4@2", but the pattern is '
-            f'"{parsed}".'
+            'Channels are permuted for N:M patterns along the inputs, like "2:4" or "2:4@2", but the '
+            f'pattern is "{parsed}".'
         )
     return parsed
+
+
+def _unreached_reason(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"In evaluation mode the model does not read {', '.join(names[:3])}{more}, so nobody can tell which "
+        "channels they work on; where that is none that others share, set trust_unreached in the options."
+    )
 
 
 def _refuse_distributed(model: nn.Module) -> None:
