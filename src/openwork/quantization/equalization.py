@@ -7,6 +7,7 @@ any quantizer is there. Zeros stay zeros, so masks hold. Source: Nagel et al. 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from openwork.batches import Batch, run_batch
-from openwork.quantization import folding
 from openwork.quantization.channel_axis import channel_axis
 from openwork.quantization.channel_scaling import (
     Form,
@@ -29,6 +29,7 @@ from openwork.quantization.channel_scaling import (
     ungrouped,
 )
 from openwork.quantization.equalization_links import find_links
+from openwork.quantization.folding import DENSE
 from openwork.quantization.placement.arguments import tensors_in
 from openwork.quantization.placement.operations import module_kind
 from openwork.quantization.placement.recording import evaluating, record
@@ -118,7 +119,7 @@ def _scaled(
 
 def _weights(layer: nn.Module) -> list[Tensor]:
     """The weight, and the dense one that a pruner with moving masks keeps beside it."""
-    dense = layer._buffers.get(folding.DENSE)
+    dense = layer._buffers.get(DENSE)
     return [layer.get_parameter("weight"), *([] if dense is None else [dense])]
 
 
@@ -173,10 +174,21 @@ def _broken(model: nn.Module, example: Batch, before: Any, layers: Mapping[str, 
         if not old.is_floating_point():
             continue
         error = float((old.double() - new.double()).norm())
-        bound = folding.tolerance(depth, longest) * float(old.double().norm())
+        bound = tolerance(depth, longest, old.dtype) * float(old.double().norm())
         if not error <= bound:
             return (
                 f"put back: with all pairs scaled the model's output moved by {error:.3g} (norm), more than "
                 f"the {bound:.3g} that rounding explains"
             )
     return ""
+
+
+def tolerance(layers: int, reduction: int, dtype: torch.dtype) -> float:
+    """The relative error that scaled weights may cause by rounding, of the norm of an output.
+
+    A sum of k products is off by at most k u relative to the sum of their magnitudes, and typically by
+    sqrt(k) u, with u half a unit in the last place; a scaled weight is rounded once more, which changes each
+    layer by a few such errors, and later layers pass them on at about their relative size. 16 sqrt(k) u for
+    each layer leaves room for cancellation. Scales that do not cancel change outputs by their own size.
+    """
+    return 16.0 * layers * math.sqrt(reduction) * torch.finfo(dtype).eps / 2

@@ -57,11 +57,11 @@ def equalize(graph: ir.Graph) -> tuple[Equalized, ...]:
         way = _follow(node, layers)
         if way.layer is None:
             continue
-        found = way.reason or _link(one, way)
-        if isinstance(found, Link):
-            links.append(found)
+        link = way.reason or _link(one, way)
+        if isinstance(link, Link):
+            links.append(link)
         else:
-            rows.append(Equalized(node_name(node), node_name(way.layer.node), False, found))
+            rows.append(Equalized(node_name(node), node_name(way.layer.node), False, link))
     named = {node_name(node): one for node, one in layers.items()}
     factors = balance({name: _grouped(one) for name, one in named.items()}, links, [None] * len(links))
     _apply(named, links, factors)
