@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,7 +16,7 @@ from openwork.quantization.bias_correction import BiasCorrection
 from openwork.quantization.equalization import Equalized, equalize
 from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
 from openwork.quantization.feeding import fitted
-from openwork.quantization.folding import Fold, fold_batchnorm, tolerance
+from openwork.quantization.folding import Fold, fold_batchnorm
 from openwork.quantization.modules import Quantized, is_quantized, quantize_embedding, quantize_layer
 from openwork.quantization.multihead import quantize_multihead
 from openwork.quantization.placement.arguments import tensors_in
@@ -224,13 +225,24 @@ def _check_unchanged(model: nn.Module, example: Batch, before: Any) -> None:
     layers = sum(isinstance(module, (Quantized, nn.MultiheadAttention)) for module in model.modules())
     longest = max(p.numel() // max(len(p), 1) for p in model.parameters() if p.dim())
     for old, new in zip(_floats(before), _floats(after), strict=True):
-        error, bound = float((old - new).norm()), tolerance(layers, longest) * float(old.norm())
+        error, bound = float((old - new).norm()), _tolerance(layers, longest, old.dtype) * float(old.norm())
         if not error <= bound:
             raise ValueError(
                 f"With all quantizers off the prepared model's output differs by {error:.3g} (norm) from the "
                 f"float model's, more than the {bound:.3g} that rounding explains. A module of it computes "
                 "something else when it is called twice, or has a state that a run changes."
             )
+
+
+def _tolerance(layers: int, reduction: int, dtype: torch.dtype) -> float:
+    """The relative error, of the outputs' norm, that writing attention out may cause by summing in another
+    order.
+
+    A sum of k products is off by about sqrt(k) u, u being half a unit in the last place; each layer adds its
+    own and passes on those before it at about their relative size. 16 times that leaves room for
+    cancellation. Everything but attention is the same to the bit.
+    """
+    return 16.0 * layers * math.sqrt(reduction) * torch.finfo(dtype).eps / 2
 
 
 def _floats(nest: Any) -> list[Tensor]:
