@@ -1,0 +1,1 @@
+"""What equalization, bias correction and scale migration gain."""
