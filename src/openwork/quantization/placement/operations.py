@@ -115,8 +115,3 @@ def module_kind(module: nn.Module) -> str | None:
     if isinstance(module, (nn.Bilinear, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase)):
         return "unsupported"
     return None
-
-
-def weighted_class(module: nn.Module) -> type[nn.Module]:
-    """The class of `WEIGHTED` that a layer is."""
-    return next(cls for cls in WEIGHTED if isinstance(module, cls))
