@@ -201,14 +201,27 @@ def test_a_multihead_attention_holds_its_integers(tmp_path: Path, exporter: Expo
 
     torch.manual_seed(0)
     x = torch.randn(3, 7, 16)
-    model = quantized(Attend(), x, exact=False)
+    float_model = Attend()
+    attention = float_model.attention
+    mask = best_mask(attention.in_proj_weight.detach().abs(), Pattern.parse("2:4"))
+    attention.register_buffer("in_proj_weight_mask", mask)
+    attention.in_proj_weight.data *= attention.in_proj_weight_mask
+    model = quantized(float_model, x, exact=False)
     options = ExportOptions(exporter=exporter, dynamic_axes={"x": {0: "batch"}})
     path = export(model, {"x": x}, tmp_path / "m.onnx", options)
-    stored = tensors(path)
+    proto, stored = onnx.load(path), tensors(path)
+    found = np.concatenate([stored[f"attention.in_proj_weight.{i}"].T for i in range(3)])
     quantizer = model.attention.in_proj_quantizer
-    found = stored["attention.in_proj_weight"]
     weight = quantizer.integers(model.attention.in_proj_weight.detach()).numpy()
-    assert np.array_equal(found if found.shape == weight.shape else found.T, weight)
+    assert np.array_equal(found, weight)
+    assert not weight[~model.attention.in_proj_weight_mask.numpy()].any()
+    recorded = {p.key: p.value for p in proto.metadata_props}
+    assert recorded == {f"openwork.pattern.attention.in_proj_weight.{i}": "2:4" for i in range(3)}
+    made = makers(proto.graph)
+    for node in (node for node in proto.graph.node if node.op_type == "MatMul"):
+        operands = [made[name] for name in node.input]
+        operands = [made[n.input[0]] if n.op_type == "Transpose" else n for n in operands]
+        assert [n.op_type for n in operands] == ["DequantizeLinear"] * 2, node.name
     with torch.inference_mode():
         expected = model(x).flatten()
     for optimizations in OPTIMIZATIONS:

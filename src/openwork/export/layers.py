@@ -19,6 +19,10 @@ from openwork.quantization.modules import QuantLinear
 
 logger = logging.getLogger(__name__)
 
+THIRDS = 3
+IN_PROJECTION = "in_proj_quantizer"
+"""The quantizer of an attention's three projections (`quantization/multihead.py`)."""
+
 
 class ExportedQuantizer(nn.Module):
     """Q/DQ of an activation.
@@ -63,6 +67,34 @@ class ExportedWeight(nn.Module):
 
     def forward(self, weight: Tensor | None = None) -> Tensor:
         return self.operators.dequantize(self.integers, self.scale, self.axis)
+
+
+class Projections(tuple[Tensor, ...]):
+    """The weights of an attention's query, key and value, in the place of the tensor that holds all three."""
+
+    def chunk(self, count: int, dim: int = 0) -> Projections:
+        """Themselves: they are apart already. Raises ValueError for another number or axis."""
+        if count != len(self) or dim != 0:
+            raise ValueError(f"{len(self)} projections along axis 0 cannot be cut into {count} along {dim}.")
+        return self
+
+
+class ExportedProjections(nn.Module):
+    """The stored weights of an attention's three projections, each with a DequantizeLinear of its own.
+
+    Behind one for all three stands a Split, where no engine finds the integers of a product.
+    """
+
+    def __init__(self, stored: StoredWeight, operators: Operators) -> None:
+        super().__init__()
+        thirds = zip(stored.integers.chunk(THIRDS), stored.scale.chunk(THIRDS), strict=True)
+        self.parts = nn.ModuleList(
+            ExportedWeight(StoredWeight(stored.name, integers, scale, stored.axis), operators)
+            for integers, scale in thirds
+        )
+
+    def forward(self, weight: Tensor | None = None) -> Projections:
+        return Projections(part() for part in self.parts)
 
 
 class ExportedLinear(nn.Module):
@@ -166,11 +198,13 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 
 
 def _names(weights: Mapping[str, StoredWeight]) -> dict[str, str]:
+    """What the file calls stored weights: their parameters' names, an attention's projections numbered."""
     return {
-        f"{quantizer}.{part}": stored.name + suffix
+        f"{quantizer}{part}.{tensor}": f"{stored.name}{number}{suffix}"
         for quantizer, stored in weights.items()
         if stored.name != quantizer
-        for part, suffix in (("integers", ""), ("scale", "_scale"))
+        for part, number in (("", ""), *((f".parts.{i}", f".{i}") for i in range(THIRDS)))
+        for tensor, suffix in (("integers", ""), ("scale", "_scale"))
     }
 
 
@@ -180,8 +214,14 @@ def _exported(
     if quantizer.mode == "disabled":
         return nn.Identity()
     if rounds_weight(quantizer):
-        return ExportedWeight(weights[name], operators) if name in weights else nn.Identity()
+        return _weight(name, weights[name], operators) if name in weights else nn.Identity()
     return ExportedQuantizer(quantizer, operators)
+
+
+def _weight(quantizer: str, stored: StoredWeight, operators: Operators) -> nn.Module:
+    if quantizer.rpartition(".")[2] == IN_PROJECTION:
+        return ExportedProjections(stored, operators)
+    return ExportedWeight(stored, operators)
 
 
 def _linear(layer: nn.Linear, stored: StoredWeight | None, operators: Operators) -> ExportedLinear:

@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import nn
 
+from openwork.export.layers import THIRDS
 from openwork.sparsity import Pattern, detect
 from openwork.sparsity.view import WeightView
 
@@ -62,14 +63,14 @@ def record_patterns(
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     found: dict[str, str] = {}
     for weight in pruned:
-        title, tensor = _find(tensors, weight)
-        stored = tensor.T if title in transposed else tensor
+        parts = _find(tensors, weight)
+        stored = np.concatenate([part.T if title in transposed else part for title, part in parts.items()])
         if weight.mask is not None:
             _check_mask(weight, stored)
         pattern = _pattern(weight, patterns)
         if pattern is not None:
             _check_pattern(weight, weight.matrices(stored), pattern)
-            found[PATTERN_KEY + title] = str(pattern)
+            found |= {PATTERN_KEY + title: str(pattern) for title in parts}
     if found:
         onnx.helper.set_model_props(proto, found)
 
@@ -97,16 +98,17 @@ def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
     return None if mask is None or bool(mask.all()) else mask.cpu().numpy()
 
 
-def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> tuple[str, np.ndarray]:
-    """The graph's tensor of a parameter: of its name, or where an exporter gave it another, of its values."""
-    if weight.name in tensors:
-        return weight.name, onnx.numpy_helper.to_array(tensors[weight.name])
+def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> dict[str, np.ndarray]:
+    """The graph's tensors of a parameter: of its name, or its numbered parts, or else of its values."""
+    for names in ([weight.name], [f"{weight.name}.{i}" for i in range(THIRDS)]):
+        if all(name in tensors for name in names):
+            return {name: onnx.numpy_helper.to_array(tensors[name]) for name in names}
     for name, tensor in tensors.items():
         for wanted in (weight.weight, weight.weight.T):
             if tuple(tensor.dims) == wanted.shape and np.array_equal(
                 onnx.numpy_helper.to_array(tensor), wanted
             ):
-                return name, weight.weight
+                return {name: weight.weight}
     raise ValueError(f"The pruned layer {weight.layer} has no weight {weight.name} in the exported graph.")
 
 
