@@ -379,6 +379,41 @@ def test_kept_scores_are_those_of_the_masks() -> None:
             assert row.after == pytest.approx(float(kept), rel=128 * 2**-24)
 
 
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "ConvNextForImageClassification", "LlamaForCausalLM"])
+def test_other_architectures_of_transformers(name: str) -> None:
+    """Weights stored [in, out] and packed projections; channels-last norms and layer scales; rotations."""
+    transformers = pytest.importorskip("transformers")
+    ids = {"input_ids": torch.arange(12).view(2, 6), "use_cache": False}
+    cases = {
+        "GPT2LMHeadModel": (
+            {"n_layer": 1, "n_embd": 32, "n_head": 2, "vocab_size": 50, "n_positions": 32},
+            ids,
+        ),
+        "ConvNextForImageClassification": (
+            {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_labels": 3},
+            torch.rand(1, 3, 64, 64),
+        ),
+        "LlamaForCausalLM": (
+            {
+                "hidden_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "intermediate_size": 64,
+                "vocab_size": 50,
+            },
+            ids,
+        ),
+    }
+    sizes, inputs = cases[name]
+    kind = getattr(transformers, name)
+    tokens = {} if name.startswith("Conv") else {"bos_token_id": 1, "eos_token_id": 2}
+    report = permute(heavy(kind(kind.config_class(**sizes, **tokens))), inputs, "2:4@2", options=QUICK)
+    assert report.applied == len(report.classes) >= 3
+    assert report.after > report.before
+    assert report.difference <= report.tolerance
+
+
 def test_transformers_bert() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

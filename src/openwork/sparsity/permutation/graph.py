@@ -110,7 +110,7 @@ def _found(walk: Walk, graph: fx.Graph) -> ChannelGraph:
         dict(walk.consumers),
         _reasons(walk, components),
         sum(_terms(node) for node in nodes),
-        any("to.dtype" in str(node.target) or "_to_copy" in str(node.target) for node in nodes),
+        any(_lowers(node) for node in nodes),
     )
 
 
@@ -188,6 +188,17 @@ def _reasons(walk: Walk, components: np.ndarray) -> dict[str, str]:
         if named:
             found[name] = named[0]
     return found
+
+
+def _lowers(node: fx.Node) -> bool:
+    """Whether a float is cast to a type narrower than double precision, whatever its own type."""
+    if not any(word in str(node.target) for word in ("to.dtype", "_to_copy", "aten.float", "aten.half")):
+        return False
+    before, after = (each.meta.get("val") for each in (node.all_input_nodes[0], node))
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor):
+        return False
+    narrow = (torch.float32, torch.float16, torch.bfloat16)
+    return before.is_floating_point() and after.dtype in narrow
 
 
 _SUMS = ("linear", "conv", "matmul", "mm", "bmm", "norm", "attention", "mean", "sum", "softmax", "pool")
