@@ -163,11 +163,20 @@ def _functions(name: str, recording: Recording, options: QuantizationOptions) ->
         counts[first.kind] = number + 1
         label = f"{name}.{first.kind}{number}" if name else f"{first.kind}{number}"
         events = [events[place] for events in calls.values() if len(events) > place]
-        made.append(_function(label, first, events, options, same=len(paths) == 1))
+        one = _function(label, first, events, options, same=len(paths) == 1)
+        if one.reason is None and first.kind == "add" and _normalized(events, recording):
+            one.reason = TO_LAYERNORM
+        made.append(one)
     return [one for one in made if one.reason != _NO_ROW]
 
 
 _NO_ROW = "no tensor of its own to quantize"
+TO_LAYERNORM = "goes to a LayerNorm, which runs in float: INT8 would save nothing and cost accuracy"
+
+
+def _normalized(events: Iterable[Event], recording: Recording) -> bool:
+    outputs = [event.output for event in events if event.output is not None]
+    return any("layer_norm" in recording.consumers.get(output.serial, []) for output in outputs)
 
 
 def _function(

@@ -175,7 +175,19 @@ def _place(
     for owner, trace in traces.items():
         if insertions.get(owner):
             install(trace, insertions[owner])
+    _leave_fast_paths(model)
     off(model)
+
+
+def _leave_fast_paths(model: nn.Module) -> None:
+    """Without gradients torch's transformer runs on the float weights of its layers, past any quantizer,
+    unless these attributes, which decide nothing else, say that it cannot.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def _place_weights(model: nn.Module, one: Candidate, insertions: list[Insertion]) -> None:
