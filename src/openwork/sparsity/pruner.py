@@ -8,7 +8,6 @@ and the training loop stays as it is.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -35,8 +34,6 @@ from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full, like
 from openwork.sparsity.stepping import Attachment
 from openwork.sparsity.wanda import wanda_model
-
-logger = logging.getLogger(__name__)
 
 Method = Literal["magnitude", "wanda", "sparsegpt"]
 CALIBRATED = {"wanda": wanda_model, "sparsegpt": reconstruct_model}
