@@ -31,7 +31,7 @@ from openwork.sparsity.permutation.search import Effort, Problem, kept, search
 
 # Rows x channels of layers as the search sees them: a 3x3 convolution has nine rows for each output channel.
 _REFERENCE = {
-    "PEERS' example": (128, 64),
+    "small example": (128, 64),
     "ResNet-50 layer1 conv2": (576, 64),
     "ResNet-50 layer1 residual": (256, 256),
     "ResNet-50 layer2 conv2": (1152, 128),

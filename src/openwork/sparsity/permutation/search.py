@@ -85,7 +85,7 @@ class Effort:
     seed : of the random picks; the same seed finds the same order.
     """
 
-    work: float = 1e10
+    work: float = 6e9
     least: int = 36
     most: int = 1000
     patience: int = 12
