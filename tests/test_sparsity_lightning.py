@@ -122,7 +122,7 @@ def test_a_resumed_run_equals_the_unbroken_one(
 @pytest.mark.parametrize("schedule", ["one-shot", "sr-ste:7:0.01", "gradual:linear:1:7"])
 @pytest.mark.parametrize("criterion", ["magnitude", "snip"])
 def test_lightning_equals_a_plain_loop(schedule: str, criterion: str, tmp_path: Path) -> None:
-    """Lightning runs forward and backward inside the optimizer's step; the masks must not see a difference."""
+    """Lightning runs forward and backward inside the optimizer's step; the masks see no difference."""
     inside = pruner_of(schedule, criterion, kind="sgd")
     trainer_of(inside, tmp_path).fit(module_of(inside))
     plain = pruner_of(schedule, criterion, kind="sgd")
