@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,3 +35,15 @@ def _attention_mask(model: nn.Module, batch: Batch) -> Tensor | None:
     if not isinstance(batch, Mapping):
         batch = dict(zip(inspect.signature(model.forward).parameters, batch, strict=False))
     return batch["attention_mask"].bool() if "attention_mask" in batch else None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and each of its modules as it was afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from openwork.batches import Batch, Keep, kept_rows, run_batch
+from openwork.batches import Batch, Keep, evaluating, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.channel_axis import channel_axis
 from openwork.quantization.feeding import Feed
 from openwork.quantization.folding import shared_parameters
 from openwork.quantization.modules import Quantized
 from openwork.quantization.placement.arguments import tensors_in
-from openwork.quantization.placement.recording import evaluating
 from openwork.quantization.sources import Source
 from openwork.quantization.switching import in_float
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from openwork.batches import Batch, Keep, kept_rows, run_batch
+from openwork.batches import Batch, Keep, evaluating, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.affine import choose_affine
 from openwork.quantization.bias_correction import check_data, correct_biases
@@ -25,7 +25,6 @@ from openwork.quantization.modules import QuantLinear, migrate
 from openwork.quantization.observer import Observer, RowObserver, make_observer
 from openwork.quantization.observer_merge import merge_across_workers
 from openwork.quantization.placement import Group, Prepared, QuantizationOptions, prepare
-from openwork.quantization.placement.recording import evaluating
 from openwork.quantization.search import InputQuantization, Sample, search
 from openwork.quantization.sources import Source
 from openwork.quantization.switching import off, quantizers

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from openwork.batches import Batch, run_batch
+from openwork.batches import Batch, evaluating, run_batch
 from openwork.quantization.channel_axis import channel_axis
 from openwork.quantization.channel_scaling import (
     Form,
@@ -32,7 +32,7 @@ from openwork.quantization.equalization_links import find_links
 from openwork.quantization.folding import DENSE
 from openwork.quantization.placement.arguments import tensors_in
 from openwork.quantization.placement.operations import module_kind
-from openwork.quantization.placement.recording import evaluating, record
+from openwork.quantization.placement.recording import record
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.batches import Batch, Keep, kept_rows, run_batch
+from openwork.batches import Batch, Keep, evaluating, kept_rows, run_batch
 from openwork.progress import progress_bar
 from openwork.quantization.error_report import Error, ErrorReport, LayerError
 from openwork.quantization.quantized_layers import (
@@ -51,16 +51,15 @@ def measure_errors(
     """
     layers = quantized_layers(model)
     measuring = _Measuring(model, layers, keep)
-    training = model.training
-    model.eval()
-    try:
-        total = len(batches) if isinstance(batches, Sized) else 0
-        with torch.inference_mode(), progress_bar("Measuring errors", total, progress) as advance:
-            for done, batch in enumerate(batches, 1):
-                measuring.measure(batch, accumulated)
-                advance(done)
-    finally:
-        model.train(training)
+    total = len(batches) if isinstance(batches, Sized) else 0
+    with (
+        evaluating(model),
+        torch.inference_mode(),
+        progress_bar("Measuring errors", total, progress) as advance,
+    ):
+        for done, batch in enumerate(batches, 1):
+            measuring.measure(batch, accumulated)
+            advance(done)
     return measuring.report(accumulated)
 
 

@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils import _pytree as pytree
 
-from openwork.batches import Batch
+from openwork.batches import Batch, evaluating
 from openwork.quantization.modules import Quantized
 from openwork.quantization.placement.arguments import Arguments
-from openwork.quantization.placement.recording import Event, Recording, capture, evaluating, record
+from openwork.quantization.placement.recording import Event, Recording, capture, record
 from openwork.quantization.switching import in_float
 
 DENSE = "weight_dense"

@@ -115,8 +115,8 @@ class Histogram:
         self.negative = None if state["negative"] is None else state["negative"].clone()
 
     def _count(self, x: Tensor, factor: Tensor, signed: bool) -> None:
-        # A power of two times x is exact, or below the normal numbers and in bin 0 as it should be; so a value's
-        # bin in a coarser grid is the one that holds its bin in this one.
+        # A power of two times x is exact, or below the normal numbers and in bin 0 as it should be; so a
+        # value's bin in a coarser grid is the one that holds its bin in this one.
         index = ((x.abs() if signed else x) * factor).int()
         span = 2 * self.bins if signed else self.bins
         if signed:

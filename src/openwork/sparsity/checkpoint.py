@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from openwork.sparsity.criterion import Criterion
-from openwork.sparsity.prunable import Prunable
-from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full, like
+from openwork.sparsity.state import PrunerState
 
 VERSION = 1
 
 
-class Saved(Protocol):
-    """What a pruner's state consists of."""
-
-    schedule: Schedule
-    criterion: Criterion
-    prunables: dict[str, Prunable]
-    scores: dict[str, dict[str, Tensor]]
-    dense: dict[str, Tensor]
-    steps: int
-
-
-def save(pruner: Saved) -> dict[str, Any]:
+def save(pruner: PrunerState) -> dict[str, Any]:
     """Plain values and whole CPU tensors; `torch.load(weights_only=True)` reads them back."""
     return {
         "version": VERSION,
@@ -38,7 +25,7 @@ def save(pruner: Saved) -> dict[str, Any]:
     }
 
 
-def load(pruner: Saved, state: Mapping[str, Any]) -> None:
+def load(pruner: PrunerState, state: Mapping[str, Any]) -> None:
     """Put a state into a pruner; raises ValueError, and changes nothing, where it does not belong to it."""
     _check(pruner, state)
     pruner.scores = {
@@ -49,7 +36,7 @@ def load(pruner: Saved, state: Mapping[str, Any]) -> None:
     pruner.steps = int(state["steps"])
 
 
-def _identity(pruner: Saved) -> dict[str, Any]:
+def _identity(pruner: PrunerState) -> dict[str, Any]:
     return {
         "schedule": str(pruner.schedule),
         "criterion": str(pruner.criterion),
@@ -57,7 +44,7 @@ def _identity(pruner: Saved) -> dict[str, Any]:
     }
 
 
-def _check(pruner: Saved, state: Mapping[str, Any]) -> None:
+def _check(pruner: PrunerState, state: Mapping[str, Any]) -> None:
     missing = {"version", "steps", "schedule", "criterion", "patterns", "scores", "dense"} - set(state)
     if missing or state["version"] != VERSION:
         raise ValueError(
@@ -100,5 +87,5 @@ def _stored(tensor: Tensor) -> Tensor:
     return full(tensor).cpu().clone()
 
 
-def _held(pruner: Saved, name: str, tensor: Tensor) -> Tensor:
+def _held(pruner: PrunerState, name: str, tensor: Tensor) -> Tensor:
     return like(torch.clone(tensor), pruner.prunables[name].weight)

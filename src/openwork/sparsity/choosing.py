@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor
 
@@ -11,28 +9,16 @@ from openwork.progress import Advance
 from openwork.sparsity.budget import global_zeros
 from openwork.sparsity.criterion import Criterion
 from openwork.sparsity.masking import whole_mask
-from openwork.sparsity.options import PrunerOptions
 from openwork.sparsity.partial import mask_at
 from openwork.sparsity.pattern import GroupPattern, Pattern
 from openwork.sparsity.prunable import Prunable
-from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full
-
-
-class Chooser(Protocol):
-    """What choosing needs of a pruner."""
-
-    schedule: Schedule
-    criterion: Criterion
-    options: PrunerOptions
-    prunables: dict[str, Prunable]
-    scores: dict[str, dict[str, Tensor]]
-    dense: dict[str, Tensor]
+from openwork.sparsity.state import PrunerState
 
 
 @torch.no_grad()
 def choose_masks(
-    pruner: Chooser, fraction: float, by_magnitude: bool = False, advance: Advance | None = None
+    pruner: PrunerState, fraction: float, by_magnitude: bool = False, advance: Advance | None = None
 ) -> dict[str, Tensor]:
     """The masks, whole and of the weights' shapes, with `fraction` of each pattern's zeros.
 
@@ -53,7 +39,7 @@ def choose_masks(
     return masks
 
 
-def scores_of(pruner: Chooser, criterion: Criterion, name: str) -> Tensor:
+def scores_of(pruner: PrunerState, criterion: Criterion, name: str) -> Tensor:
     """The scores of one weight as a stack [stack, out, in], what was dropped below everything else."""
     prunable = pruner.prunables[name]
     weight, state = pruner.dense.get(name, prunable.weight), pruner.scores.get(name, {})
@@ -76,7 +62,7 @@ def error_of(prunable: Prunable, mask: Tensor) -> float:
 
 
 def _zeros(
-    pruner: Chooser, criterion: Criterion, fraction: float, stacks: dict[str, Tensor]
+    pruner: PrunerState, criterion: Criterion, fraction: float, stacks: dict[str, Tensor]
 ) -> dict[str, float]:
     stacks.update({name: scores_of(pruner, criterion, name) for name in pruner.prunables})
     patterns = {name: prunable.pattern for name, prunable in pruner.prunables.items()}

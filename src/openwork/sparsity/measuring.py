@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from openwork.batches import evaluating
 from openwork.files import write_atomic
 from openwork.progress import progress_bar
 from openwork.sparsity.eligibility import layer_table
@@ -139,14 +140,11 @@ def _jobs(
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; modes and buffers as before outside."""
-    modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
-        model.eval()
-        yield
+        with evaluating(model):
+            yield
     finally:
-        for module, training in modes.items():
-            module.training = training
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)

@@ -10,13 +10,12 @@ model runs for each part. Source of the order: Frantar & Alistarh 2023, "SparseG
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from openwork.batches import Batch, Keep, kept_rows, run_batch
+from openwork.batches import Batch, Keep, evaluating, kept_rows, run_batch
 from openwork.precision import bfloat16_is_faster
 from openwork.progress import Advance
 from openwork.sparsity.chain import find_blocks, first_call
@@ -97,7 +96,7 @@ def prune_model(
     results: dict[str, Reconstructed] = {}
     pruning = _Pruning(model, calibration, method, results, advance)
     bfloat16 = bfloat16_is_faster() if calibration.bfloat16 is None else calibration.bfloat16
-    with _evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         blocks = find_blocks(model, layers, calibration.batches[0])
         if blocks:
             _prune_chain(pruning, blocks, layers)
@@ -214,14 +213,3 @@ def _in_order(found: Mapping[str, list[InputReader]], run: _Pass) -> list[str]:
         for handle in handles:
             handle.remove()
     return [*order, *(name for name in found if name not in order)]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -14,23 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from openwork.sparsity.criterion import Criterion
 from openwork.sparsity.masking import hold, mask_of, multiply
 from openwork.sparsity.options import PrunerOptions
 from openwork.sparsity.prunable import Prunable
-from openwork.sparsity.schedule import Schedule
 from openwork.sparsity.sharding import full, like
+from openwork.sparsity.state import PrunerState
 
 
-class Steered(Protocol):
+class Steered(PrunerState, Protocol):
     """What the hooks need of a pruner."""
-
-    schedule: Schedule
-    criterion: Criterion
-    options: PrunerOptions
-    prunables: dict[str, Prunable]
-    scores: dict[str, dict[str, Tensor]]
-    dense: dict[str, Tensor]
 
     @property
     def due(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.batches import Batch, run_batch
+from openwork.batches import Batch, evaluating, run_batch
 from openwork.quantization.bias_correction import BiasCorrection
 from openwork.quantization.equalization import Equalized, equalize
 from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
@@ -23,7 +23,7 @@ from openwork.quantization.placement.arguments import tensors_in
 from openwork.quantization.placement.choices import Candidate, LayerChoice, candidates, check_globs, table
 from openwork.quantization.placement.grouping import Group, child_name, group
 from openwork.quantization.placement.options import QuantizationOptions
-from openwork.quantization.placement.recording import Recording, capture, evaluating, record
+from openwork.quantization.placement.recording import Recording, capture, record
 from openwork.quantization.placement.rewriting import Insertion, Traced, install, traced
 from openwork.quantization.placement.source import is_rewritten
 from openwork.quantization.placement.tracing import TraceRefused

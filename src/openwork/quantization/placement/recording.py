@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from openwork.batches import Batch, run_batch
+from openwork.batches import Batch, evaluating, run_batch
 from openwork.quantization.placement.arguments import Arguments, tensors_in
 from openwork.quantization.placement.operations import (
     FOLDING,
@@ -199,18 +198,6 @@ class _Recorder(TorchFunctionMode):
 def _with_weight(kind: str | None, inputs: tuple[Seen | None, ...]) -> bool:
     """Whether a product multiplies an activation by what comes from parameters alone."""
     return kind == "matmul" and {x.fixed for x in inputs if x is not None} == {True, False}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode, and each of its modules as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def record(model: nn.Module, example: Batch) -> Recording:

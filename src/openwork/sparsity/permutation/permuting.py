@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.batches import evaluating
 from openwork.progress import progress_bar
 from openwork.sparsity.pattern import GroupPattern, Pattern
 from openwork.sparsity.permutation.applying import COMPANIONS, Move, Store, counted, move_optimizer, moves
@@ -79,7 +79,7 @@ def permute(
     _refuse_distributed(model)
     args, kwargs = _inputs(example_inputs)
     report = PermutationReport(str(chosen), options.score)
-    with _evaluating(model):
+    with evaluating(model):
         try:
             graph = channel_graph(model, args, kwargs)
         except Exception as error:  # torch.export raises many kinds; each means the same here
@@ -130,17 +130,6 @@ def _inputs(example: Tensor | tuple[Any, ...] | Mapping[str, Any]) -> tuple[tupl
     if isinstance(example, Mapping):
         return (), dict(example)
     return (example if isinstance(example, tuple) else (example,)), {}
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _meant(
