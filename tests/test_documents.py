@@ -7,7 +7,7 @@ import pytest
 import torch
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = ("sparsity_training.md",)
+PAGES = ("quantization.md", "sparsity_training.md")
 
 
 @pytest.mark.parametrize("page", PAGES)

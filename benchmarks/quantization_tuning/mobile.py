@@ -58,7 +58,7 @@ def net(seed: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def spread(model: nn.Module, decades: float, seed: int) -> nn.Module:
+def spread(model: nn.Sequential, decades: float, seed: int) -> nn.Sequential:
     """The same function with channel ranges that differ: BatchNorm gives each channel times a factor, and
     what reads it divides by that. The last channels, which a pool reads, keep theirs.
     """
