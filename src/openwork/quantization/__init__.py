@@ -18,7 +18,9 @@ from openwork.quantization.affine import (
 )
 
 if TYPE_CHECKING:
+    from openwork.quantization.bias_correction import BiasCorrection, correct_biases
     from openwork.quantization.calibration import calibrate, quantize
+    from openwork.quantization.equalization import Equalized, equalize
     from openwork.quantization.error_measure import measure_errors
     from openwork.quantization.error_report import ErrorReport, LayerError
     from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from openwork.quantization.suggestion import Suggestion, suggest
 
 _TORCH = {
+    "bias_correction": ("BiasCorrection", "correct_biases"),
     "calibration": ("calibrate", "quantize"),
+    "equalization": ("Equalized", "equalize"),
     "error_measure": ("measure_errors",),
     "error_report": ("ErrorReport", "LayerError"),
     "suggestion": ("Suggestion", "suggest"),
@@ -67,7 +71,9 @@ _TORCH = {
 __all__ = [
     "Activation",
     "Affine",
+    "BiasCorrection",
     "EntropyObserver",
+    "Equalized",
     "ErrorReport",
     "FakeQuantize",
     "FakeQuantizeOptions",
@@ -88,6 +94,8 @@ __all__ = [
     "calibrate",
     "choose_affine",
     "choose_affines",
+    "correct_biases",
+    "equalize",
     "fold_batchnorm",
     "freeze_batchnorm",
     "make_observer",
