@@ -75,7 +75,7 @@ class _Mean:
         """Over the rows of all workers."""
         total = torch.zeros(channels, dtype=torch.float64, device=device) + self.total
         sums = torch.cat([total, total.new_tensor([float(self.rows)])])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        if _workers() > 1:
             dist.all_reduce(sums)
         return sums[:-1] / sums[-1].clamp(min=1)
 
@@ -147,12 +147,13 @@ class _Run:
             for batch in self.batches():
                 run_batch(self.model, batch)
                 count += 1
-        if not count:
+        batches, order = _together(count, list(means))
+        if not batches:
             raise ValueError("Correcting the biases needs at least one batch of data, but none came.")
-        if not means:
+        if not order:
             raise ValueError("The model has no quantized layer that runs, so there is no bias to correct.")
         self._once = frozenset(name for name, mean in means.items() if mean.adds == count)
-        return list(means), {name: self._value(name, mean) for name, mean in means.items()}
+        return order, {name: self._value(name, means.get(name, _Mean())) for name in order}
 
     def correct(self, name: str, wanted: Tensor) -> Corrected:
         """Correct one layer by a pass that ends behind it, where it runs once."""
@@ -180,8 +181,14 @@ class _Run:
             for one, other in zip(self._outputs(batch), wanted, strict=True):
                 error += float((one - other).square().sum())
                 size += float(other.square().sum())
-        error, size = _summed(error, size)
+        sums = torch.tensor([error, size], dtype=torch.float64, device=self._device())
+        if _workers() > 1:
+            dist.all_reduce(sums)
+        error, size = float(sums[0]), float(sums[1])
         return error / size if size else error
+
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _outputs(self, batch: Batch) -> list[Tensor]:
         found = tensors_in(run_batch(self.model, batch))
@@ -270,10 +277,15 @@ def _biases(model: nn.Module, values: Mapping[str, Tensor | None]) -> Iterator[N
             _set_bias(model, name, value)
 
 
-def _summed(*values: float) -> tuple[float, ...]:
-    """Over all workers."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return values
-    sums = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(sums)
-    return tuple(float(value) for value in sums)
+def _workers() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _together(count: int, names: list[str]) -> tuple[int, list[str]]:
+    """The batches of all workers, and the layers that ran at any of them, in one order for all."""
+    everywhere: list[tuple[int, list[str]]] = [(count, names)]
+    if _workers() > 1:
+        everywhere = [(0, [])] * _workers()
+        dist.all_gather_object(everywhere, (count, names))
+    order = dict.fromkeys(name for _, found in everywhere for name in found)
+    return sum(batches for batches, _ in everywhere), list(order)
