@@ -1,6 +1,6 @@
 """Patterns, masks and pruning.
 
-What needs torch is imported when it is first asked for, so that patterns are there without it.
+What needs torch or NumPy is imported when it is first asked for, so that patterns are there without them.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openwork.sparsity.allocation import Allocation, allocate
 from openwork.sparsity.detection import detect
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation
 from openwork.sparsity.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
 from openwork.sparsity.sensitivity import Sensitivity
 
 if TYPE_CHECKING:
+    from openwork.sparsity.allocation import Allocation, allocate
     from openwork.sparsity.criterion import Criterion
     from openwork.sparsity.eligibility import LayerEligibility, layer_table
     from openwork.sparsity.mask import magnitude_mask
@@ -66,7 +66,8 @@ __all__ = [
     "wanda_mask",
 ]
 
-_NEEDS_TORCH = {
+_LATE = {
+    "Allocation": "allocation",
     "GradientPruning": "regularizer",
     "GroupLasso": "regularizer",
     "SensitivityOptions": "measuring",
@@ -85,6 +86,7 @@ _NEEDS_TORCH = {
     "layer_table": "eligibility",
     "magnitude_mask": "mask",
     "adapt_to_mask": "reconstruction",
+    "allocate": "allocation",
     "output_error": "reconstruction",
     "reconstruct": "reconstruction",
     "wanda_mask": "wanda",
@@ -92,10 +94,10 @@ _NEEDS_TORCH = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEEDS_TORCH:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        module = import_module(f"{__name__}.{_NEEDS_TORCH[name]}")
+        module = import_module(f"{__name__}.{_LATE[name]}")
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
