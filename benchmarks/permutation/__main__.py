@@ -1,8 +1,8 @@
 """What channel permutation keeps and how long it takes.
 
 python -m benchmarks.permutation                     ResNet-50 and BERT-base, 2:4 and 2:4@2
-python -m benchmarks.permutation --reference         the search against the exhaustive stripe search, layer
-by layer python -m benchmarks.permutation --threads 2 --json permutation.json
+python -m benchmarks.permutation --reference         layer by layer, against the exhaustive stripe search
+python -m benchmarks.permutation --threads 2 --json permutation.json
 
 Weights are random and distributed as trained ones (heavy tails, channels of different size); outputs before
 and after are compared in the same run.
