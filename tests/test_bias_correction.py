@@ -27,7 +27,9 @@ def _coarse(bias: bool = True, seed: int = 0) -> tuple[nn.Module, list[Tensor]]:
         nn.Flatten(), nn.Linear(128, 5, bias=bias),
     ).eval()  # fmt: skip
     data = images(count=4, batch=8)
-    return calibrate(prepare(net, data[0], QuantizationOptions(percentile=80.0)), data), data
+    return calibrate(
+        prepare(net, data[0], QuantizationOptions(observer="percentile", percentile=80.0)), data
+    ), data
 
 
 def _means(model: nn.Module, data: list[Tensor], name: str) -> Tensor:
@@ -78,7 +80,9 @@ def test_padding_does_not_count() -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
     data = torch.randn(3, 8, 5, 4)
     kept = torch.arange(5).expand(8, 5) < torch.arange(1, 9).clamp(max=5)[:, None]
-    model = quantize(net, list(data), QuantizationOptions(percentile=90.0), keep=lambda _: kept)
+    model = quantize(
+        net, list(data), QuantizationOptions(observer="percentile", percentile=90.0), keep=lambda _: kept
+    )
     with in_float(model):
         wanted = torch.cat([model(x)[kept] for x in data]).detach().mean(0)
     correct_biases(model, list(data), keep=lambda _: kept)
@@ -98,7 +102,7 @@ class _Twice(nn.Module):
 def test_a_layer_that_runs_twice_is_corrected_for_both() -> None:
     torch.manual_seed(0)
     data = [torch.randn(64, 4) for _ in range(2)]
-    model = quantize(_Twice(), data, QuantizationOptions(percentile=80.0))
+    model = quantize(_Twice(), data, QuantizationOptions(observer="percentile", percentile=80.0))
     found = correct_biases(model, data)
     assert [row.name for row in found.layers] == ["layer"]
 
@@ -125,7 +129,9 @@ def test_shared_layers_are_left_alone() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     net[2].bias = net[0].bias
     data = [torch.randn(16, 4) for _ in range(2)]
-    found = correct_biases(quantize(net, data, QuantizationOptions(percentile=80.0)), data)
+    found = correct_biases(
+        quantize(net, data, QuantizationOptions(observer="percentile", percentile=80.0)), data
+    )
     assert {row.reason for row in found.layers} == {"shares its parameters with other layers"}
 
 
@@ -158,7 +164,7 @@ from openwork.quantization import QuantizationOptions, calibrate, correct_biases
 from quant_models import images, small_resnet
 
 data = images(6)
-options = QuantizationOptions(percentile=90.0)
+options = QuantizationOptions(observer="percentile", percentile=90.0)
 models = [calibrate(prepare(small_resnet(), data[0], options), data) for _ in "abc"]
 alone = correct_biases(models[0], data)
 assert alone.kept

@@ -66,7 +66,7 @@ def test_the_cache_of_another_model_is_refused(tmp_path: Path, what: str) -> Non
         net.append(nn.Tanh())
     if what == "options":
         options = QuantizationOptions(observer="max")
-    with pytest.raises(StaleCache, match="observer = 'percentile'" if what == "options" else "another model"):
+    with pytest.raises(StaleCache, match="observer = 'mse'" if what == "options" else "another model"):
         calibrate(prepare(net, data[0], options), data, cache=path)
 
 

@@ -248,7 +248,7 @@ def test_the_cache_spares_the_data_and_knows_its_model(tmp_path: Path) -> None:
     other.graph.initializer[0].CopyFrom(_tensor("w1", 8, 4, 3, 3, seed=5))
     with pytest.raises(StaleCache, match="belongs to another model"):
         quantize_onnx(other, None, how=how)
-    with pytest.raises(StaleCache, match="was made with observer = 'percentile', but 'max' is asked for"):
+    with pytest.raises(StaleCache, match="was made with observer = 'mse', but 'max' is asked for"):
         quantize_onnx(_residual_net(), None, QuantizationOptions(observer="max"), how)
     document = json.loads(cache.read_text())
     document["version"] = 7

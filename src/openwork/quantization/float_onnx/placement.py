@@ -57,11 +57,11 @@ class Site:
 
     @property
     def observer(self) -> ObserverKind:
-        """The kind of observer; "output" needs layers to look at, and is "percentile" where there are
+        """The kind of observer; "output" needs layers to look at, and is "mse" where there are
         none.
         """
         kind = self.options.observer or self.options.rules.observer
-        return "percentile" if kind == "output" and not self.searched else kind
+        return "mse" if kind == "output" and not self.searched else kind
 
 
 @dataclass(frozen=True)

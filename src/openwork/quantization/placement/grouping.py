@@ -67,7 +67,7 @@ class Group:
     def observer(self) -> ObserverKind:
         """How the range is chosen."""
         kind = self.options.observer or self.options.rules.observer
-        return "percentile" if kind == "output" and not self.linear else kind
+        return "mse" if kind == "output" and not self.linear else kind
 
 
 def group(candidates: Iterable[Candidate], recording: Recording) -> list[Group]:

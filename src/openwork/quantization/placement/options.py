@@ -37,8 +37,8 @@ class Rules:
 
 
 STYLES: Mapping[Style, Rules] = {
-    "tensorrt": Rules("s8", "percentile"),
-    "onnxruntime": Rules("u8", "percentile", outputs=True),
+    "tensorrt": Rules("s8", "mse"),
+    "onnxruntime": Rules("u8", "mse", outputs=True),
     "openwork": Rules("u8", "output", products=False, additions=False, embeddings=False),
 }
 
@@ -51,7 +51,7 @@ class QuantizationOptions:
     additions, and what embeddings give), "onnxruntime" (u8 with zero points; outputs as well), or "openwork"
     (u8; the inputs of layers with weights, with ranges chosen by the layers' outputs: what this engine runs
     fastest). observer, activation: None for the style's own. "output" (the range that disturbs the layer's
-    output least) is for the inputs of Linear layers; elsewhere it stands for "percentile". percentile: of the
+    output least) is for the inputs of Linear layers; elsewhere it stands for "mse". percentile: of the
     values kept, for that observer. migrate: let "output" choose a multiplier for each input channel where
     that is free (see `migration`). include, exclude: globs over the names in the table; exclude wins.
     overrides: options for the names that a glob matches, None to leave them in float; the first match counts,
