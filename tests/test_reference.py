@@ -26,8 +26,10 @@ def round_to_binary32(value: Fraction) -> np.float32:
     """The binary32 nearest to an exact number, ties to even, by searching between its neighbours."""
     if abs(value) >= Fraction(2) ** 128 - Fraction(2) ** 103:
         return F32(math.copysign(math.inf, value))
-    guess = F32(float(value))
-    around = [np.nextafter(guess, F32(-np.inf)), guess, np.nextafter(guess, F32(np.inf))]
+    # The neighbour of the largest number is infinity, which NumPy warns of.
+    with np.errstate(over="ignore"):
+        guess = F32(float(value))
+        around = [np.nextafter(guess, F32(-np.inf)), guess, np.nextafter(guess, F32(np.inf))]
     finite = [g for g in around if np.isfinite(g)]
     return min(finite, key=lambda g: (abs(Fraction(float(g)) - value), int(g.view(np.uint32)) & 1))
 
