@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from openwork.quantization import bias_correction as correction
 from openwork.quantization.bias_correction import correct_biases
 from openwork.quantization.switching import in_float
 from quant_models import images, small_resnet
+from two_workers import expect_agreement
 
 
 def _coarse(bias: bool = True, seed: int = 0) -> tuple[nn.Module, list[Tensor]]:
@@ -191,17 +189,4 @@ dist.destroy_process_group()
 
 
 def test_two_workers_correct_as_one_does(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER, encoding="utf-8")
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, str(script)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("agreed") == 2
+    expect_agreement(WORKER, tmp_path)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from two_workers import expect_agreement
 
 WORKER = """
 import torch
@@ -68,17 +67,4 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_calibrate_to_the_scales_of_one_and_train_together(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER, encoding="utf-8")
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launch, str(script)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.count("agreed") == 2
+    expect_agreement(WORKER, tmp_path)

@@ -3,11 +3,7 @@ bit."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import torch
 from torch import Tensor
 
 from openwork.quantization.observer import MovingObserver, Observer, ObserverKind, make_observer
+from two_workers import expect_agreement
 
 KINDS: list[ObserverKind] = ["output", "max", "moving", "percentile", "entropy", "mse"]
 CASES = [(kind, symmetric, axis) for kind in KINDS for symmetric in (True, False) for axis in (None, 1)]
@@ -190,15 +187,4 @@ dist.destroy_process_group()
 
 
 def test_two_ranks_calibrate_to_the_same_scales_as_one_and_train_together(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(script)]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("agreed") == 2
+    expect_agreement(WORKER, tmp_path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from elimination import eliminated
 from openwork.sparsity import (
     Calibration,
     GroupPattern,
@@ -39,24 +40,9 @@ def _reference(weight: Tensor, gram: Tensor, pattern: GroupPattern) -> np.ndarra
     with G the inverse of the Hessian of F (Hassibi & Stork 1993); a group that is done is free no more.
     """
     hessian = gram.double().numpy() + DAMPING * gram.double().diagonal().mean().item() * np.eye(len(gram))
-    result = weight.double().numpy().copy()
     columns = weight.shape[1]
-    for top in range(0, len(result), pattern.shared):
-        rows = result[top : top + pattern.shared]
-        for left in range(0, columns, pattern.group):
-            right = min(left + pattern.group, columns)
-            free = list(range(left, columns))
-            for _ in range(right - left - pattern.kept):
-                inverse = np.linalg.inv(hessian[np.ix_(free, free)])
-                cost = [
-                    (rows[:, p] ** 2).sum() / inverse[i, i] if p < right else np.inf
-                    for i, p in enumerate(free)
-                ]
-                i = int(np.argmin(cost))
-                rows[:, free] -= np.outer(rows[:, free[i]] / inverse[i, i], inverse[i])
-                rows[:, free[i]] = 0.0
-                del free[i]
-    return result
+    spans = [(left, min(left + pattern.group, columns)) for left in range(0, columns, pattern.group)]
+    return eliminated(weight.numpy(), hessian, spans, pattern.kept, pattern.shared)
 
 
 @pytest.mark.parametrize(

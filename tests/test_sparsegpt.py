@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from elimination import eliminated
 from openwork.sparsity.mask import magnitude_mask
 from openwork.sparsity.oneshot import Calibration, reconstruct_model
 from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern
@@ -161,28 +162,6 @@ def test_joint_elimination_loses_no_more_than_the_paper_s_choice(text: str) -> N
     assert sum(theirs) < sum(magnitude)
 
 
-def _eliminated(
-    weight: np.ndarray, hessian: np.ndarray, spans: list[tuple[int, int]], kept: int, shared: int
-) -> np.ndarray:
-    """Group after group, remove the position that costs least until N are left; its group is then fixed."""
-    result = weight.astype(np.float64).copy()
-    for top in range(0, len(result), shared):
-        rows = result[top : top + shared]
-        for left, right in spans:
-            free = list(range(left, len(hessian)))
-            for _ in range(right - left - kept):
-                inverse = np.linalg.inv(hessian[np.ix_(free, free)])
-                cost = [
-                    (rows[:, p] ** 2).sum() / inverse[i, i] if p < right else np.inf
-                    for i, p in enumerate(free)
-                ]
-                i = int(np.argmin(cost))
-                rows[:, free] -= np.outer(rows[:, free[i]] / inverse[i, i], inverse[i])
-                rows[:, free[i]] = 0.0
-                del free[i]
-    return result
-
-
 @pytest.mark.parametrize(("taps", "width"), [(1, 150), (25, 6)])
 def test_groups_make_up_for_each_other_across_panels(taps: int, width: int) -> None:
     """150 columns are more than one panel of 128; groups of 4 in 6 channels end with every tap."""
@@ -190,7 +169,7 @@ def test_groups_make_up_for_each_other_across_panels(taps: int, width: int) -> N
     stack = wide.view(2, taps, width).transpose(0, 1).contiguous()
     got = reconstruct(stack, gram, GroupPattern(2, 4), DAMPING).weight.transpose(0, 1).reshape(wide.shape)
     spans = [(t * width + a, t * width + min(a + 4, width)) for t in range(taps) for a in range(0, width, 4)]
-    expected = _eliminated(wide.numpy(), _hessian(gram), spans, kept=2, shared=1)
+    expected = eliminated(wide.numpy(), _hessian(gram), spans, kept=2, shared=1)
     assert np.array_equal(got.numpy() != 0, expected != 0)
     assert _near(got, expected)
 
@@ -229,7 +208,7 @@ def test_a_convolution_is_swept_tap_by_tap(kind: str, text: str) -> None:
         rows = np.concatenate([_unfolded(layer, x, group) for x in batches])
         gram = torch.from_numpy(rows.T @ rows / len(rows))
         wide = weight[outs].flatten(2).transpose(1, 2).flatten(1).numpy()
-        expected = _eliminated(wide, _hessian(gram), spans, pattern.kept, pattern.shared)
+        expected = eliminated(wide, _hessian(gram), spans, pattern.kept, pattern.shared)
         got = found.weight[outs].flatten(2).transpose(1, 2).flatten(1)
         assert np.array_equal(got.numpy() != 0, expected != 0)
         assert _near(got, expected)

@@ -124,7 +124,7 @@ def is_embedding(node: ir.Node) -> bool:
 
 def follows_fold(value: ir.Value) -> bool:
     """Whether what makes a tensor can multiply each channel of it at no cost (see
-    `quantization/producers.py`).
+    `FOLDING` in `placement/operations.py`).
     """
     if producer(value, "LayerNormalization", "Gelu", "Relu") is not None:
         return True

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from openwork.export.dialect import TYPES, store
+from openwork.export.patterns import PATTERN_KEY
 from openwork.quantization.affine import quantize_weight, weight_scales
 from openwork.quantization.cache import CacheEntry
 from openwork.quantization.float_onnx.layers import Layer
@@ -18,7 +19,6 @@ from openwork.sparsity.detection import detect
 from openwork.sparsity.pattern import Pattern
 
 Array = NDArray[Any]
-PATTERN_KEY = "openwork.pattern."
 
 
 def rewrite(model: ir.Model, placement: Placement, entries: Mapping[str, CacheEntry]) -> None:
