@@ -16,16 +16,16 @@ from torch import distributed as dist
 
 from openwork.batches import Batch, Keep, evaluating, kept_rows, run_batch
 from openwork.progress import progress_bar
-from openwork.quantization.affine import choose_affine
 from openwork.quantization.bias_correction import check_data, correct_biases
 from openwork.quantization.cache import CacheEntry
 from openwork.quantization.calibration_cache import load, store
+from openwork.quantization.choosing import choose_input, entry
 from openwork.quantization.feeding import Feed
 from openwork.quantization.modules import QuantLinear, migrate
-from openwork.quantization.observer import Observer, RowObserver, make_observer
+from openwork.quantization.observer import Observer, make_observer
 from openwork.quantization.observer_merge import merge_across_workers
 from openwork.quantization.placement import Group, Prepared, QuantizationOptions, prepare
-from openwork.quantization.search import InputQuantization, Sample, search
+from openwork.quantization.search import InputQuantization
 from openwork.quantization.sources import Source
 from openwork.quantization.switching import off, quantizers
 
@@ -101,7 +101,7 @@ class Calibration:
         self._check_reached()
         chosen = [(watch, self._choose(watch)) for watch in self._watches]
         self._turn_on(chosen)
-        return {watch.observer.name: _entry(watch.observer, found) for watch, found in chosen}
+        return {watch.observer.name: entry(watch.observer, found) for watch, found in chosen}
 
     def load(self, entries: Mapping[str, CacheEntry]) -> None:
         """Take what was chosen before instead of data, and turn the quantizers on."""
@@ -132,18 +132,15 @@ class Calibration:
 
     def _choose(self, watch: _Watch) -> InputQuantization:
         observer, group = watch.observer, watch.group
-        dtype = group.quantizer.dtype
-        low, high = observer.range()
-        if low == high == 0.0:
+        if observer.range() == (0.0, 0.0):
             logger.warning(
                 "The input of %s was zero throughout calibration; its scale is set to 1.", observer.name
             )
-        elif isinstance(observer, RowObserver):
-            weight = torch.cat([_weight(self._linear(name)) for name in group.linear])
-            rows = observer.rows
-            sample = Sample(rows, observer.channel_low, observer.channel_high, weight, rows @ weight.T)
-            return search(sample, dtype, group.options.migrate and group.folds, observer.name)
-        return InputQuantization(choose_affine(low, high, dtype))
+        free = group.options.migrate and group.folds
+        return choose_input(observer, group.quantizer.dtype, lambda: self._weights(group), free)
+
+    def _weights(self, group: Group) -> Tensor:
+        return torch.cat([_weight(self._linear(name)) for name in group.linear])
 
     def _apply(self, watch: _Watch, found: InputQuantization) -> None:
         watch.group.quantizer.load_affine(found.affine)
@@ -306,13 +303,6 @@ def _quantized_onnx(
             f"{type(model).__name__} came."
         )
     return quantize_onnx(model, data, options, OnnxCalibration(cache=cache, progress=progress))
-
-
-def _entry(observer: Observer, found: InputQuantization) -> CacheEntry:
-    affine, by = found.affine, found.multiplier
-    low, high = observer.range()
-    multiplier = None if by is None else tuple(by.tolist())
-    return CacheEntry(affine.dtype, affine.scale, affine.zero_point, low, high, observer.values, multiplier)
 
 
 def _found(entry: CacheEntry) -> InputQuantization:

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openwork.progress import progress_bar
-from openwork.quantization.affine import choose_affine
 from openwork.quantization.cache import CacheEntry
+from openwork.quantization.choosing import choose_input, entry
 from openwork.quantization.float_onnx.layers import follows_fold, torch_tensor
 from openwork.quantization.float_onnx.placement import Site
-from openwork.quantization.observer import Observer, RowObserver, make_observer
-from openwork.quantization.search import Sample, search
+from openwork.quantization.observer import Observer, make_observer
 from openwork.quantization.sources import Batches
 
 logger = logging.getLogger(__name__)
@@ -55,21 +54,12 @@ def observe(
 
 def choose(site: Site, observer: Observer) -> CacheEntry:
     """What an observer's range, or a search over its rows, makes of a site."""
-    low, high = observer.range()
-    multiplier: Tensor | None = None
-    affine = choose_affine(low, high, site.activation)
-    if isinstance(observer, RowObserver) and not low == high == 0.0:
-        weight = torch.cat([torch_tensor(one.matrix()) for one in site.layers])
-        sample = Sample(
-            observer.rows, observer.channel_low, observer.channel_high, weight, observer.rows @ weight.T
-        )
-        free = site.options.migrate and follows_fold(site.value) and not site.output
-        found = search(sample, site.activation, free, site.name)
-        affine, multiplier = found.affine, found.multiplier
-    return CacheEntry(
-        affine.dtype, affine.scale, affine.zero_point, low, high, observer.values,
-        None if multiplier is None else tuple(multiplier.tolist()),
-    )  # fmt: skip
+    free = site.options.migrate and follows_fold(site.value) and not site.output
+    return entry(observer, choose_input(observer, site.activation, lambda: _weights(site), free))
+
+
+def _weights(site: Site) -> Tensor:
+    return torch.cat([torch_tensor(layer.matrix()) for layer in site.layers])
 
 
 def _observer(site: Site) -> Observer:
