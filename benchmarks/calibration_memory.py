@@ -25,11 +25,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from openwork.files import write_atomic
-from openwork.machine import this_machine
 from openwork.models.resnet import resnet50
-from openwork.progress import progress_bar
-from openwork.quantization.observer import Observer, ObserverKind, make_observer
+from openwork.quantization.observers.observer import Observer, ObserverKind, make_observer
+from openwork.support.files import write_atomic
+from openwork.support.machine import this_machine
+from openwork.support.progress import progress_bar
 
 KINDS: tuple[ObserverKind, ...] = get_args(ObserverKind)
 

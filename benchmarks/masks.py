@@ -16,12 +16,12 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from openwork.machine import this_machine
 from openwork.models.resnet import resnet50
-from openwork.sparsity.partial import mask_at
-from openwork.sparsity.pattern import GroupPattern, Pattern
-from openwork.sparsity.transposable import transposable_mask
-from openwork.sparsity.view import WeightView
+from openwork.patterns.pattern import GroupPattern, Pattern
+from openwork.sparsity.masks.partial import mask_at
+from openwork.sparsity.masks.transposable import transposable_mask
+from openwork.sparsity.masks.view import WeightView
+from openwork.support.machine import this_machine
 
 PATTERNS = ("2:4", "4:8", "4:16", "2:4@2", "2:4t", "4x1:0.8", "1x1:0.9")
 TRANSPOSABLE = ((1, 4), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32))

@@ -19,9 +19,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from openwork.files import write_atomic
 from openwork.models import small_resnet
 from openwork.sparsity import Pruner
+from openwork.support.files import write_atomic
 
 
 class Training:

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from openwork.engine.operators import DOMAIN, VERSION
+from openwork.engine.program import Choice, Named, Program, Step, Value
+from openwork.engine.shapes import OPERATOR_OF_STEP, operator_of
 from openwork.graph.model import add_initializer, make
-from openwork.operators import DOMAIN, VERSION
-from openwork.program import Choice, Named, Program, Step, Value
-from openwork.shapes import OPERATOR_OF_STEP, operator_of
+from openwork.patterns.stored import arrays, assemble, dense, store
 from openwork.sparsity import Pattern, magnitude_mask
-from openwork.sparsity.stored import arrays, assemble, dense, store
 
 VOCABULARY, POSITIONS, WIDTH, INNER, HEADS = 23, 16, 16, 32, 2
 BOTH: tuple[Choice, ...] = (Choice(None, "dense"),)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from openwork.sparsity.pattern import Pattern
-from openwork.sparsity.prunable import Prunable, weights_of
-from openwork.sparsity.view import WeightView
+from openwork.patterns.pattern import Pattern
+from openwork.sparsity.masks.prunable import Prunable, weights_of
+from openwork.sparsity.masks.view import WeightView
 
 
 def prunables(model: nn.Module, pattern: str = "2:4") -> dict[str, Prunable]:

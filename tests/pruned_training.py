@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork.sparsity import Pruner
-from openwork.sparsity.options import PrunerOptions
-from openwork.sparsity.regularizer import GroupLasso
+from openwork.sparsity.pruner.options import PrunerOptions
+from openwork.sparsity.pruner.regularizer import GroupLasso
 
 STEPS, BREAK, WORKERS, SEED = 8, 3, 2, 20
 

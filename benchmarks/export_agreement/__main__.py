@@ -13,9 +13,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from openwork.files import write_atomic
-from openwork.machine import this_machine
-from openwork.progress import progress_bar
+from openwork.support.files import write_atomic
+from openwork.support.machine import this_machine
+from openwork.support.progress import progress_bar
 
 from .cases import CASES
 from .measure import WANTED, Plan, Result, compare

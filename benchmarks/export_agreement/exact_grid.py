@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from openwork.quantization.fake_quant import FakeQuantize
-from openwork.quantization.modules import Quantized
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.modules import Quantized
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ from openwork.export import ExportOptions, export
 from openwork.export.options import Exporter
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Pattern
-from openwork.sparsity.mask import best_mask
-from openwork.sparsity.view import WeightView
+from openwork.sparsity.masks.mask import best_mask
+from openwork.sparsity.masks.view import WeightView
 
 from .cases import Case, Inputs
 from .exact_grid import move_to_exact_grid

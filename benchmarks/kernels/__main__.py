@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from openwork.machine import this_machine
-from openwork.progress import progress_bar
-from openwork.runtime.packing import native
+from openwork.backends.cpu.packing import native
+from openwork.support.machine import this_machine
+from openwork.support.progress import progress_bar
 
 from . import measure, options, peak, results, table
 from .cases import Settings

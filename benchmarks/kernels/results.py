@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from openwork.files import write_atomic
+from openwork.support.files import write_atomic
 
 from .peak import Level
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 
 from benchmarks.permutation.stripe_search import StripeSearch
 from benchmarks.permutation.weights import make_trained_like, trained_like
-from openwork.files import write_atomic
-from openwork.machine import this_machine
 from openwork.models.bert import BertConfig, BertEncoder, mean_pool
 from openwork.models.resnet import resnet50
-from openwork.sparsity.pattern import GroupPattern
+from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
 from openwork.sparsity.permutation.search import Effort, Problem, kept, search
+from openwork.support.files import write_atomic
+from openwork.support.machine import this_machine
 
 # Rows x channels of layers as the search sees them: a 3x3 convolution has nine rows for each output channel.
 _REFERENCE = {

@@ -17,9 +17,9 @@ from benchmarks.training.classifier import Recipe, accuracy, train
 from benchmarks.training.digits import Digits
 from benchmarks.training.grid import Grid
 from benchmarks.training.spread import Spread, seeds
-from openwork.progress import Advance
 from openwork.quantization import calibrate, prepare, quantize
 from openwork.sparsity import Pruner
+from openwork.support.progress import Advance
 
 from .lineup import COLUMNS, DENSE, FLOAT, ROWS, SPARSE, TRAINED, complete, options
 

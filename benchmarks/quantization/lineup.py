@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.training.grid import Grid
 from openwork.quantization import QuantizationOptions
-from openwork.quantization.observer import ObserverKind
+from openwork.quantization.observers.observer import ObserverKind
 
 FLOAT, TRAINED = "FP32", "QAT"
 OBSERVERS: dict[str, ObserverKind] = {

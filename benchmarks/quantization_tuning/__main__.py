@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from openwork.files import write_atomic
+from openwork.support.files import write_atomic
 
 from . import minilm, mobile
 from .gain import Gain, lines

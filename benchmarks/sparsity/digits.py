@@ -17,8 +17,8 @@ from benchmarks.training.classifier import Recipe, accuracy, train
 from benchmarks.training.grid import Grid
 from benchmarks.training.spread import Spread, seeds
 from openwork.models import small_resnet
-from openwork.progress import Advance
 from openwork.sparsity import Pruner
+from openwork.support.progress import Advance
 
 from .lineup import DENSE, PATTERNS, SCHEDULES, schedule
 

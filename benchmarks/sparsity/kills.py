@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.training.cells import write_json
-from openwork.progress import progress_bar
+from openwork.support.progress import progress_bar
 
 STEPS, EVERY = 60, 7
 _MOVING = 40

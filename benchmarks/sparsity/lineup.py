@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openwork.sparsity.schedule import Schedule
+from openwork.sparsity.pruner.schedule import Schedule
 
 DENSE = "dense"
 SCHEDULES = ("one-shot", "progressive", "gradual", "sr-ste")

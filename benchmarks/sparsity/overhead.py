@@ -15,11 +15,11 @@ from rich.console import Console
 from torch import nn
 
 from benchmarks.training.cells import write_json
-from openwork.bench import Options, Timing, measure
-from openwork.machine import this_machine
+from openwork.bench.latency import Options, Timing, measure
 from openwork.models import resnet18, resnet50
-from openwork.progress import progress_bar
 from openwork.sparsity import Pruner
+from openwork.support.machine import this_machine
+from openwork.support.progress import progress_bar
 
 PATTERN = "2:4"
 MOST_MASK_SECONDS = 0.5

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from openwork.files import write_atomic
+from openwork.support.files import write_atomic
 
 Settings = Mapping[str, Any]
 Result = dict[str, Any]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from openwork.progress import Advance
+from openwork.support.progress import Advance
 
 from .digits import Batches, Digits, Part
 

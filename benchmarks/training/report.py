@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from rich.console import Console
 
-from openwork.machine import this_machine
-from openwork.progress import Advance, progress_bar
+from openwork.support.machine import this_machine
+from openwork.support.progress import Advance, progress_bar
 
 from . import chart
 from .cells import Cells, Result, Settings, write_json

@@ -9,9 +9,9 @@ import torch
 from examples.minilm_search import corpus, texts
 from examples.minilm_search.settings import MAXIMUM_LENGTH
 
-from openwork.metrics import Retrieval, retrieval
+from openwork.evaluate.retrieval import Retrieval, retrieval
 from openwork.models import SentenceEmbedder, load_minilm, load_tokenizer
-from openwork.progress import progress_bar
+from openwork.support.progress import progress_bar
 
 
 class Search:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from openwork.machine import this_machine
+from openwork.support.machine import this_machine
 
 from . import chart, corpus, table, texts
 from .console import Narrator

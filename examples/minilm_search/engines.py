@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import openwork
+from openwork.engine.report import BuildReport
 from openwork.models import load_minilm, load_tokenizer
-from openwork.report import BuildReport
 
 from . import corpus, peers, texts, training
 from .settings import CALIBRATION_TEXTS, MAXIMUM_LENGTH, PATTERNS, PRUNING_TEXTS, SHAPES, Settings

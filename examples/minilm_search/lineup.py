@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from openwork.metrics import cosine_similarity
+from openwork.evaluate.retrieval import cosine_similarity
 
 from . import peers
 from .engines import DENSE, Workshop

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from openwork.bench import Options, Timing, measure, ratio
-from openwork.metrics import Retrieval, cosine_similarity, retrieval
-from openwork.progress import progress_bar
+from openwork.bench.latency import Options, Timing, measure, ratio
+from openwork.evaluate.retrieval import Retrieval, cosine_similarity, retrieval
+from openwork.support.progress import progress_bar
 
 from .corpus import Pair
 from .runners import Runner

@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from openwork.bench import Options, measure
+from openwork.bench.latency import Options, measure
 
 from .runners import Runner, with_openvino
 from .texts import Batch, IntArray

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from openwork.bench import STEADY_VARIATION, variation_warning
-from openwork.machine import Machine
-from openwork.report import BuildReport
+from openwork.bench.latency import STEADY_VARIATION, variation_warning
+from openwork.engine.report import BuildReport
+from openwork.support.machine import Machine
 
 from .engines import DENSE
 from .lineup import FP32, INT8_PEERS, OURS

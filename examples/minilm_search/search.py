@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from openwork.models import load_tokenizer
-from openwork.progress import progress_bar
+from openwork.support.progress import progress_bar
 
 from . import corpus
 from .corpus import Pair

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from openwork.files import write_atomic
+from openwork.support.files import write_atomic
 
 
 def write_json(path: Path, value: Any) -> None:

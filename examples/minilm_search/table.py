@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from openwork.report import Bucket, BuildReport, Layer
+from openwork.engine.report import Bucket, BuildReport, Layer
 
 from .lineup import FP32, INT8_PEERS, OURS
 from .measuring import LABELS

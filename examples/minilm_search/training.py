@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from openwork.distillation import Budget, DistillationLoss, DistillationSettings, distil, padded_batch
 from openwork.export import export
-from openwork.files import write_atomic
 from openwork.models import SentenceEmbedder
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Calibration, Pruner
+from openwork.support.files import write_atomic
 
 from .runners import INPUTS
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from openwork.builder.builder import build
-    from openwork.fields import EngineFileError
-    from openwork.report import BuildReport
+    from openwork.engine.report import BuildReport
+    from openwork.patterns.detection import detect
+    from openwork.patterns.pattern import Pattern
     from openwork.runtime.engine import Context, Engine, load
-    from openwork.sparsity.detection import detect
-    from openwork.sparsity.pattern import Pattern
+    from openwork.support.fields import EngineFileError
 
 _HOMES = {
-    "BuildReport": "openwork.report",
+    "BuildReport": "openwork.engine.report",
     "Context": "openwork.runtime.engine",
     "Engine": "openwork.runtime.engine",
-    "EngineFileError": "openwork.fields",
-    "Pattern": "openwork.sparsity.pattern",
+    "EngineFileError": "openwork.support.fields",
+    "Pattern": "openwork.patterns.pattern",
     "build": "openwork.builder.builder",
-    "detect": "openwork.sparsity.detection",
+    "detect": "openwork.patterns.detection",
     "load": "openwork.runtime.engine",
 }
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import onnx
 
+from openwork.backends.cpu.packing import chosen_isa
 from openwork.builder.eligibility import SPARSITY_MODES
-from openwork.builder.engine_file import write_engine
 from openwork.builder.layers import decide, used_tensors
 from openwork.builder.lower import BuildError, Lowered, lower
-from openwork.builder.sizes import free_sizes
 from openwork.builder.tactics import Timer, environment
 from openwork.builder.timing_cache import TimingCache, default_path
+from openwork.engine.engine_file import write_engine
+from openwork.engine.report import REPORT_VERSION, BuildReport, FallbackPart, Fusion, Refusal, Settings
+from openwork.engine.sizes import free_sizes
 from openwork.graph import lowerable, read, reduce
 from openwork.graph.model import describe
-from openwork.progress import progress_bar
-from openwork.report import REPORT_VERSION, BuildReport, FallbackPart, Fusion, Refusal, Settings
-from openwork.runtime.cores import physical_cores
-from openwork.runtime.packing import chosen_isa
+from openwork.support.cores import physical_cores
+from openwork.support.progress import progress_bar
 
 log = logging.getLogger(__name__)
 

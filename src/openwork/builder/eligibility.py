@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.builder.rivals import RIVAL, hopeful
+from openwork.backends.cpu.rivals import RIVAL, hopeful
+from openwork.patterns.stored import Weight, store
 from openwork.sparsity import GroupPattern, Pattern, detect
-from openwork.sparsity.stored import Weight, store
 
 SPARSITY_MODES = ("off", "on", "force")
 FORCED = GroupPattern(2, 4)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.backends.cpu.packing import DENSE
 from openwork.builder.eligibility import Eligibility, judge
-from openwork.builder.sizes import rows_of
 from openwork.builder.tactics import Problem, Timer, choices, explain, outlook, settle
-from openwork.program import Program, Step
-from openwork.progress import Advance
-from openwork.report import Bucket, Layer, Pick
-from openwork.runtime.packing import DENSE
+from openwork.engine.program import Program, Step
+from openwork.engine.report import Bucket, Layer, Pick
+from openwork.engine.sizes import rows_of
+from openwork.patterns.stored import arrays, names
 from openwork.sparsity import Pattern
-from openwork.sparsity.stored import arrays, names
+from openwork.support.progress import Advance
 
 Tensors = dict[str, NDArray[Any]]
 

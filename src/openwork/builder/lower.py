@@ -11,10 +11,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from openwork.builder.stages import Stage, boundary, model_of, split
+from openwork.engine.operators import Operator
+from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.shapes import Dim, Letters, Shape, operator_of, slot_dtype, step_name
 from openwork.graph.model import attributes, constant, describe, dims, is_openwork
-from openwork.operators import Operator
-from openwork.program import FALLBACK, Choice, Named, Program, Step, Value
-from openwork.shapes import Dim, Letters, Shape, operator_of, slot_dtype, step_name
 
 DENSE = (Choice(None, "dense"),)
 

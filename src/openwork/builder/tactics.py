@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.backends.cpu.packing import DENSE, expected_work, native, pack, sparse_forms
+from openwork.backends.cpu.rivals import rivals
 from openwork.builder.eligibility import Outlook
-from openwork.builder.rivals import rivals
 from openwork.builder.timing_cache import TimingCache
-from openwork.machine import this_machine
-from openwork.program import Choice
-from openwork.report import Bucket, Environment
-from openwork.runtime.packing import DENSE, expected_work, native, pack, sparse_forms
+from openwork.engine.program import Choice
+from openwork.engine.report import Bucket, Environment
+from openwork.support.machine import this_machine
 
 Weights = NDArray[np.int8]
 Seconds = NDArray[np.float64]

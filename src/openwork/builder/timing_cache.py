@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from openwork.fields import EngineFileError, Field, parse_json
-from openwork.files import write_atomic
+from openwork.support.fields import EngineFileError, Field, parse_json
+from openwork.support.files import write_atomic
 
 log = logging.getLogger(__name__)
 

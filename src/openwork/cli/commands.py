@@ -9,16 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from openwork.bench import Options, measure, summary
+from openwork.bench.latency import Options, measure, summary
 from openwork.builder.builder import build as build_engine
-from openwork.builder.inspection import inspect_engine
-from openwork.builder.sizes import default_shapes
 from openwork.cli import tables
-from openwork.files import write_atomic
-from openwork.machine import this_machine
-from openwork.progress import progress_bar
-from openwork.report import BuildReport
+from openwork.engine.inspection import inspect_engine
+from openwork.engine.report import BuildReport
+from openwork.engine.sizes import default_shapes
 from openwork.runtime.engine import load
+from openwork.support.files import write_atomic
+from openwork.support.machine import this_machine
+from openwork.support.progress import progress_bar
 
 Shapes = tuple[tuple[int, ...], ...]
 

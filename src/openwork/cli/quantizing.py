@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from openwork.files import write_atomic
+from openwork.support.files import write_atomic
 
 if TYPE_CHECKING:
     from openwork.quantization import QuantizationOptions
@@ -65,7 +65,7 @@ def _table(quantized: QuantizedOnnx) -> Table:
 
 
 def _show_end(console: Console, quantized: QuantizedOnnx, output: Path, choice: Choice) -> None:
-    from openwork.export.targets import next_steps, openwork_steps
+    from openwork.qdq.targets import next_steps, openwork_steps
 
     done = sum(row.quantized for row in quantized.choices)
     lines = [f"{done} of {len(quantized.choices)} layers are INT8."]

@@ -9,8 +9,8 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
-from openwork.builder.inspection import Inspection
-from openwork.report import BuildReport
+from openwork.engine.inspection import Inspection
+from openwork.engine.report import BuildReport
 from openwork.runtime.engine import StepTime
 
 _PICKED = "Picked"

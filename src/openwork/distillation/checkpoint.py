@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.files import write_atomic
-from openwork.sparsity.pruner import Pruner
+from openwork.sparsity.pruner.pruner import Pruner
+from openwork.support.files import write_atomic
 
 _MAGIC = b"openwork distillation 2\n"
 _DIGEST_BYTES = 32

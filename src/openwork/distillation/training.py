@@ -18,9 +18,9 @@ from openwork.distillation.checkpoint import Checkpoint
 from openwork.distillation.loss import Outputs
 from openwork.distillation.settings import Budget, DistillationSettings
 from openwork.models import SentenceEmbedder
-from openwork.precision import bfloat16_is_faster
-from openwork.progress import Advance, progress_bar
-from openwork.sparsity.pruner import Pruner
+from openwork.sparsity.pruner.pruner import Pruner
+from openwork.support.precision import bfloat16_is_faster
+from openwork.support.progress import Advance, progress_bar
 
 _SMOOTHING = 0.95
 

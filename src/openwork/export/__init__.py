@@ -8,13 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openwork.export.targets import TARGETS, FreeDimension, Target, next_steps, parse_target
+from openwork.qdq.targets import TARGETS, FreeDimension, Target, next_steps, parse_target
 
 if TYPE_CHECKING:
-    from openwork.export.exporting import export
+    from openwork.export.exporter import export
     from openwork.export.options import OPSET, ExportOptions
 
-_HOMES = {"export": "exporting", "ExportOptions": "options", "OPSET": "options"}
+_HOMES = {"export": "exporter", "ExportOptions": "options", "OPSET": "options"}
 
 __all__ = [
     "OPSET",

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from openwork.export.operators import INTEGERS, OPERATORS, Operators
 from openwork.export.options import Exporter
 from openwork.export.weights import StoredWeight, quantizers, rounds_weight, stored_weights
-from openwork.quantization.affine import RANGES
-from openwork.quantization.fake_quant import FakeQuantize
-from openwork.quantization.modules import QuantLinear
+from openwork.qdq.affine import RANGES
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.modules import QuantLinear
 
 logger = logging.getLogger(__name__)
 
 THIRDS = 3
 IN_PROJECTION = "in_proj_quantizer"
-"""The quantizer of an attention's three projections (`quantization/multihead.py`)."""
+"""The quantizer of an attention's three projections (`quantization/fake_quantization/multihead.py`)."""
 
 
 class ExportedQuantizer(nn.Module):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from openwork.export.targets import TARGETS, Bias, TargetName, parse_target
+from openwork.qdq.targets import TARGETS, Bias, TargetName, parse_target
 
 Exporter = Literal["dynamo", "legacy"]
 

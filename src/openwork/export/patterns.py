@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from openwork.export.layers import THIRDS
+from openwork.patterns.metadata import PATTERN_KEY
 from openwork.sparsity import Pattern, detect
-from openwork.sparsity.view import WeightView
+from openwork.sparsity.masks.view import WeightView
 
-PATTERN_KEY = "openwork.pattern."
 MASK = "_mask"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from openwork.quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
 
 
 @dataclass(frozen=True, eq=False)

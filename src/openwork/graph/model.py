@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph.operators import DOMAIN, Operator, operator
+from openwork.engine.operators import DOMAIN, Operator, operator
 
 Array = NDArray[Any]
 Dim = int | str | None

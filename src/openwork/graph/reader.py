@@ -14,9 +14,9 @@ from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
 )
 
+from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
 from openwork.graph.model import ONNX_DOMAINS, ModelError
-from openwork.graph.operators import DOMAIN, VERSION
 from openwork.graph.verify import verify
 
 INPUT_DTYPES = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from openwork.engine.operators import DOMAIN, operator
 from openwork.graph.model import describe, dims
-from openwork.graph.operators import DOMAIN, operator
 from openwork.graph.rewrite import Change, Driver, Refusal
 from openwork.graph.rules import RULES
 

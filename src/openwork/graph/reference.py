@@ -13,12 +13,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph import binary32, fixed_attention
-from openwork.graph.binary32 import Float, dot16, fma, quiet, sum16
-from openwork.graph.epilogue import Channels, apply_activation, finish, store
+from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant, describe
-from openwork.graph.operators import ACTIVATIONS, DOMAIN, operator_of_activation
+from openwork.graph.numerics import binary32, fixed_attention
+from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
+from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, store
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from openwork.engine.operators import DOMAIN
 from openwork.graph.model import ModelError, describe, graph_of
-from openwork.graph.operators import DOMAIN
 from openwork.graph.verify import verify
 
 log = logging.getLogger(__name__)

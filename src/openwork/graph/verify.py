@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from openwork.graph.model import DTYPES, Dim, Dims, ModelError, attributes, describe, dims
-from openwork.graph.operators import (
+from openwork.engine.operators import (
     ACTIVATIONS,
     DOMAIN,
     QUANTIZATION,
@@ -16,6 +15,7 @@ from openwork.graph.operators import (
     Slot,
     operator,
 )
+from openwork.graph.model import DTYPES, Dim, Dims, ModelError, attributes, describe, dims
 
 _TYPES = {"float": (float, int), "int": (int,), "string": (str,)}
 

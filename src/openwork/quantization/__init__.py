@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openwork.quantization.affine import (
+from openwork.qdq.affine import (
     Activation,
     Affine,
     choose_affine,
@@ -18,15 +18,17 @@ from openwork.quantization.affine import (
 )
 
 if TYPE_CHECKING:
-    from openwork.quantization.bias_correction import BiasCorrection, correct_biases
-    from openwork.quantization.calibration import calibrate, quantize
-    from openwork.quantization.equalization import Equalized, equalize
-    from openwork.quantization.error_measure import measure_errors
-    from openwork.quantization.error_report import ErrorReport, LayerError
-    from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
-    from openwork.quantization.folding import fold_batchnorm
-    from openwork.quantization.modules import QuantLinear
-    from openwork.quantization.observer import (
+    from openwork.quantization.calibration.calibration import calibrate, quantize
+    from openwork.quantization.corrections.batch_norm import fold_batchnorm
+    from openwork.quantization.corrections.bias_correction import BiasCorrection, correct_biases
+    from openwork.quantization.corrections.equalization import Equalized, equalize
+    from openwork.quantization.errors.measure import measure_errors
+    from openwork.quantization.errors.report import ErrorReport, LayerError
+    from openwork.quantization.errors.suggestion import Suggestion, suggest
+    from openwork.quantization.fake_quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
+    from openwork.quantization.fake_quantization.modules import QuantLinear
+    from openwork.quantization.observers.merge import merge_across_workers
+    from openwork.quantization.observers.observer import (
         EntropyObserver,
         MaxObserver,
         MovingObserver,
@@ -36,24 +38,22 @@ if TYPE_CHECKING:
         RowObserver,
         make_observer,
     )
-    from openwork.quantization.observer_merge import merge_across_workers
     from openwork.quantization.placement import LayerChoice, Prepared, QuantizationOptions, prepare
     from openwork.quantization.qat import QuantizationAwareTraining, freeze_batchnorm
-    from openwork.quantization.search import InputQuantization
-    from openwork.quantization.suggestion import Suggestion, suggest
+    from openwork.quantization.scales.search import InputQuantization
 
 _TORCH = {
-    "bias_correction": ("BiasCorrection", "correct_biases"),
-    "calibration": ("calibrate", "quantize"),
-    "equalization": ("Equalized", "equalize"),
-    "error_measure": ("measure_errors",),
-    "error_report": ("ErrorReport", "LayerError"),
-    "suggestion": ("Suggestion", "suggest"),
-    "folding": ("fold_batchnorm",),
+    "corrections.bias_correction": ("BiasCorrection", "correct_biases"),
+    "calibration.calibration": ("calibrate", "quantize"),
+    "corrections.equalization": ("Equalized", "equalize"),
+    "errors.measure": ("measure_errors",),
+    "errors.report": ("ErrorReport", "LayerError"),
+    "errors.suggestion": ("Suggestion", "suggest"),
+    "corrections.batch_norm": ("fold_batchnorm",),
     "qat": ("QuantizationAwareTraining", "freeze_batchnorm"),
-    "modules": ("QuantLinear",),
-    "fake_quant": ("FakeQuantize", "FakeQuantizeOptions"),
-    "observer": (
+    "fake_quantization.modules": ("QuantLinear",),
+    "fake_quantization.fake_quant": ("FakeQuantize", "FakeQuantizeOptions"),
+    "observers.observer": (
         "EntropyObserver",
         "MaxObserver",
         "MovingObserver",
@@ -63,9 +63,9 @@ _TORCH = {
         "RowObserver",
         "make_observer",
     ),
-    "observer_merge": ("merge_across_workers",),
+    "observers.merge": ("merge_across_workers",),
     "placement": ("LayerChoice", "Prepared", "QuantizationOptions", "prepare"),
-    "search": ("InputQuantization",),
+    "scales.search": ("InputQuantization",),
 }
 
 __all__ = [

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from openwork.batches import Batch
-from openwork.quantization.fake_quant import FakeQuantize
-from openwork.quantization.folding import Fold, fold_batchnorm
-from openwork.quantization.modules import MASK_SUFFIX
-from openwork.quantization.switching import quantizers
+from openwork.quantization.corrections.batch_norm import Fold, fold_batchnorm
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.modules import MASK_SUFFIX
+from openwork.quantization.fake_quantization.switches import quantizers
+from openwork.support.batches import Batch
 
 
 class FrozenStatistics(_BatchNorm):

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.builder.engine_file import EngineFile, read_engine
-from openwork.builder.sizes import free_names
-from openwork.fields import EngineFileError
-from openwork.program import Program
-from openwork.report import BuildReport, read_report
-from openwork.runtime.bind import Bound, bind
-from openwork.runtime.cores import physical_cores
-from openwork.runtime.fallback import FallbackSession
-from openwork.runtime.packing import chosen_isa, native
-from openwork.runtime.ports import TensorInfo, check_feed, check_made, inputs_of, outputs_of
-from openwork.runtime.sample import id_limits, sample_inputs
+from openwork.backends.cpu.bind import Bound, bind
+from openwork.backends.cpu.packing import chosen_isa, native
+from openwork.backends.onnxruntime.session import FallbackSession
+from openwork.engine.engine_file import EngineFile, read_engine
+from openwork.engine.ports import TensorInfo, check_feed, check_made, inputs_of, outputs_of
+from openwork.engine.program import Program
+from openwork.engine.report import BuildReport, read_report
+from openwork.engine.sample import id_limits, sample_inputs
+from openwork.engine.sizes import free_names
 from openwork.runtime.split import Part, split
+from openwork.support.cores import physical_cores
+from openwork.support.fields import EngineFileError
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -97,7 +97,7 @@ class Engine:
 
     def sample(self, sizes: Sequence[int], seed: int = 0) -> Arrays:
         """Random inputs that the engine accepts, for timing it; see
-        `openwork.runtime.sample.sample_inputs`."""
+        `openwork.engine.sample.sample_inputs`."""
         return sample_inputs(self._program, self._limits, sizes, seed)
 
     def profile(self, feed: Mapping[str, Array], repeats: int = 20) -> list[StepTime]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from openwork.program import FALLBACK, Named, Program, Step
+from openwork.engine.program import FALLBACK, Named, Program, Step
 
 
 @dataclass(frozen=True)

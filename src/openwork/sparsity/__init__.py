@@ -8,26 +8,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openwork.sparsity.detection import detect
-from openwork.sparsity.pattern import BlockPattern, GroupPattern, Pattern, Violation
-from openwork.sparsity.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
-from openwork.sparsity.sensitivity import Sensitivity
+from openwork.patterns.detection import detect
+from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern, Violation
+from openwork.sparsity.allocation.sensitivity import Sensitivity
+from openwork.sparsity.pruner.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
 
 if TYPE_CHECKING:
-    from openwork.sparsity.allocation import Allocation, allocate
-    from openwork.sparsity.criterion import Criterion
-    from openwork.sparsity.eligibility import LayerEligibility, layer_table
-    from openwork.sparsity.mask import magnitude_mask
-    from openwork.sparsity.measuring import SensitivityOptions, measure_sensitivity
-    from openwork.sparsity.oneshot import Calibration
-    from openwork.sparsity.options import PrunerOptions
+    from openwork.sparsity.allocation.allocation import Allocation, allocate
+    from openwork.sparsity.allocation.sensitivity_measurement import SensitivityOptions, measure_sensitivity
+    from openwork.sparsity.allocation.sensitivity_plot import plot_sensitivity
+    from openwork.sparsity.calibrated.oneshot import Calibration
+    from openwork.sparsity.calibrated.reconstruction import (
+        Reconstructed,
+        adapt_to_mask,
+        output_error,
+        reconstruct,
+    )
+    from openwork.sparsity.calibrated.wanda import wanda_mask
+    from openwork.sparsity.masks.eligibility import LayerEligibility, layer_table
+    from openwork.sparsity.masks.mask import magnitude_mask
     from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
-    from openwork.sparsity.pruner import Pruner
-    from openwork.sparsity.reconstruction import Reconstructed, adapt_to_mask, output_error, reconstruct
-    from openwork.sparsity.regularizer import GradientPruning, GroupLasso
-    from openwork.sparsity.report import PruningReport
-    from openwork.sparsity.sensitivity_plot import plot_sensitivity
-    from openwork.sparsity.wanda import wanda_mask
+    from openwork.sparsity.pruner.criterion import Criterion
+    from openwork.sparsity.pruner.options import PrunerOptions
+    from openwork.sparsity.pruner.pruner import Pruner
+    from openwork.sparsity.pruner.regularizer import GradientPruning, GroupLasso
+    from openwork.sparsity.pruner.report import PruningReport
 
 __all__ = [
     "Allocation",
@@ -67,29 +72,29 @@ __all__ = [
 ]
 
 _LATE = {
-    "Allocation": "allocation",
-    "GradientPruning": "regularizer",
-    "GroupLasso": "regularizer",
-    "SensitivityOptions": "measuring",
-    "measure_sensitivity": "measuring",
-    "plot_sensitivity": "sensitivity_plot",
-    "Calibration": "oneshot",
-    "Criterion": "criterion",
-    "LayerEligibility": "eligibility",
+    "Allocation": "allocation.allocation",
+    "GradientPruning": "pruner.regularizer",
+    "GroupLasso": "pruner.regularizer",
+    "SensitivityOptions": "allocation.sensitivity_measurement",
+    "measure_sensitivity": "allocation.sensitivity_measurement",
+    "plot_sensitivity": "allocation.sensitivity_plot",
+    "Calibration": "calibrated.oneshot",
+    "Criterion": "pruner.criterion",
+    "LayerEligibility": "masks.eligibility",
     "PermutationOptions": "permutation",
     "PermutationReport": "permutation",
     "permute": "permutation",
-    "Pruner": "pruner",
-    "PrunerOptions": "options",
-    "PruningReport": "report",
-    "Reconstructed": "reconstruction",
-    "layer_table": "eligibility",
-    "magnitude_mask": "mask",
-    "adapt_to_mask": "reconstruction",
-    "allocate": "allocation",
-    "output_error": "reconstruction",
-    "reconstruct": "reconstruction",
-    "wanda_mask": "wanda",
+    "Pruner": "pruner.pruner",
+    "PrunerOptions": "pruner.options",
+    "PruningReport": "pruner.report",
+    "Reconstructed": "calibrated.reconstruction",
+    "layer_table": "masks.eligibility",
+    "magnitude_mask": "masks.mask",
+    "adapt_to_mask": "calibrated.reconstruction",
+    "allocate": "allocation.allocation",
+    "output_error": "calibrated.reconstruction",
+    "reconstruct": "calibrated.reconstruction",
+    "wanda_mask": "calibrated.wanda",
 }
 
 

@@ -4,28 +4,28 @@ repeated until no rule applies; so a rule may rely on everything above it."""
 from __future__ import annotations
 
 from openwork.graph.rewrite import Rule
-from openwork.graph.rules.activations import ADD, GELU, GELU_ERF, RELU
-from openwork.graph.rules.attention import ATTENTION
-from openwork.graph.rules.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
-from openwork.graph.rules.embedding import EMBEDDING_SUM
-from openwork.graph.rules.epilogue import (
+from openwork.graph.rules.epilogue.followers import (
     ACTIVATION,
     BIAS,
     RESIDUAL_ADD,
 )
-from openwork.graph.rules.identities import REMOVE_IDENTITIES
-from openwork.graph.rules.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
-from openwork.graph.rules.linear import LINEAR, LINEAR_FLOAT
-from openwork.graph.rules.mean_pool import MEAN_POOL, PLAIN_MEAN
-from openwork.graph.rules.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
-from openwork.graph.rules.normalize import L2_NORMALIZE, LP_NORMALIZE
-from openwork.graph.rules.qoperator import EXPAND_QLINEAR_MATMUL
-from openwork.graph.rules.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
-from openwork.graph.rules.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
-from openwork.graph.rules.shapes import SHAPE_OF_INPUT
-from openwork.graph.rules.siblings import PACK_SIBLINGS
-from openwork.graph.rules.unary import CLIP, GATE, UNARY
-from openwork.graph.rules.values import MULTIPLIED_VALUES
+from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
+from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
+from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
+from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
+from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
+from openwork.graph.rules.functions.attention import ATTENTION
+from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
+from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
+from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
+from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
+from openwork.graph.rules.functions.unary import CLIP, GATE, UNARY
+from openwork.graph.rules.prepare.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
+from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
+from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR_MATMUL
+from openwork.graph.rules.prepare.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
+from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
 RULES: tuple[Rule, ...] = (
     FOLD_CONSTANTS,

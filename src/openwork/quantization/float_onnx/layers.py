@@ -16,7 +16,7 @@ from torch import Tensor
 
 from openwork.graph.model import attributes, constant, dims, is_onnx, needed, operand, producer
 from openwork.quantization.placement.choices import LONGEST_REDUCTION
-from openwork.sparsity.view import WeightView
+from openwork.sparsity.masks.view import WeightView
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from openwork.graph.model import constant, is_onnx, needed, only_consumer
-from openwork.quantization.affine import Activation
+from openwork.qdq.affine import Activation
 from openwork.quantization.float_onnx.layers import (
     Layer,
     is_embedding,
@@ -18,7 +18,7 @@ from openwork.quantization.float_onnx.layers import (
     residual_reason,
     weighted_values,
 )
-from openwork.quantization.observer import ObserverKind
+from openwork.quantization.observers.observer import ObserverKind
 from openwork.quantization.placement import LayerChoice, QuantizationOptions
 
 

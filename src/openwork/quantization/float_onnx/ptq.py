@@ -11,21 +11,21 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
-from openwork.export.biases import quantize_biases
-from openwork.export.dialect import conform
-from openwork.export.targets import Target, parse_target
-from openwork.files import write_atomic
 from openwork.graph.model import ModelError, dims, is_onnx
 from openwork.graph.reader import read
-from openwork.quantization.cache import CacheEntry, CalibrationCache, digest, read_cache
-from openwork.quantization.equalization import Equalized
-from openwork.quantization.float_onnx.equalizing import equalize
-from openwork.quantization.float_onnx.folding import fold
-from openwork.quantization.float_onnx.observing import observe
+from openwork.qdq.biases import quantize_biases
+from openwork.qdq.dialect import conform
+from openwork.qdq.targets import Target, parse_target
+from openwork.quantization.corrections.equalization import Equalized
+from openwork.quantization.data.sources import BATCH, Batches, Source
+from openwork.quantization.float_onnx.batch_norm import fold
+from openwork.quantization.float_onnx.equalization import equalize
+from openwork.quantization.float_onnx.observation import observe
 from openwork.quantization.float_onnx.placement import Placement, place
-from openwork.quantization.float_onnx.rewriting import drop_unused, rewrite
+from openwork.quantization.float_onnx.qdq_nodes import drop_unused, rewrite
 from openwork.quantization.placement import LayerChoice, QuantizationOptions, table
-from openwork.quantization.sources import BATCH, Batches, Source
+from openwork.quantization.scales.cache import CacheEntry, CalibrationCache, digest, read_cache
+from openwork.support.files import write_atomic
 
 OLDEST_OPSET, OPSET = 13, 18
 """Below the first, DequantizeLinear knows no channels; models below the second are converted to it."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.quantization.histogram import Histogram
 from openwork.quantization.observers.base import Observer
 from openwork.quantization.observers.bins import Bins
 from openwork.quantization.observers.entropy import Entropy
+from openwork.quantization.observers.histogram import Histogram
 from openwork.quantization.observers.mse import MeanSquare
 from openwork.quantization.observers.percentile import DEFAULT_PERCENTILE, Percentile
 

@@ -8,10 +8,10 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from openwork.quantization.multihead import refusal as multihead_refusal
-from openwork.quantization.placement.operations import OPERANDS, UNSUPPORTED, module_kind
+from openwork.quantization.fake_quantization.multihead import refusal as multihead_refusal
 from openwork.quantization.placement.options import QuantizationOptions, Rules
-from openwork.quantization.placement.recording import Event, Recording, Seen
+from openwork.quantization.trace.operations import OPERANDS, UNSUPPORTED, module_kind
+from openwork.quantization.trace.recording import Event, Recording, Seen
 
 # 255 * 127 * k must stay below 2^31 for the exact INT32 sum (docs/arithmetic.md).
 LONGEST_REDUCTION = 66_000

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from openwork.quantization.fake_quant import FakeQuantize
-from openwork.quantization.multihead import ACTIVATIONS
-from openwork.quantization.observer import ObserverKind
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.multihead import ACTIVATIONS
+from openwork.quantization.observers.observer import ObserverKind
 from openwork.quantization.placement.choices import Candidate
-from openwork.quantization.placement.operations import CLAMPS, OPERANDS
 from openwork.quantization.placement.options import QuantizationOptions
-from openwork.quantization.placement.recording import Recording, Seen
-from openwork.quantization.placement.rewriting import OUTPUT
+from openwork.quantization.trace.operations import CLAMPS, OPERANDS
+from openwork.quantization.trace.recording import Recording, Seen
+from openwork.quantization.trace.rewritten_module import OUTPUT
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from openwork.quantization.affine import Activation
-from openwork.quantization.fake_quant import Learned
-from openwork.quantization.observer import DEFAULT_PERCENTILE, ObserverKind
+from openwork.qdq.affine import Activation
+from openwork.quantization.fake_quantization.fake_quant import Learned
+from openwork.quantization.observers.observer import DEFAULT_PERCENTILE, ObserverKind
 
 Style = Literal["tensorrt", "onnxruntime", "openwork"]
 BatchNormChoice = Literal["fold", "keep"]

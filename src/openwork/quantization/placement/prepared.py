@@ -11,23 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.batches import Batch, evaluating, run_batch
-from openwork.quantization.bias_correction import BiasCorrection
-from openwork.quantization.equalization import Equalized, equalize
-from openwork.quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
-from openwork.quantization.feeding import fitted
-from openwork.quantization.folding import Fold, fold_batchnorm
-from openwork.quantization.modules import Quantized, is_quantized, quantize_embedding, quantize_layer
-from openwork.quantization.multihead import quantize_multihead
-from openwork.quantization.placement.arguments import tensors_in
+from openwork.quantization.corrections.batch_norm import Fold, fold_batchnorm
+from openwork.quantization.corrections.bias_correction import BiasCorrection
+from openwork.quantization.corrections.equalization import Equalized, equalize
+from openwork.quantization.data.feeds import fitted
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
+from openwork.quantization.fake_quantization.modules import (
+    Quantized,
+    is_quantized,
+    quantize_embedding,
+    quantize_layer,
+)
+from openwork.quantization.fake_quantization.multihead import quantize_multihead
+from openwork.quantization.fake_quantization.switches import off
 from openwork.quantization.placement.choices import Candidate, LayerChoice, candidates, check_globs, table
 from openwork.quantization.placement.grouping import Group, child_name, group
 from openwork.quantization.placement.options import QuantizationOptions
-from openwork.quantization.placement.recording import Recording, capture, record
-from openwork.quantization.placement.rewriting import Insertion, Traced, install, traced
-from openwork.quantization.placement.source import is_rewritten
-from openwork.quantization.placement.tracing import TraceRefused
-from openwork.quantization.switching import off
+from openwork.quantization.trace.arguments import tensors_in
+from openwork.quantization.trace.graph import TraceRefused
+from openwork.quantization.trace.recording import Recording, capture, record
+from openwork.quantization.trace.rewritten_module import Insertion, Traced, install, traced
+from openwork.quantization.trace.source import is_rewritten
+from openwork.support.batches import Batch, evaluating, run_batch
 
 logger = logging.getLogger(__name__)
 

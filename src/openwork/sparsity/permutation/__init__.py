@@ -1,6 +1,6 @@
 """Channel permutation: an order of channels in which N:M patterns keep more of the weights."""
 
-from openwork.sparsity.permutation.permuting import PermutationOptions, permute
+from openwork.sparsity.permutation.permutation import PermutationOptions, permute
 from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, PermutationReport
 from openwork.sparsity.permutation.search import Effort, Problem, search
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from openwork.sparsity.pattern import GroupPattern
+from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.graph import ChannelClass
 from openwork.sparsity.permutation.ordering import largest_sum, parted
 from openwork.sparsity.permutation.relations import Use

@@ -27,7 +27,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from openwork.sparsity.pattern import GroupPattern
+from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.ordering import descending, largest_sum
 
 # What a chunk of candidate sets may hold, in elements, so that it stays in a core's second-level cache.

@@ -1,0 +1,1 @@
+"""What can run a step of a program."""

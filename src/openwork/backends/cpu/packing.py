@@ -1,0 +1,123 @@
+"""The native library, and weights packed for one of its instruction sets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.engine.program import Step
+from openwork.patterns.stored import Weight, assemble
+from openwork.sparsity import Pattern
+
+log = logging.getLogger(__name__)
+
+DENSE = "dense"
+# A span of the packer, within which output channels change places (native/kernels/gemm.h).
+_SAMPLED_ROWS = 512
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def native() -> Any:
+    """The native module; raises ImportError, saying what to do, where the package was not built."""
+    try:
+        from openwork import _native
+    except ImportError as error:
+        raise ImportError(
+            f"The native part of openwork could not be loaded ({error}); install the package with 'pip "
+            f"install .'."
+        ) from error
+    return _native
+
+
+def chosen_isa(isa: str | None) -> str:
+    """The instruction set to run on: `isa`, or what OPENWORK_ISA says, or the best of this machine.
+
+    Raises ValueError where it is unknown or this machine lacks it.
+    """
+    if isa is None:
+        return str(native().active_isa())
+    usable = native().isas()
+    if isa not in usable:
+        raise ValueError(
+            f"The instruction set '{isa}' is unknown or this machine lacks it; usable here: "
+            f"{', '.join(usable)}."
+        )
+    return isa
+
+
+def pack(weight: NDArray[np.int8], form: str, isa: str) -> Any:
+    """A weight s8 [n, k] packed for one instruction set.
+
+    Raises ValueError where the instruction set lacks the form or the form cannot hold the weight.
+    """
+    return native().PackedWeights.pack(weight, form, isa)
+
+
+def sparse_forms(isa: str) -> tuple[str, ...]:
+    """The sparse forms that an instruction set has."""
+    return tuple(form for form in native().forms(isa) if form != DENSE)
+
+
+def for_few_rows(form: str) -> bool:
+    """Whether a form's indices are compressed: worth their expansion only where reading weights is the
+    limit."""
+    return form.endswith("packed")
+
+
+def rows_in_lanes(form: str) -> bool:
+    """Whether a form multiplies 16 rows by each weight, and not 16 channels by each activation."""
+    return form.startswith("blocks")
+
+
+def expected_work(weight: NDArray[np.int8], forms: Iterable[str], isa: str) -> dict[str, float | str]:
+    """The work that each form is expected to take for a row, the dense one taking 1; or why it does not hold
+    the weight s8 [n, k].
+
+    Counted on the first 512 output channels, which the packer orders by themselves.
+    """
+    sample = np.ascontiguousarray(weight[:_SAMPLED_ROWS])
+    dense = float(pack(sample, DENSE, isa).work)
+
+    def of(form: str) -> float | str:
+        try:
+            return float(pack(sample, form, isa).work) / dense
+        except ValueError as error:
+            return str(error)
+
+    return {form: of(form) for form in forms}
+
+
+def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
+    """The weight of a linear step as the engine stores it; raises ValueError where its pattern is none."""
+    pattern = None if step.pattern is None else Pattern.parse(step.pattern)
+    return assemble(tensors, step.tensors["weight"], pattern, k)
+
+
+def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
+    """The form that runs a tactic here: its own, or where this machine lacks it the one with the least work.
+
+    A form for few rows, or with rows in the lanes, stands in for its own kind alone. Of equals the one with
+    the longest reach is taken, and dense where nothing takes less work.
+    """
+    if tactic in native().forms(isa):
+        return tactic
+    work = expected_work(weight, _stand_ins(tactic, isa), isa)
+    known = {form: value for form, value in work.items() if not isinstance(value, str)}
+    form = min(reversed(known), key=known.__getitem__, default=DENSE)
+    chosen = form if known.get(form, 1.0) < 1.0 else DENSE
+    log.info("The tactic %s is not on %s here; %s runs in its place.", tactic, isa, chosen)
+    return chosen
+
+
+def _stand_ins(tactic: str, isa: str) -> list[str]:
+    """The sparse forms for any number of rows, and those made for few or for many as the tactic is."""
+
+    def suits(form: str) -> bool:
+        return for_few_rows(form) <= for_few_rows(tactic) and rows_in_lanes(form) <= rows_in_lanes(tactic)
+
+    return [form for form in sparse_forms(isa) if suits(form)]

@@ -1,0 +1,64 @@
+"""Which packed forms are worth timing for a layer: those whose expected work is near the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from openwork.backends.cpu.packing import for_few_rows, rows_in_lanes
+
+RIVAL = 1.35
+"""What is expected to take this many times as much as the best, dense among them, is not timed."""
+
+LANES_RIVAL = 2.0
+"""The same among forms with rows in the lanes: on vectors of 64 bytes narrow blocks are limited by their
+loads, which the work does not count (blocks1 took 3 times its work there, blocks4 1.25 times)."""
+
+MOST_WINDOWS, MOST_LANES = 4, 2
+"""Forms timed for one number of rows at most, with channels and with rows in the lanes; one less of the
+former where there are any of the latter."""
+
+FEW_ROWS = 32
+"""Up to this many rows the bytes of the weights can be the limit, and forms with compressed indices are
+timed."""
+
+LANES = 16
+"""Rows that forms with rows in the lanes make together, whether there are as many or not."""
+
+
+def rivals(work: Mapping[str, float], rows: int) -> tuple[str, ...]:
+    """The forms to time against dense at a number of rows: of each kind those with the least work.
+
+    The best that has channels in the lanes is always among them: what forms with rows in the lanes spend
+    beside their products differs between machines.
+    work : expected work of each sparse form for each row, the dense one taking 1.
+    """
+    at = {form: _at(form, value, rows) for form, value in work.items()}
+    usable = sorted((form for form in at if at[form] <= RIVAL), key=at.__getitem__)
+    packed = [form for form in usable if for_few_rows(form)]
+    lanes = [form for form in usable if rows_in_lanes(form)]
+    windows = [form for form in usable if form not in (*packed, *lanes)]
+    best = min([1.0, *(at[form] for form in windows)])
+    near_lanes = _near_lanes(lanes, at, best)
+    near = [form for form in windows if at[form] <= RIVAL * best][: MOST_WINDOWS - bool(near_lanes)]
+    return (*near_lanes, *near, *(packed if rows <= FEW_ROWS else ()))
+
+
+def _near_lanes(forms: list[str], at: Mapping[str, float], best: float) -> list[str]:
+    """Of the forms with rows in the lanes those worth timing, where the best of them is a rival.
+
+    Of equals the widest come first.
+    """
+    ordered = sorted(forms, key=lambda form: (at[form], -forms.index(form)))
+    if not ordered or at[ordered[0]] > RIVAL * best:
+        return []
+    return [form for form in ordered if at[form] <= LANES_RIVAL * at[ordered[0]]][:MOST_LANES]
+
+
+def hopeful(work: Mapping[str, float]) -> tuple[str, ...]:
+    """The forms that may beat dense at some number of rows."""
+    return tuple(form for form, value in work.items() if value <= RIVAL)
+
+
+def _at(form: str, work: float, rows: int) -> float:
+    padded = -(-rows // LANES) * LANES
+    return work * padded / rows if rows_in_lanes(form) else work

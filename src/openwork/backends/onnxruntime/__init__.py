@@ -1,0 +1,1 @@
+"""What has no native kernel, run through ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Latency of several callables, measured side by side."""

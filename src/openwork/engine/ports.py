@@ -1,0 +1,124 @@
+"""What an engine takes and gives, and the checks of what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.engine.program import Program
+from openwork.engine.shapes import Shape
+
+Array = NDArray[Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype(np.uint8),
+    "s8": np.dtype(np.int8),
+    "i32": np.dtype(np.int32),
+    "i64": np.dtype(np.int64),
+    "f16": np.dtype(np.float16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "bool": np.dtype(np.bool_),
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of an engine: its name, NumPy type, and shape (an int or a free dimension's name
+    per axis)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: Shape
+
+    def __str__(self) -> str:
+        return f"'{self.name}' {self.dtype} [{', '.join(map(str, self.shape))}]"
+
+
+def inputs_of(program: Program) -> tuple[TensorInfo, ...]:
+    """The inputs of a program, in order."""
+    return tuple(
+        TensorInfo(port.name, DTYPES[program.values[port.value].dtype], program.values[port.value].shape)
+        for port in program.inputs
+    )
+
+
+def outputs_of(program: Program) -> tuple[TensorInfo, ...]:
+    """The outputs of a program, in order."""
+    return tuple(
+        TensorInfo(port.name, DTYPES[program.values[port.value].dtype], program.values[port.value].shape)
+        for port in program.outputs
+    )
+
+
+def check_feed(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> list[Array]:
+    """The fed arrays in the inputs' order, in C order and native byte order, copied only where they are not.
+
+    Raises ValueError for a missing or unknown name, a wrong shape, an empty dimension, or dimensions of one
+    name that differ, and TypeError for a wrong type; each names the input, what is expected and what came.
+    """
+    _check_names(inputs, feed)
+    sizes: dict[str, tuple[int, str]] = {}
+    return [_checked(info, feed[info.name], sizes) for info in inputs]
+
+
+def _check_names(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> None:
+    if not isinstance(feed, Mapping):
+        raise TypeError(
+            f"An engine takes a mapping of names to arrays, but it was given {type(feed).__name__}."
+        )
+    expected = ", ".join(map(str, inputs))
+    for info in inputs:
+        if info.name not in feed:
+            raise ValueError(f"The input '{info.name}' is missing; this engine takes {expected}.")
+    unknown = sorted(set(map(str, feed)) - {info.name for info in inputs})
+    if unknown:
+        raise ValueError(f"There is no input '{unknown[0]}'; this engine takes {expected}.")
+
+
+def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"The input {info} takes a NumPy array, but {type(array).__name__} came.")
+    if array.dtype.newbyteorder("=") != info.dtype:
+        raise TypeError(
+            f"The input {info} takes {info.dtype}, but {array.dtype} came; convert it with "
+            f".astype(numpy.{info.dtype})."
+        )
+    _check_shape(info, array, sizes)
+    return np.ascontiguousarray(array, dtype=info.dtype)
+
+
+def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> None:
+    came = f"but one of the shape {list(array.shape)} came"
+    if array.ndim != len(info.shape):
+        raise ValueError(f"The input {info} takes an array of {len(info.shape)} dimensions, {came}.")
+    for axis, (dim, size) in enumerate(zip(info.shape, array.shape, strict=True)):
+        if size == 0:
+            raise ValueError(f"The input {info} takes an array that is not empty, {came}.")
+        if isinstance(dim, int) and size != dim:
+            raise ValueError(f"The input {info} takes {dim} in dimension {axis}, {came}.")
+        if isinstance(dim, str):
+            first, owner = sizes.setdefault(dim, (size, info.name))
+            if size != first:
+                raise ValueError(
+                    f"The input {info} takes {first} in dimension {axis}, since '{dim}' is {first} in "
+                    f"'{owner}', {came}."
+                )
+
+
+def check_made(step: str, info: TensorInfo, array: Array) -> None:
+    """Refuse, with a ValueError, what a fallback step has made if the program says that it makes something
+    else."""
+    fits = len(array.shape) == len(info.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape, strict=True)
+    )
+    if array.dtype != info.dtype or not fits:
+        raise ValueError(
+            f"The step '{step}' makes {info.dtype} [{', '.join(map(str, info.shape))}] by the engine's "
+            f"program, but ONNX "
+            f"Runtime made {array.dtype} {list(array.shape)}."
+        )

@@ -1,0 +1,176 @@
+"""The build report: one document that says, layer by layer, what was found, timed and picked, and why.
+
+Its JSON form is described in docs/build_report.md; the terminal table and the log lines are drawn from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from openwork.support.fields import Field
+from openwork.support.records import read_record
+
+REPORT_VERSION = 2
+
+_MOST_NODES_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """One number of rows at which a layer's tactics were timed.
+
+    seconds : time of each tactic (lower quartile of the repeats). pick : the tactic that runs there.
+    cached : timed by an earlier build.
+    """
+
+    rows: int
+    seconds: dict[str, float]
+    pick: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The tactic up to `max_rows` rows; None is for all larger ones."""
+
+    max_rows: int | None
+    tactic: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer.
+
+    n, k : output and input channels. pattern : the one its integer weights hold, or None. zeros : the
+    fraction of zero weights. eligible : whether it may run sparse on this machine, with `reason` in either
+    case. work : what each sparse form that may run it is expected to take, dense taking 1.
+    picks : what runs, by number of rows, with `why`. bytes_dense, bytes_stored : of its weights.
+    """
+
+    name: str
+    n: int
+    k: int
+    activation: str
+    output: str
+    pattern: str | None
+    zeros: float
+    eligible: bool
+    reason: str
+    work: dict[str, float]
+    buckets: tuple[Bucket, ...]
+    picks: tuple[Pick, ...]
+    why: str
+    bytes_dense: int
+    bytes_stored: int
+
+    @property
+    def sparse(self) -> bool:
+        """Whether a sparse tactic was picked for any number of rows."""
+        return any(pick.tactic != "dense" for pick in self.picks)
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """One change to the graph: the rule and where it applied."""
+
+    rule: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One place where a rule did not apply, and why."""
+
+    rule: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FallbackPart:
+    """One part of the model that ONNX Runtime runs: the program's step, its nodes, and why each is not
+    native."""
+
+    step: str
+    nodes: tuple[str, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        if len(self.nodes) <= _MOST_NODES_NAMED:
+            return f"{self.step} runs in ONNX Runtime. {self.reason}"
+        first = ", ".join(self.nodes[:_MOST_NODES_NAMED])
+        others = len(self.nodes) - _MOST_NODES_NAMED
+        return (
+            f"{self.step} runs in ONNX Runtime: {first} and {others} more nodes; "
+            "the report has the reason for each."
+        )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the timings were taken on."""
+
+    openwork: str
+    cpu: str
+    isa: str
+    threads: int
+    kernels: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the build was asked for; shapes hold one size per free dimension of the inputs."""
+
+    sparsity: str
+    shapes: tuple[tuple[int, ...], ...]
+    strict: bool
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """A whole build. accuracy_kept is false where the build itself pruned weights."""
+
+    version: int
+    model: str
+    environment: Environment
+    settings: Settings
+    accuracy_kept: bool
+    notes: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    fusions: tuple[Fusion, ...]
+    refusals: tuple[Refusal, ...]
+    fallbacks: tuple[FallbackPart, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of docs/build_report.md."""
+        return asdict(self)
+
+    @property
+    def eligible(self) -> tuple[str, ...]:
+        """Names of the layers that may run sparse."""
+        return tuple(layer.name for layer in self.layers if layer.eligible)
+
+    @property
+    def picked_sparse(self) -> tuple[str, ...]:
+        """Names of the layers that a sparse tactic runs for some number of rows."""
+        return tuple(layer.name for layer in self.layers if layer.sparse)
+
+    def lines(self) -> list[str]:
+        """The two lines that users of TensorRT look for, what falls back, and the notes."""
+        lines = [
+            "(Sparsity) Layers eligible for sparse math: " + (", ".join(self.eligible) or "none"),
+            "(Sparsity) The plan picked sparse implementation for layers: "
+            + (", ".join(self.picked_sparse) or "none"),
+        ]
+        lines += [f"(Fallback) {part}" for part in self.fallbacks]
+        return [*lines, *self.notes]
+
+
+def read_report(item: Field) -> BuildReport:
+    """Check a report's JSON and return it; raises EngineFileError where it does not match
+    docs/build_report.md."""
+    version = item.members().get("version")
+    if version is None or version.value != REPORT_VERSION:
+        item.refuse(f"a build report of version {REPORT_VERSION}")
+    return read_record(BuildReport, item)

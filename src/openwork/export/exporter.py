@@ -1,0 +1,73 @@
+"""A torch module to standard ONNX, its quantizers as Q/DQ around integer weights.
+
+The graph holds MatMul and Add for every linear layer, with the weight as initializer [K, N] under the
+parameter's own name: float, or s8 with a DequantizeLinear over its output channels; convolutions keep their
+weights' layout. Equal quantizers of one tensor stand in the graph once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, nn
+
+from openwork.export.exact_rewrites import drop_repeated_quantizers, fold_batch_norms, transpose_weights
+from openwork.export.layers import exportable
+from openwork.export.options import ExportOptions, check_inputs
+from openwork.export.patterns import pruned_weights, record_patterns
+from openwork.export.torch_graph import trace
+from openwork.qdq.biases import quantize_biases
+from openwork.qdq.dialect import conform
+from openwork.qdq.targets import TARGETS
+from openwork.support.files import write_atomic
+
+
+def export(
+    model: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, options: ExportOptions | None = None
+) -> Path:
+    """Write the model, float or quantized, to `path` as ONNX; the file appears whole or not at all.
+
+    inputs: example arguments by the names that `forward` gives them, every free dimension at least 2. The
+    patterns of pruned layers are checked on the exported weights and stand in the file's metadata as
+    `openwork.pattern.<weight>`. `next_steps` has the commands to go on with. Raises ValueError if a weight
+    breaks its pattern or its mask, naming layer, row and group; for a pattern of a layer that is not
+    exported; for a model that the target does not take; and for a quantizer without a scale.
+    """
+    options = options or ExportOptions()
+    check_inputs(inputs, options)
+    pruned = pruned_weights(model, options.patterns)
+    made = exportable(model, inputs, options.exporter)
+    graph = trace(made.module, inputs, options)
+    transposed = _rewrite(graph, options) | made.transposed
+    _rename(graph, made.names)
+    proto = ir.to_proto(graph)
+    stored = {made.names.get(name, name) for name in transposed}
+    record_patterns(proto, pruned, options.patterns, stored)
+    onnx.checker.check_model(proto)
+    write_atomic(path, [proto.SerializeToString()])
+    return Path(path)
+
+
+def _rewrite(graph: ir.Model, options: ExportOptions) -> frozenset[str]:
+    """Bring the graph into its final form; the weights that were transposed for it."""
+    transposed = transpose_weights(graph)
+    drop_repeated_quantizers(graph)
+    fold_batch_norms(graph)
+    if options.target is not None:
+        conform(graph, TARGETS[options.target])
+    if options.stored_bias == "int32":
+        quantize_biases(graph)
+    RemoveUnusedNodesPass()(graph)
+    return transposed
+
+
+def _rename(graph: ir.Model, names: Mapping[str, str]) -> None:
+    """Give tensors of the graph their names, where none has it yet."""
+    for old, new in names.items():
+        value = graph.graph.initializers.get(old)
+        if value is not None and new not in graph.graph.initializers:
+            value.name = new

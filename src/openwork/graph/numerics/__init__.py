@@ -1,0 +1,1 @@
+"""Arithmetic in NumPy with the bits of docs/arithmetic.md."""

@@ -1,0 +1,103 @@
+"""What happens to the sums of a product, in NumPy, with the bits of docs/arithmetic.md, "Epilogue"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openwork.graph.numerics.activations import activate
+from openwork.graph.numerics.binary32 import Float, fma, quantize, quiet
+
+Array = NDArray[Any]
+Attributes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The numbers of each output channel, f32 [N]: of the sums, and the multiplier of a quantized output."""
+
+    scale: Float
+    bias: Float
+    multiplier: Float | None = None
+
+
+def apply_activation(v: Float, a: Attributes) -> Float:
+    """The activation that a node's attributes name, with their numbers."""
+    return activate(v, a["activation"], a.get("alpha", 0.0), a.get("beta", 0.0))
+
+
+def is_linear(a: Attributes, residual: bool) -> bool:
+    """Whether the values before they are clamped are linear in the sums and the residual."""
+    kind = a["activation"]
+    return kind == "none" or (kind in ("relu", "clip") and (not residual or bool(a.get("activation_last"))))
+
+
+def finish(total: Float, channels: Channels, residual: Array | None, a: Attributes) -> Array:
+    """The outputs [..., N] of the sums, INT32 made f32: scaled, activated, added to, and stored."""
+    if "y_scale" in a and is_linear(a, residual is not None):
+        scaled = _Scaled.of(channels, residual, a)
+        if scaled.finite():
+            return scaled.finish(total, residual, a)
+    v = fma(total, channels.scale, channels.bias)
+    last = bool(a.get("activation_last"))
+    v = v if last else apply_activation(v, a)
+    v = v if residual is None else _added(v, residual, a)
+    return store(apply_activation(v, a) if last else v, a, channels.multiplier)
+
+
+def store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:
+    """v as it is, or quantized (after the multiplier of each channel) where the operator has y_scale."""
+    return quantize(v, a["y_scale"], a["y_zero_point"], multiplier) if "y_scale" in a else v
+
+
+def _added(v: Float, residual: Array, a: Attributes) -> Float:
+    if residual.dtype == np.uint8:
+        centred = residual.astype(np.float32) - np.float32(a["residual_zero_point"])
+        return fma(centred, np.float32(a["residual_scale"]), v)
+    with quiet():
+        return np.add(v, residual, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """The numbers of each channel in units of the output."""
+
+    inverse: Float
+    scale: Float
+    bias: Float
+    factor: Float
+
+    @staticmethod
+    def of(channels: Channels, residual: Array | None, a: Attributes) -> _Scaled:
+        with quiet():
+            inverse = np.broadcast_to(np.float32(1) / np.float32(a["y_scale"]), channels.scale.shape)
+            if channels.multiplier is not None:
+                inverse = channels.multiplier * inverse
+            factor, bias = inverse, channels.bias * inverse
+            if residual is not None and residual.dtype == np.uint8:
+                factor = np.float32(a["residual_scale"]) * inverse
+                if a["residual_zero_point"]:
+                    bias = fma(np.float32(-a["residual_zero_point"]), factor, bias)
+            return _Scaled(inverse, channels.scale * inverse, bias, factor)
+
+    def finite(self) -> bool:
+        return all(bool(np.isfinite(numbers).all()) for numbers in (self.scale, self.bias, self.factor))
+
+    def finish(self, total: Float, residual: Array | None, a: Attributes) -> NDArray[np.uint8]:
+        v = fma(total, self.scale, self.bias)
+        if residual is not None:
+            v = fma(residual.astype(np.float32), self.factor, v)
+        low, high = self._ends(a)
+        q: NDArray[np.uint8] = quantize(v, 1.0, a["y_zero_point"])
+        return np.minimum(np.maximum(q, low), high)
+
+    def _ends(self, a: Attributes) -> tuple[Array, Array]:
+        """The least and the largest u8 of each channel."""
+        low, high = {"relu": (0.0, np.inf), "clip": (a.get("alpha"), a.get("beta"))}.get(
+            a["activation"], (-np.inf, np.inf)
+        )
+        return tuple(quantize(np.float32(end) * self.inverse, 1.0, a["y_zero_point"]) for end in (low, high))  # type: ignore[return-value]

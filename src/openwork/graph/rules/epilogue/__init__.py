@@ -1,0 +1,1 @@
+"""Rules that put what follows a step into it."""

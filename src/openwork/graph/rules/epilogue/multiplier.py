@@ -1,0 +1,140 @@
+"""A multiplier of each channel in front of a quantizer (scale migration) goes into what makes the value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from openwork.engine.operators import DOMAIN
+from openwork.graph.model import (
+    Array,
+    add_initializer,
+    attributes,
+    consumers,
+    dims,
+    make,
+    native_producer,
+    needed,
+    only_consumer,
+    operand,
+    producer,
+    with_attributes,
+)
+from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.rules.functions.layer_norm import split_constant
+
+SLOT = {"Linear": 5, "LayerNorm": 3}
+"""The place of y_multiplier among an operator's inputs."""
+
+
+def _equal_multiplier(node: ir.Node, other: ir.Node) -> bool:
+    mine, theirs = split_constant(node), split_constant(other)
+    return mine is not None and theirs is not None and np.array_equal(mine[1], theirs[1])
+
+
+def _match_shared(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """An earlier Mul of the same value with an equal constant."""
+    split = split_constant(node)
+    if split is None or node.outputs[0].is_graph_output():
+        return None
+    order = list(home(node))
+    for other in consumers(split[0]):
+        if other is not node and other.op_type == "Mul" and _equal_multiplier(node, other):
+            return (node, other) if order.index(other) < order.index(node) else None
+    return None
+
+
+def _replace_shared(found: tuple[ir.Node, ir.Node]) -> Replacement:
+    node, other = found
+    return Replacement((), [(node.outputs[0], other.outputs[0])])
+
+
+SHARE_MULTIPLIER = Rule("share multiplier", frozenset({"Mul"}), _match_shared, never, _replace_shared)
+
+
+@dataclass(frozen=True)
+class _Multiplied:
+    quantize: ir.Node
+    mul: ir.Node
+    maker: ir.Node
+    multiplier: Array
+
+
+def _match(quantize: ir.Node, op_type: str) -> _Multiplied | None:
+    mul = producer(needed(quantize, 0), "Mul")
+    split = split_constant(mul) if mul is not None else None
+    maker = native_producer(split[0], op_type) if split is not None else None
+    if mul is None or split is None or maker is None:
+        return None
+    return _Multiplied(quantize, mul, maker, split[1])
+
+
+def _match_output(node: ir.Node) -> _Multiplied | None:
+    return _match(node, "Linear")
+
+
+def _match_norm(node: ir.Node) -> _Multiplied | None:
+    return _match(node, "LayerNorm")
+
+
+def _check(found: _Multiplied) -> str | None:
+    width = (dims(found.maker.outputs[0]) or (None,))[-1]
+    if found.multiplier.size != width or found.multiplier.shape[-1] != width:
+        return "the constant does not have one number for each channel"
+    if found.multiplier.dtype != np.float32 or not np.all(
+        np.isfinite(found.multiplier) & (found.multiplier > 0)
+    ):
+        return "the constant is not positive finite float32"
+    if only_consumer(found.mul.outputs[0]) is None:
+        return "the multiplied value is read by other nodes too"
+    if "y_scale" in attributes(found.maker):
+        return "the value is already quantized with another scale"
+    return None
+
+
+def _check_output(found: _Multiplied) -> str | None:
+    if only_consumer(found.maker.outputs[0]) is None:
+        return "the product is read by other nodes too"
+    return _check(found)
+
+
+def _made(found: _Multiplied) -> ir.Node:
+    maker, slot = found.maker, SLOT[found.maker.op_type]
+    name = maker.name or ""
+    value = add_initializer(home(found.quantize), f"{name}.y_multiplier", found.multiplier.reshape(-1))
+    inputs = [operand(maker, index) for index in range(slot)]
+    quantizer = {key: attributes(found.quantize)[key] for key in ("y_scale", "y_zero_point")}
+    return make(maker.op_type, [*inputs, value], with_attributes(maker, **quantizer), name)
+
+
+def _replace_output(found: _Multiplied) -> Replacement:
+    made = _made(found)
+    return Replacement([made], [(found.quantize.outputs[0], made.outputs[0])])
+
+
+def _replace_norm(found: _Multiplied) -> Replacement:
+    made = _made(found)
+    values = [(found.maker.outputs[0], made.outputs[0]), (found.quantize.outputs[0], made.outputs[1])]
+    return Replacement([made], values, before=found.maker)
+
+
+_ANCHORS = frozenset({"Quantize"})
+
+MULTIPLIED_OUTPUT = Rule(
+    "multiplier and quantize into their producer",
+    _ANCHORS,
+    _match_output,
+    _check_output,
+    _replace_output,
+    domain=DOMAIN,
+)
+MULTIPLIED_NORM = Rule(
+    "multiplier and quantize into layer norm",
+    _ANCHORS,
+    _match_norm,
+    _check,
+    _replace_norm,
+    domain=DOMAIN,
+)

@@ -1,0 +1,1 @@
+"""Rules that gather many nodes into one function."""

@@ -1,0 +1,218 @@
+"""Scaled dot-product attention, from the split of the heads to their join, into Attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from openwork.graph.model import (
+    Array,
+    ModelError,
+    constant,
+    dims,
+    graph_of,
+    make,
+    needed,
+    only_consumer,
+    producer,
+)
+from openwork.graph.probe import cone, samples
+from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.rules.functions.attention_scores import read_scores, scaling_of
+
+MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """One of q, k, v: the [B, L, H] value it comes from, the factor on the way, what is read."""
+
+    source: ir.Value
+    scale: float
+    used: ir.Value
+
+
+@dataclass(frozen=True)
+class _Attention:
+    softmax: ir.Node
+    q: _Operand
+    k: _Operand
+    v: _Operand
+    scale: float
+    heads: int
+    result: ir.Value
+    joined: ir.Value
+    mask: ir.Value | None
+    reason: str | None = None
+
+
+def _read_operand(used: ir.Value) -> _Operand:
+    """Upwards through moved axes and scales to the first value that is neither."""
+    value, scale = used, 1.0
+    while True:
+        node = value.producer()
+        if producer(value, *MOVES) is not None and node is not None:
+            value = needed(node, 0)
+        elif (
+            node is not None
+            and producer(value, "Mul", "Div") is not None
+            and (split := scaling_of(node)) is not None
+        ):
+            value, scale = split[0], scale * split[1]
+        else:
+            return _Operand(value, scale, used)
+
+
+def _read_result(value: ir.Value) -> ir.Value:
+    """Downwards through moved axes to the last value that only moves."""
+    while (reader := only_consumer(value)) is not None and producer(reader.outputs[0], *MOVES) is not None:
+        if reader.inputs[0] is not value:
+            break
+        value = reader.outputs[0]
+        shape = dims(value)
+        if shape is not None and len(shape) == 3:
+            break
+    return value
+
+
+def _without_nan_guard(softmax: ir.Node) -> ir.Value:
+    """The weights after Where(IsNaN(p), 0, p), which torch puts behind a softmax that may see only -inf."""
+    value = softmax.outputs[0]
+    for reader in dict.fromkeys(use.node for use in value.uses()):
+        if reader.op_type == "Where" and reader.inputs[2] is value:
+            guard = producer(reader.inputs[0], "IsNaN")
+            if guard is not None and guard.inputs[0] is value and np.all(constant(reader.inputs[1]) == 0):
+                return reader.outputs[0]
+    return value
+
+
+def _match(softmax: ir.Node) -> _Attention | None:
+    weights = _without_nan_guard(softmax)
+    mix = only_consumer(weights)
+    if mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights:
+        return None
+    scores = read_scores(needed(softmax, 0))
+    if scores.product is None:
+        return _refused(softmax, mix, scores.reason)
+    q, k = (_read_operand(needed(scores.product, index)) for index in (0, 1))
+    v = _read_operand(needed(mix, 1))
+    shape = dims(mix.outputs[0])
+    heads = shape[1] if shape is not None and len(shape) == 4 else None
+    mask = scores.masks[0] if scores.masks else None
+    reason = "it has two different key masks" if len(set(scores.masks)) > 1 else None
+    scale = scores.scale * q.scale * k.scale
+    joined = _read_result(mix.outputs[0])
+    if not isinstance(heads, int):
+        return _refused(softmax, mix, "its heads are not a fixed second dimension of four")
+    return _Attention(softmax, q, k, v, scale, heads, mix.outputs[0], joined, mask, reason)
+
+
+def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
+    nothing = _Operand(needed(mix, 0), 1.0, needed(mix, 1))
+    return _Attention(
+        softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason
+    )
+
+
+def _split_heads(x: Array, heads: int) -> Array:
+    batch, length, channels = x.shape
+    return x.reshape(batch, length, heads, channels // heads).transpose(0, 2, 1, 3)
+
+
+def _split_keys(x: Array, heads: int) -> Array:
+    return _split_heads(x, heads).swapaxes(2, 3)
+
+
+def _join_heads(x: Array, heads: int) -> Array:
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
+def _moves_as(
+    source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]
+) -> bool:
+    """Whether the nodes from source to used move the axes as `expected` does, and scale by `scale`."""
+    found, shape = cone(used, frozenset({source})), dims(source)
+    if found is None or shape is None or found.sources != {source}:
+        return False
+    try:
+        for _, _, sizes in samples(used):
+            actual_shape = [d if isinstance(d, int) else sizes[str(d)] for d in shape]
+            x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
+            y, wanted = found.evaluate(sizes, {source: x}), expected(x, heads) * np.float32(scale)
+            # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
+            # that.
+            if y.shape != wanted.shape or not np.allclose(y, wanted, rtol=0.25 / x.size, atol=0):
+                return False
+    except (ModelError, KeyError):
+        return False
+    return True
+
+
+def _default_axis(softmax: ir.Node) -> int:
+    """Before opset 13 a Softmax without an axis ran over all dimensions from the second on."""
+    return -1 if int(graph_of(softmax).opset_imports.get("", 13)) >= 13 else 1
+
+
+def _check(found: _Attention) -> str | None:
+    if found.reason is not None:
+        return found.reason
+    axis = found.softmax.attributes.get_int("axis", _default_axis(found.softmax))
+    if axis not in (-1, 3):
+        return "its softmax does not run over the keys"
+    states = dims(found.q.source)
+    if states is None or len(states) != 3 or not isinstance(states[2], int) or states[2] % found.heads:
+        return (
+            "its queries do not come from one value [batch, length, channels] of a known number of channels"
+        )
+    for name, part in (("keys", found.k), ("values", found.v)):
+        if dims(part.source) != states:
+            return (
+                f"its {name} come from {dims(part.source)}, its queries from {states}; "
+                "only self-attention is run"
+            )
+    if found.v.scale != 1.0:
+        return "its values are scaled"
+    if found.mask is not None and _mask_disagrees(found.mask, states):
+        return f"its mask is {dims(found.mask)}, its queries are {states}"
+    return _check_moves(found)
+
+
+def _mask_disagrees(mask: ir.Value, states: tuple[object, ...]) -> bool:
+    shape = dims(mask) or ()
+    return any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, states, strict=False)
+    )
+
+
+def _check_moves(found: _Attention) -> str | None:
+    heads = found.heads
+    parts = (
+        ("queries", found.q, _split_heads),
+        ("keys", found.k, _split_keys),
+        ("values", found.v, _split_heads),
+    )
+    for name, part, expected in parts:
+        if not _moves_as(part.source, part.used, part.scale, heads, expected):
+            return f"its {name} are not split into {heads} heads as [batch, heads, length, size]"
+    if not _moves_as(found.result, found.joined, 1.0, heads, _join_heads):
+        return "its result is not joined into [batch, length, channels]"
+    return None
+
+
+def _replace(found: _Attention) -> Replacement:
+    values = {"heads": found.heads, "scale": found.scale, "packed": 0}
+    inputs = [found.q.source, found.k.source, found.v.source, found.mask]
+    last = found.joined.producer()
+    made = make("Attention", inputs, values, _name(found))
+    return Replacement([made], [(found.joined, made.outputs[0])], before=last)
+
+
+def _name(found: _Attention) -> str:
+    text = found.softmax.name or str(found.softmax.outputs[0].name)
+    return text.strip("/").replace("/Softmax", "").replace("/", ".")
+
+
+ATTENTION = Rule("attention", frozenset({"Softmax"}), _match, _check, _replace)

@@ -1,0 +1,1 @@
+"""Rules that tidy an ONNX graph and read its quantizers."""

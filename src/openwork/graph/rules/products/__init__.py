@@ -1,0 +1,1 @@
+"""Rules that make products with constant weights."""

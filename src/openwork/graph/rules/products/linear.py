@@ -1,0 +1,127 @@
+"""Products with a constant weight: Q/DQ around MatMul or Gemm into Linear, float ones into LinearFloat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from openwork.graph.model import (
+    Array,
+    add_initializer,
+    attributes,
+    constant,
+    dims,
+    make,
+    native_producer,
+    needed,
+    operand,
+    producer,
+)
+from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.products.weights import (
+    Weight,
+    constant_bias,
+    dequantized,
+    layer_name,
+    product,
+    read_weight,
+    rows_are_outputs,
+)
+
+ANCHORS = frozenset({"MatMul", "Gemm"})
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    node: ir.Node
+    quantize: ir.Node
+    weight: Weight | str
+    source: ir.Value
+
+
+def _match(node: ir.Node) -> _Quantized | None:
+    reader = producer(needed(node, 0), "DequantizeLinear")
+    quantize = native_producer(operand(reader, 0), "Quantize") if reader is not None else None
+    found = dequantized(needed(node, 1))
+    if quantize is None or found is None:
+        return None
+    weight = read_weight(found, rows_are_outputs(node))
+    return _Quantized(node, quantize, weight, needed(found[0], 0))
+
+
+def _bias_reason(node: ir.Node, outputs: int) -> str | None:
+    third = operand(node, 2)
+    if third is not None and constant_bias(third, outputs) is None:
+        return "the third operand of its Gemm is not a constant bias with one number per output channel"
+    return None
+
+
+def _check(found: _Quantized) -> str | None:
+    if isinstance(found.weight, str):
+        return found.weight
+    return product(found.node) or _bias_reason(found.node, len(found.weight.scale))
+
+
+def _replace(found: _Quantized) -> Replacement:
+    weight, node, graph = found.weight, found.node, home(found.node)
+    assert isinstance(weight, Weight)
+    name = layer_name(node, found.source, operand(node, 2))
+    bias = constant_bias(operand(node, 2), len(weight.scale))
+    values = attributes(found.quantize)
+    inputs = [
+        found.quantize.outputs[0],
+        None,
+        add_initializer(graph, f"{name}.weight", weight.values),
+        add_initializer(graph, f"{name}.weight_scale", weight.scale),
+        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    ]
+    quantizer = {"x_scale": values["y_scale"], "x_zero_point": values["y_zero_point"]}
+    made = make("Linear", inputs, {**quantizer, "activation": "none"}, name)
+    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+
+
+LINEAR = Rule("linear", ANCHORS, _match, _check, _replace, lasting=True)
+
+
+@dataclass(frozen=True)
+class _Float:
+    node: ir.Node
+    weight: Array
+
+
+def _match_float(node: ir.Node) -> _Float | None:
+    weight = constant(needed(node, 1))
+    return None if weight is None else _Float(node, weight)
+
+
+def _check_float(found: _Float) -> str | None:
+    node, weight = found.node, found.weight
+    if weight.ndim != 2 or weight.dtype != np.float32:
+        return f"its constant operand is {weight.dtype} {list(weight.shape)}; a weight is a float32 matrix"
+    shape = dims(needed(node, 0))
+    if shape is None or len(shape) < 2 or needed(node, 0).dtype != ir.DataType.FLOAT:
+        return "its first operand is not float32 of a known rank of at least 2"
+    if not np.all(np.isfinite(weight)):
+        return "its weight holds numbers that are not finite"
+    outputs = weight.shape[0] if rows_are_outputs(node) else weight.shape[1]
+    return product(node) or _bias_reason(node, outputs)
+
+
+def _replace_float(found: _Float) -> Replacement:
+    node, graph = found.node, home(found.node)
+    weight = found.weight if rows_are_outputs(node) else found.weight.T
+    name = layer_name(node, needed(node, 1), operand(node, 2))
+    bias = constant_bias(operand(node, 2), weight.shape[0])
+    inputs = [
+        needed(node, 0),
+        None,
+        add_initializer(graph, f"{name}.weight", weight),
+        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    ]
+    made = make("LinearFloat", inputs, {"activation": "none"}, name)
+    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+
+
+LINEAR_FLOAT = Rule("linear in float", ANCHORS, _match_float, _check_float, _replace_float)

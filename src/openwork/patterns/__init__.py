@@ -1,0 +1,1 @@
+"""What zeros may look like: patterns, how to find them, and the forms in which sparse weights are stored."""

@@ -1,0 +1,1 @@
+"""Calibration data, wherever it lies, as batches."""

@@ -1,0 +1,1 @@
+"""Modules that round as the engine will, while a model is calibrated or trained."""

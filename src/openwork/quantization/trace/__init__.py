@@ -1,0 +1,1 @@
+"""What a model does with its tensors, written down by running it once."""

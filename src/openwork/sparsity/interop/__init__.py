@@ -1,0 +1,1 @@
+"""Other packages' pruning: their calls, files and training loops."""

@@ -1,0 +1,1 @@
+"""Which weights may carry a pattern, and the masks that put it on them."""

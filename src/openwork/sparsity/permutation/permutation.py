@@ -1,0 +1,281 @@
+"""Channel permutation: the model computes the same, and an N:M pattern keeps more of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from openwork.patterns.pattern import GroupPattern, Pattern
+from openwork.sparsity.permutation.equivalence import Witness
+from openwork.sparsity.permutation.graph import (
+    ChannelClass,
+    ChannelGraph,
+    channel_graph,
+    tensors,
+    touched_names,
+)
+from openwork.sparsity.permutation.moves import COMPANIONS, Move, Store, counted, move_optimizer, moves
+from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, PermutationReport
+from openwork.sparsity.permutation.scores import Layers, Posed, Score, pose
+from openwork.sparsity.permutation.search import Effort, search
+from openwork.support.batches import evaluating
+from openwork.support.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class PermutationOptions:
+    """score : what a good order keeps much of, "magnitude" (sum of |w|, ASP's measure) or "energy" (sum of
+    w^2).
+    effort : of the search. passes : over all classes, where shared masks couple them. progress : show a
+    bar. trust_unreached : go on although some weights are not read in evaluation mode (auxiliary heads,
+    unused experts); they stay as they are.
+    """
+
+    score: Score = "magnitude"
+    effort: Effort = field(default_factory=Effort)
+    passes: int = 2
+    trust_unreached: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.score not in ("magnitude", "energy"):
+            raise ValueError(
+                f'The score of a permutation is "magnitude" or "energy", but it is {self.score!r}.'
+            )
+
+
+def permute(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...] | Mapping[str, Any],
+    pattern: Pattern | str = "2:4",
+    optimizer: torch.optim.Optimizer | None = None,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    options: PermutationOptions | None = None,
+) -> PermutationReport:
+    """Put a dense model's channels into an order in which `pattern` keeps more of its weights; call it
+    before pruning.
+
+    The channels that layers share are found by exporting the model; parameters, buffers and the optimizer's
+    state are changed in place under their names, and the outputs on `example_inputs` are compared before
+    and after: they are equal but for rounding, or everything is put back. What cannot be moved is in the
+    report with its reason.
+
+    model : in any mode, traced and compared in evaluation mode. example_inputs : a tensor, the positional
+    inputs, or inputs by name. pattern : N:M or N:M@V. optimizer : whose state moves along. include, exclude
+    : shell-style patterns of the names of modules whose kept score counts; exclude wins.
+    Raises ValueError for another kind of pattern or a distributed (DTensor) model.
+    Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity"; the search is `search.py`'s own.
+    """
+    start = time.perf_counter()
+    options = options or PermutationOptions()
+    chosen = _group_pattern(pattern)
+    _refuse_distributed(model)
+    args, kwargs = _inputs(example_inputs)
+    report = PermutationReport(str(chosen), options.score)
+    with evaluating(model):
+        try:
+            graph = channel_graph(model, args, kwargs)
+        except Exception as error:  # torch.export raises many kinds; each means the same here
+            summary = str(error).strip().splitlines()
+            return replace(
+                report,
+                reason=f"torch.export cannot trace the model: {type(error).__name__}: "
+                f"{summary[0] if summary else 'it gives no message'}",
+            )
+        if graph.unreached and not options.trust_unreached:
+            return replace(report, reason=_unreached_reason(graph.unreached))
+        layers = Layers(
+            _meant(model, graph, chosen, include, exclude), graph.consumers, chosen, options.score
+        )
+        work = _Work(model, graph, layers, options)
+        witness = Witness(model, args, kwargs, graph.length, graph.lowered)
+        report = work.run(report, witness)
+    if optimizer is not None:
+        move_optimizer(optimizer, model, work.moved)
+    return replace(report, seconds=time.perf_counter() - start)
+
+
+def _group_pattern(pattern: Pattern | str) -> GroupPattern:
+    parsed = Pattern.parse(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(parsed, GroupPattern) or parsed.transposable:
+        raise ValueError(
+            'Channels are permuted for N:M patterns along the inputs, like "2:4" or "2:4@2", but the '
+            f'pattern is "{parsed}".'
+        )
+    return parsed
+
+
+def _unreached_reason(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"In evaluation mode the model does not read {', '.join(names[:3])}{more}, so nobody can tell which "
+        "channels they work on; where that is none that others share, set trust_unreached in the options."
+    )
+
+
+def _refuse_distributed(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "full_tensor"):
+            raise ValueError(f"{name} is distributed (a DTensor); permute the model before it is sharded.")
+
+
+def _inputs(example: Tensor | tuple[Any, ...] | Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
+def _meant(
+    model: nn.Module,
+    graph: ChannelGraph,
+    pattern: GroupPattern,
+    include: Sequence[str],
+    exclude: Sequence[str],
+) -> dict[str, Tensor]:
+    """The weights that the pattern is meant for, by qualified name."""
+    found = {}
+    stored = tensors(model)
+    for name, consumer in graph.consumers.items():
+        module, weight = name.rpartition(".")[0], stored[name]
+        named = any(fnmatchcase(module, rule) for rule in include)
+        named = named and not any(fnmatchcase(module, rule) for rule in exclude)
+        wide = weight.shape[consumer.in_axis] >= pattern.group
+        if named and wide and weight.shape[consumer.out_axis] // consumer.blocks >= pattern.shared:
+            found[name] = weight
+    return found
+
+
+class _Work:
+    """One run over the classes of a model: the changes so far, and how to undo them."""
+
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, layers: Layers, options: PermutationOptions
+    ) -> None:
+        self.graph, self.layers, self.options = graph, layers, options
+        self.stored = tensors(model)
+        self.store = Store(self.stored, touched_names(graph.classes))
+        self.by_class: dict[int, list[Move]] = {}
+        self.reasons: dict[int, str] = {}
+        self.kept = {name: layers.kept(name) for name in layers.weights}
+        self.first = dict(self.kept)
+
+    @property
+    def moved(self) -> list[Move]:
+        return [move for some in self.by_class.values() for move in some]
+
+    def run(self, report: PermutationReport, witness: Witness) -> PermutationReport:
+        """Search, apply and compare; on any failure the model is as it was."""
+        try:
+            self._improve_all()
+            difference = witness.compare() if self.by_class else None
+            if difference is not None and not difference.small:
+                difference = self._one_by_one(witness)
+        except BaseException:
+            self.store.restore()
+            raise
+        if difference is not None:
+            report = replace(report, difference=difference.found, tolerance=difference.tolerance)
+        return self._told(report)
+
+    def _improve_all(self) -> None:
+        passes = self.options.passes if self.layers.pattern.shared > 1 else 1
+        classes = list(enumerate(self.graph.classes))
+        title = f"ordering channels for {self.layers.pattern}"
+        with progress_bar(title, passes * len(classes), self.options.progress) as advance:
+            for turn in range(passes):
+                for number, channels in classes:
+                    self._improve(number, channels)
+                    advance(turn * len(classes) + number + 1)
+
+    def _improve(self, number: int, channels: ChannelClass) -> None:
+        around = self.layers.around(channels)
+        reason = self._refusal(channels, around)
+        posed = reason or pose(self.layers, channels)
+        if isinstance(posed, str):
+            self.reasons[number] = posed
+            return
+        some = self._ordered(channels, posed)
+        self.store.apply(some)
+        kept = {name: self.layers.kept(name) for name in around}
+        if sum(k for k, _ in kept.values()) > sum(self.kept[name][0] for name in around):
+            self.kept.update(kept)
+            self.by_class.setdefault(number, []).extend(some)
+            self.reasons.pop(number, None)
+            return
+        self.store.apply([_inverse(move) for move in some])
+        if number not in self.by_class:
+            self.reasons[number] = "No order was found that keeps more."
+
+    def _ordered(self, channels: ChannelClass, posed: Posed) -> list[Move]:
+        order = search(posed.problem, self.options.effort)
+        return moves(
+            channels,
+            posed.slots,
+            order,
+            {use: counted(use, self.stored[use.tensor]) for use in channels.places},
+        )
+
+    def _refusal(self, channels: ChannelClass, around: Sequence[str]) -> str:
+        for use in channels.places:
+            mask = self.stored.get(use.tensor + COMPANIONS[0])
+            if mask is not None and not bool(mask.all()):
+                return f"{use.tensor} is pruned already; its mask would no longer keep to the pattern."
+        for name in around:
+            if not bool(torch.isfinite(self.layers.weights[name]).all()):
+                return f"{name} holds NaN or infinity."
+        return ""
+
+    def _one_by_one(self, witness: Witness) -> Any:
+        """Start again from the model as it was and keep each class that leaves the outputs alone."""
+        wanted, self.by_class = self.by_class, {}
+        self.store.restore()
+        difference = witness.compare()
+        for number, some in wanted.items():
+            self.store.apply(some)
+            found = witness.compare()
+            if found.small:
+                self.by_class[number], difference = some, found
+                continue
+            self.store.apply([_inverse(move) for move in reversed(some)])
+            self.reasons[number] = (
+                f"The outputs changed by {found.found:.1e}, where rounding explains {found.tolerance:.1e}; "
+                "it was put back."
+            )
+        self.kept = {name: self.layers.kept(name) for name in self.layers.weights}
+        return difference
+
+    def _told(self, report: PermutationReport) -> PermutationReport:
+        classes = []
+        for number, channels in enumerate(self.graph.classes):
+            around = self.layers.around(channels)
+            if around:
+                before, after = (sum(kept[name][0] for name in around) for kept in (self.first, self.kept))
+                applied = number in self.by_class
+                classes.append(
+                    ClassOutcome(
+                        tuple(around), channels.channels, before, after, applied, self.reasons.get(number, "")
+                    )
+                )
+        rows = [
+            LayerOutcome(
+                name,
+                self.first[name][0] / (total or 1.0),
+                kept / (total or 1.0),
+                self.graph.reasons.get(name, ""),
+            )
+            for name, (kept, total) in self.kept.items()
+        ]
+        total = sum(all_ for _, all_ in self.kept.values()) or 1.0
+        before, after = (sum(kept for kept, _ in each.values()) / total for each in (self.first, self.kept))
+        return replace(report, classes=tuple(classes), layers=tuple(rows), before=before, after=after)
+
+
+def _inverse(move: Move) -> Move:
+    return replace(move, index=move.index.argsort())

@@ -1,0 +1,1 @@
+"""The pruner: masks set and held while a model is trained."""

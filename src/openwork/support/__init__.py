@@ -1,0 +1,1 @@
+"""What every floor may use and what knows nothing of networks: files, records, progress, the machine."""

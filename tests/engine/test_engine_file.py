@@ -1,0 +1,330 @@
+"""The engine file: what is written is read back, any damage is found, and no field is believed unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+
+from engine_samples import encoder
+from openwork.engine import engine_file
+from openwork.engine.engine_file import read_engine, write_engine
+from openwork.support.fields import EngineFileError
+
+SEED = 20261120
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engines") / "good.engine"
+    program, tensors = encoder()
+    write_engine(path, program, {"layers": []}, tensors)
+    return path
+
+
+def test_what_is_written_is_read_back(engine: Path) -> None:
+    program, tensors = encoder()
+    read = read_engine(engine)
+    assert read.program == program
+    assert read.report.value == {"layers": []}
+    assert read.tensors.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(read.tensors[name], tensor)
+
+
+def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
+    _, tensors = encoder()
+    with safetensors.safe_open(engine, framework="numpy") as file:
+        assert file.metadata()["openwork_format"] == "2"
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(file.get_tensor(name), tensor)
+
+
+def test_tensors_are_views_of_the_file_aligned_and_read_only(engine: Path) -> None:
+    for name, tensor in read_engine(engine).tensors.items():
+        assert tensor.ctypes.data % engine_file.ALIGNMENT == 0, name
+        assert not tensor.flags.owndata, name
+        assert not tensor.flags.writeable, name
+
+
+def test_writing_twice_gives_the_same_bytes(engine: Path, tmp_path: Path) -> None:
+    program, tensors = encoder()
+    write_engine(tmp_path / "again.engine", program, {"layers": []}, tensors)
+    assert (tmp_path / "again.engine").read_bytes() == engine.read_bytes()
+
+
+def refused(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(EngineFileError) as raised:
+        read_engine(path)
+    assert str(path) in str(raised.value)
+    assert str(raised.value).endswith(".")
+    return str(raised.value)
+
+
+def places(content: bytes) -> list[int]:
+    """The first and last byte of each region of the file, and 2,000 random ones."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    bounds = {0, 7, 8, start - 1, start, len(content) - 1}
+    for key, entry in header.items():
+        if key == "__metadata__":
+            bounds |= {content.index(f'"{name}"'.encode()) + 1 for name in entry}
+            bounds |= {content.index(entry[name].encode()) for name in entry if name.endswith("sha256")}
+        else:
+            bounds |= {start + entry["data_offsets"][0], start + entry["data_offsets"][1] - 1}
+    return sorted(bounds) + np.random.default_rng(SEED).integers(0, len(content), 2000).tolist()
+
+
+def test_any_altered_byte_is_found(engine: Path, tmp_path: Path) -> None:
+    content = engine.read_bytes()
+    bits = np.random.default_rng(SEED).integers(1, 256, 1 << 14)
+    for count, place in enumerate(places(content)):
+        altered = bytearray(content)
+        altered[place] ^= int(bits[count])
+        refused(tmp_path / f"byte{place}.engine", bytes(altered))
+        (tmp_path / f"byte{place}.engine").unlink()
+
+
+def test_a_file_cut_short_or_grown_is_found(engine: Path, tmp_path: Path) -> None:
+    content = engine.read_bytes()
+    lengths = np.random.default_rng(SEED).integers(0, len(content), 300).tolist()
+    for length in [*range(0, 80), len(content) - 1, len(content) - 64, *lengths]:
+        refused(tmp_path / "cut.engine", content[:length])
+    for tail in (b"\0", b"\0" * 64):
+        refused(tmp_path / "grown.engine", content + tail)
+
+
+def rewritten(engine: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
+    """The engine with its header changed by `change(header, program)` and both digests made right again."""
+    content = engine.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    metadata = header["__metadata__"]
+    program = json.loads(metadata["program"])
+    change(header, program)
+    if metadata.get("program"):
+        metadata["program"] = json.dumps(program)
+    metadata["tensors_sha256"] = hashlib.sha256(content[start:]).hexdigest()
+    metadata["header_sha256"] = engine_file._NO_DIGEST
+    return b"".join([*engine_file._header(header), content[start:]])
+
+
+def test_a_rewritten_header_is_otherwise_believed(engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "same.engine").write_bytes(rewritten(engine, lambda header, program: None))
+    assert read_engine(tmp_path / "same.engine").program == encoder()[0]
+
+
+def step(program: dict[str, Any], op: str) -> dict[str, Any]:
+    return next(step for step in program["steps"] if step["op"] == op)
+
+
+LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
+    "version": (
+        lambda h, p: h["__metadata__"].update(openwork_format="1"),
+        "'header.__metadata__.openwork_format': expected '2' (another version of openwork wrote this engine: "
+        "build it again from its model), found '1'",
+    ),
+    "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
+    "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),
+    "program no json": (lambda h, p: h["__metadata__"].update(program=None), "a string of 1 to"),
+    "tensor type": (
+        lambda h, p: h["word"].update(dtype="F64"),
+        "'header.word.dtype': expected one of U8, I8, F32",
+    ),
+    "tensor shape": (lambda h, p: h["word"].update(shape=[23, 17]), "'header.word.data_offsets': expected"),
+    "tensor shape text": (lambda h, p: h["word"].update(shape="x"), "'header.word.shape': expected an array"),
+    "tensor negative": (
+        lambda h, p: h["word"].update(shape=[-23, -16]),
+        "'header.word.shape[0]': expected an integer",
+    ),
+    "tensor huge": (
+        lambda h, p: h["word"].update(shape=[2**60]),
+        "'header.word.shape[0]': expected an integer",
+    ),
+    "tensor overlap": (
+        lambda h, p: h["type"].update(data_offsets=[0, 128]),
+        "'header.type.data_offsets': expected",
+    ),
+    "tensor unused": (
+        lambda h, p: p["steps"][0].update(tensors=dict(list(p["steps"][0]["tensors"].items())[:2])),
+        "'type' exactly where the step has type ids",
+    ),
+    "tensor unknown": (
+        lambda h, p: p["steps"][0]["tensors"].update(word="nothing"),
+        "'program.steps[0].tensors.word': expected the name of a tensor of the file, found 'nothing'",
+    ),
+    "tensor swapped": (
+        lambda h, p: step(p, "linear")["tensors"].update(weight_scale="word"),
+        "expected 'weight_scale' of step 'linear.2' to be f32 [N]",
+    ),
+    "op": (
+        lambda h, p: p["steps"][0].update(op="exec"),
+        "'program.steps[0].op': expected one of embedding_sum",
+    ),
+    "value index": (
+        lambda h, p: p["steps"][0].update(inputs=[999, None]),
+        "'program.steps[0].inputs[0]': expected",
+    ),
+    "value bool": (
+        lambda h, p: p["steps"][0].update(inputs=[True, None]),
+        "'program.steps[0].inputs[0]': expected",
+    ),
+    "value early": (lambda h, p: p["steps"][0].update(inputs=[5, 1]), "a value that an earlier step makes"),
+    "value twice": (
+        lambda h, p: p["steps"][1].update(outputs=[3, 5]),
+        "a value that nothing before has made",
+    ),
+    "value type": (lambda h, p: p["values"][4].update(dtype="u8"), "to be f32 [...,N]"),
+    "value shape": (lambda h, p: p["values"][3].update(shape=["batch", "length", 8]), "in agreement with"),
+    "value dims": (lambda h, p: p["values"][0].update(shape=["batch", "other"]), "in agreement with"),
+    "value order": (lambda h, p: p["values"][3].update(shape=["length", "batch", 16]), "in agreement with"),
+    "value unknown dim": (
+        lambda h, p: p["values"].append({"dtype": "f32", "shape": ["new"]}),
+        "free dimensions that an input has",
+    ),
+    "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "2 entries (ids, type_ids)"),
+    "needed input": (
+        lambda h, p: step(p, "layer_norm").update(inputs=[None]),
+        "a value for 'x' of layer_norm",
+    ),
+    "scale": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale=0.0),
+        "attributes.x_scale': expected a number",
+    ),
+    "scale tiny": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale=1e-60),
+        "expected a number from",
+    ),
+    "scale text": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_scale="1"),
+        "expected a number from",
+    ),
+    "zero point": (
+        lambda h, p: step(p, "linear")["attributes"].update(x_zero_point=256),
+        "an integer from 0 to 255",
+    ),
+    "activation": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="tan"),
+        "one of none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh",
+    ),
+    "activation without its numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=0.0),
+        "exactly the numbers ['alpha', 'beta'] with the activation clip",
+    ),
+    "activation with numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="relu", alpha=0.0),
+        "exactly the numbers [] with the activation relu",
+    ),
+    "ends of a clip": (
+        lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=2.0, beta=1.0),
+        "at most 'beta', the other end of the clip",
+    ),
+    "residual's numbers": (
+        lambda h, p: step(p, "linear")["attributes"].update(residual_scale=0.5),
+        "'residual_scale' and 'residual_zero_point' together or neither",
+    ),
+    "attribute more": (lambda h, p: step(p, "linear")["attributes"].update(z=1), "unknown member 'z'"),
+    "attribute half": (lambda h, p: step(p, "attention")["attributes"].pop("y_scale"), "together or neither"),
+    "heads": (lambda h, p: step(p, "attention")["attributes"].update(heads=3), "a divisor of the width 16"),
+    "packed": (lambda h, p: step(p, "attention")["attributes"].update(packed=0), "4 entries (q, k, v, mask)"),
+    "pattern": (
+        lambda h, p: step(p, "linear").update(pattern="4:2"),
+        "expected the name of a pattern, found",
+    ),
+    "pattern blocks": (
+        lambda h, p: step(p, "linear").update(pattern="4x1:0.8"),
+        "expected the name of a tensor of the file",
+    ),
+    "pattern other": (
+        lambda h, p: step(p, "linear").update(pattern="4:16"),
+        "expected values and indices of",
+    ),
+    "pattern none": (lambda h, p: step(p, "linear").update(pattern=None), "expected the name of a tensor"),
+    "tactics": (
+        lambda h, p: step(p, "linear").update(tactics=[]),
+        "'max_rows' that increase and end with null",
+    ),
+    "tactics order": (
+        lambda h, p: step(p, "linear").update(
+            tactics=[
+                {"max_rows": 9, "tactic": "dense"},
+                {"max_rows": 9, "tactic": "dense"},
+                {"max_rows": None, "tactic": "dense"},
+            ]
+        ),
+        "'max_rows' that increase",
+    ),
+    "tactics elsewhere": (
+        lambda h, p: p["steps"][0].update(tactics=[{"max_rows": None, "tactic": "dense"}]),
+        "'tactics' with the operator linear",
+    ),
+    "output unmade": (
+        lambda h, p: p.update(outputs=[{"name": "a", "value": 0}, {"name": "a", "value": 0}]),
+        "a different name for each entry",
+    ),
+    "no outputs": (lambda h, p: p.update(outputs=[]), "at least one output"),
+    "members": (lambda h, p: p.update(extra=1), "unknown member 'extra'"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_no_field_is_believed_unchecked(name: str, engine: Path, tmp_path: Path) -> None:
+    change, message = LIES[name]
+    assert message in refused(tmp_path / "lie.engine", rewritten(engine, change))
+
+
+def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:
+    start = 8 + int.from_bytes(engine.read_bytes()[:8], "little")
+    for text in (
+        b"[" * 100_000,
+        b'{"a":1,"a":2}',
+        b"\xff\xfe",
+        b"1" * 9_000,
+        b'{"a":NaN}',
+        b"{}",
+        b"[]",
+        b"null",
+    ):
+        padded = text + b" " * (-(8 + len(text)) % 64)
+        refused(tmp_path / "json.engine", len(padded).to_bytes(8, "little") + padded + bytes(start))
+    refused(tmp_path / "length.engine", b"\xff" * 8 + b"{}")
+
+
+def test_other_than_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineFileError, match="expected a file"):
+        read_engine(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_engine(tmp_path / "none.engine")
+
+
+def test_a_write_that_fails_leaves_nothing_and_the_old_file(engine: Path, tmp_path: Path) -> None:
+    program, tensors = encoder()
+    target = tmp_path / "kept.engine"
+    target.write_bytes(b"old")
+    with pytest.raises(ValueError, match="u8, s8 and f32 tensors, but 'odd' is float64"):
+        write_engine(target, program, {}, {**tensors, "odd": np.zeros(3)})
+    with pytest.raises(ValueError, match="no empty tensors"):
+        write_engine(target, program, {}, {**tensors, "odd": np.zeros(0, np.float32)})
+    with pytest.raises(FileNotFoundError):
+        write_engine(tmp_path / "no folder" / "x.engine", program, {}, tensors)
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.engine"]
+
+
+def test_a_replaced_file_leaves_the_mapped_one_as_it_was(engine: Path, tmp_path: Path) -> None:
+    program, tensors = encoder()
+    target = tmp_path / "replaced.engine"
+    write_engine(target, program, {}, tensors)
+    first = read_engine(target)
+    other = {
+        name: tensor + tensor.dtype.type(1) for name, tensor in tensors.items() if tensor.dtype == np.float32
+    }
+    write_engine(target, program, {}, {**tensors, **other})
+    np.testing.assert_array_equal(first.tensors["word"], tensors["word"])

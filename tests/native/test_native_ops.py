@@ -1,0 +1,328 @@
+"""The native operators, one step at a time, on every instruction set.
+
+They have the bits of the NumPy reference, and agree with torch within what rounding allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import attention_bound
+from openwork import _native as native
+from openwork.graph import reference
+from openwork.graph.numerics import activations
+
+Array = NDArray[Any]
+EPSILON = float(np.finfo(np.float32).eps)
+ISAS = native.isas()
+QUANTIZED = {"y_scale": 0.03125, "y_zero_point": 117}
+B, L, H = 2, 19, 40
+
+
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def floats(seed: int, *shape: int, spread: float = 1.0) -> NDArray[np.float32]:
+    return (rng(seed).standard_normal(shape) * spread).astype(np.float32)
+
+
+def some_mask(seed: int) -> NDArray[np.int64]:
+    mask = rng(seed).integers(0, 2, (B, L))
+    mask[:, 3] = 1
+    return mask
+
+
+class OneStep:
+    """A program of one step on the shapes of its inputs, run with 1 and 2 threads."""
+
+    def __init__(self, isa: str) -> None:
+        self.program = native.Program(isa)
+        self.inputs: list[int] = []
+        self.arrays: list[Array] = []
+
+    def input(self, array: Array) -> int:
+        names = {"uint8": "u8", "float32": "f32", "int64": "i64"}
+        self.inputs.append(self.program.value(names[array.dtype.name], list(array.shape)))
+        self.arrays.append(array)
+        return self.inputs[-1]
+
+    def output(self, dtype: str, shape: Sequence[int]) -> int:
+        return int(self.program.value(dtype, list(shape)))
+
+    def run(self, *outputs: int) -> list[Array]:
+        self.program.finish(self.inputs, list(outputs))
+        one, two = (native.Context(self.program, threads).run(self.arrays) for threads in (1, 2))
+        for a, b in zip(one, two, strict=True):
+            assert same_bits(a, b)
+        return [np.asarray(a) for a in one]
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def close(found: Array, expected: Array, tolerance: float) -> bool:
+    return bool(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max() <= tolerance)
+
+
+def test_same_bits_and_close_can_fail() -> None:
+    one = np.ones(3, np.float32)
+    assert not same_bits(one, np.nextafter(one, np.float32(2)))
+    assert not close(one, one + np.float32(0.5), 0.4)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("typed", [False, True])
+def test_embedding_sum(isa: str, typed: bool) -> None:
+    ids, types = rng(1).integers(0, 50, (B, L)), rng(2).integers(0, 2, (B, L))
+    word, position, type_ = floats(3, 50, H), floats(4, 30, H), floats(5, 2, H)
+    word.setflags(write=False)
+    step = OneStep(isa)
+    i, t = step.input(ids), step.input(types) if typed else -1
+    y = step.output("f32", (B, L, H))
+    step.program.embedding_sum("e", i, t, y, word, position, type_ if typed else None)
+    expected = reference.embedding_sum(
+        ids, types if typed else None, word, position, type_ if typed else None, {}
+    )
+    assert same_bits(step.run(y)[0], expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("width", [1, 16, 40, 384])
+def test_layer_norm(isa: str, width: int) -> None:
+    x, gamma, beta = floats(1, 5, width), floats(2, width), floats(3, width)
+    multiplier = np.abs(floats(4, width)) + np.float32(0.1)
+    step = OneStep(isa)
+    i, y, yq = step.input(x), step.output("f32", x.shape), step.output("u8", x.shape)
+    step.program.layer_norm("n", i, y, yq, gamma, beta, 1e-5, **QUANTIZED, y_multiplier=multiplier)
+    found, quantized = step.run(y, yq)
+    expected, expected_quantized = reference.layer_norm(
+        x, gamma, beta, multiplier, {"epsilon": 1e-5, **QUANTIZED}
+    )
+    assert same_bits(found, expected)
+    assert expected_quantized is not None
+    assert same_bits(quantized, expected_quantized)
+    if width > 1:
+        witness = torch.nn.functional.layer_norm(
+            torch.tensor(x), (width,), torch.tensor(gamma), torch.tensor(beta), 1e-5
+        ).numpy()
+        # Both round mean and variance at most `width` times at the size of the data; rstd multiplies that up.
+        tolerance = 4 * width * EPSILON * float(np.abs(witness).max() + np.abs(beta).max())
+        assert close(found, witness, tolerance)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention(isa: str, packed: bool, masked: bool, quantized: bool) -> None:
+    heads, scale = 2, 0.2
+    q, k, v = (floats(seed, B, L, H, spread=2.0) for seed in (1, 2, 3))
+    mask = some_mask(4) if masked else None
+    step = OneStep(isa)
+    if packed:
+        ids = [step.input(np.concatenate([q, k, v], axis=-1)), -1, -1]
+    else:
+        ids = [step.input(part) for part in (q, k, v)]
+    m = -1 if mask is None else step.input(mask)
+    y = step.output("u8" if quantized else "f32", (B, L, H))
+    step.program.attention("a", *ids, m, y, heads, scale, **QUANTIZED)
+    found = step.run(y)[0]
+    attributes = {"heads": heads, "scale": scale, **(QUANTIZED if quantized else {})}
+    assert same_bits(found, reference.attention(q, k, v, mask, attributes))
+    if quantized:
+        return
+    parts = (torch.tensor(x).view(B, L, heads, H // heads).transpose(1, 2) for x in (q, k, v))
+    kept = None if mask is None else torch.tensor(mask != 0)[:, None, None, :]
+    witness = torch.nn.functional.scaled_dot_product_attention(*parts, attn_mask=kept, scale=scale)
+    tolerance = attention_bound.bound(q, k, v, heads, scale)
+    assert close(found, witness.transpose(1, 2).reshape(B, L, H).numpy(), tolerance)
+
+
+MASKS: dict[str, Callable[[int], Array | None]] = {
+    "all": lambda length: None,
+    "padding": lambda length: np.arange(length) <= length // 2,
+    "holes": lambda length: rng(length).integers(0, 3, length) > 0,
+    "one": lambda length: np.arange(length) == length - 1,
+    "none": lambda length: np.zeros(length, np.bool_),
+}
+
+
+def attention_of(isa: str, qkv: NDArray[np.float32], mask: Array | None, heads: int, scale: float) -> Array:
+    step = OneStep(isa)
+    i, y = step.input(qkv), step.output("f32", (*qkv.shape[:2], qkv.shape[2] // 3))
+    m = -1 if mask is None else step.input(mask)
+    step.program.attention("a", i, -1, -1, m, y, heads, scale)
+    return step.run(y)[0]
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("size", [1, 8, 32, 33, 64, 128, 129])
+def test_attention_of_every_shape(size: int, kind: str) -> None:
+    for length in (1, 7, 16, 65, 130, 520):
+        heads = 2 if length < 500 else 1
+        qkv, row = floats(length, 1, length, 3 * heads * size, spread=1.5), MASKS[kind](length)
+        mask = None if row is None else row[None].astype(np.int64)
+        scale = size**-0.5
+        expected = reference.packed_attention(qkv, mask, {"heads": heads, "scale": scale})
+        for isa in ISAS:
+            assert same_bits(attention_of(isa, qkv, mask, heads, scale), expected), (isa, length)
+        if row is not None and not row.any():
+            assert not expected.any()
+            continue
+        parts = np.split(qkv, 3, axis=-1)
+        q, k, v = (torch.tensor(x).view(1, length, heads, size).transpose(1, 2) for x in parts)
+        kept = None if row is None else torch.tensor(row)[None, None, None, :]
+        witness = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=kept, scale=scale)
+        tolerance = attention_bound.bound(*parts, heads, scale)
+        assert close(expected, witness.transpose(1, 2).reshape(expected.shape).numpy(), tolerance)
+        assert tolerance < 0.05 * float(np.abs(parts[2]).max())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("spread", "scale"), [(0.0, 1.0), (1e-25, 1.0), (1e10, 1e-20), (1e15, 1e-30), (2.0, -0.5), (3.0, 1e-11)]
+)
+def test_attention_of_extreme_numbers(isa: str, spread: float, scale: float) -> None:
+    qkv = floats(7, 2, 21, 3 * H, spread=spread)
+    expected = reference.packed_attention(qkv, None, {"heads": 2, "scale": scale})
+    assert same_bits(attention_of(isa, qkv, None, 2, scale), expected)
+    assert np.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_attention_without_any_kept_key_is_zero(isa: str) -> None:
+    mask = np.zeros((B, L), np.int64)
+    mask[1] = 1
+    step = OneStep(isa)
+    qkv, m, y = step.input(floats(1, B, L, 3 * H)), step.input(mask), step.output("f32", (B, L, H))
+    step.program.attention("a", qkv, -1, -1, m, y, 4, 0.3)
+    found = step.run(y)[0]
+    assert not found[0].any()
+    assert found[1].all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_linear_float(isa: str, activation: str, quantized: bool) -> None:
+    rows, k, n = 11, 37, 50
+    x, weight, bias, residual = floats(1, rows, k), floats(2, n, k), floats(3, n), floats(4, rows, n)
+    step = OneStep(isa)
+    i, r = step.input(x), step.input(residual)
+    y = step.output("u8" if quantized else "f32", (rows, n))
+    step.program.linear_float("f", i, r, y, weight, bias, activation, **QUANTIZED)
+    attributes = {"activation": activation, **(QUANTIZED if quantized else {})}
+    assert same_bits(step.run(y)[0], reference.linear_float(x, residual, weight, bias, attributes))
+
+
+def _multiplied(
+    isa: str, x: np.ndarray, packed: native.PackedWeights, scale: np.ndarray, multiplier: np.ndarray
+) -> np.ndarray:
+    step = OneStep(isa)
+    y = step.output("u8", (len(x), packed.n))
+    step.program.linear(
+        "m",
+        step.input(x),
+        -1,
+        y,
+        [packed],
+        [-1],
+        scale,
+        None,
+        7,
+        "none",
+        **QUANTIZED,
+        y_multiplier=multiplier,
+    )
+    return step.run(y)[0]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("quantized", [False, True])
+def test_linear(isa: str, activation: str, quantized: bool) -> None:
+    rows, k, n, zero_point, x_scale = 33, 70, 50, 121, 0.02
+    x = rng(1).integers(0, 256, (rows, k), np.uint8)
+    weight = rng(2).integers(-127, 128, (n, k), np.int8)
+    weight_scale, bias, residual = (
+        np.abs(floats(3, n, spread=1e-3)) + np.float32(1e-4),
+        floats(4, n),
+        floats(5, rows, n),
+    )
+    scale = np.float32(x_scale) * weight_scale
+    step = OneStep(isa)
+    i, r = step.input(x), step.input(residual)
+    y = step.output("u8" if quantized else "f32", (rows, n))
+    packed = native.PackedWeights.pack(weight, "dense", isa)
+    step.program.linear("l", i, r, y, [packed], [-1], scale, bias, zero_point, activation, **QUANTIZED)
+    found = step.run(y)[0]
+    a = {"x_scale": x_scale, "x_zero_point": zero_point, "activation": activation}
+    a |= QUANTIZED if quantized else {}
+    expected = reference.linear(x, residual, weight, weight_scale, bias, None, a)
+    assert same_bits(found, expected)
+    if quantized:
+        multiplier = np.abs(floats(6, n)) + np.float32(0.1)
+        assert same_bits(
+            _multiplied(isa, x, packed, scale, multiplier),
+            reference.linear(
+                x, None, weight, weight_scale, None, multiplier, a | {"activation": "none", "x_zero_point": 7}
+            ),
+        )
+    alone = native.linear(
+        x,
+        packed,
+        scale,
+        bias,
+        zero_point,
+        activation,
+        residual,
+        QUANTIZED["y_scale"] if quantized else None,
+        117,
+        2,
+    )
+    assert same_bits(alone, expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_pooling_and_norm(isa: str) -> None:
+    x, mask = floats(1, B, L, H), some_mask(2)
+    step = OneStep(isa)
+    i, m = step.input(x), step.input(mask)
+    pooled, y = step.output("f32", (B, H)), step.output("f32", (B, H))
+    step.program.mean_pool("p", i, m, pooled)
+    step.program.l2_normalize("n", pooled, y, 1e-12)
+    found_pooled, found = step.run(pooled, y)
+    expected = reference.mean_pool(x, mask, {})
+    assert same_bits(found_pooled, expected)
+    assert same_bits(found, reference.l2_normalize(expected, {"epsilon": 1e-12}))
+    witness = torch.nn.functional.normalize(torch.tensor(expected)).numpy()
+    assert close(found, witness, H * EPSILON)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_elementwise(isa: str) -> None:
+    a, b = floats(1, 7, 1001, spread=4.0), floats(2, 7, 1001)
+    a[0, :4] = [-9e9, 9e9, -0.0, 5.0]
+    step = OneStep(isa)
+    i, j = step.input(a), step.input(b)
+    outputs = [step.output(dtype, a.shape) for dtype in ("f32", "f32", "f32", "u8")]
+    step.program.add("add", i, j, outputs[0])
+    step.program.activate("gelu", i, outputs[1], "gelu")
+    step.program.activate("relu", i, outputs[2], "relu")
+    step.program.quantize("quantize", i, outputs[3], **QUANTIZED)
+    gelu, relu = activations.activate(a, "gelu"), activations.activate(a, "relu")
+    expected = [a + b, gelu, relu, reference.quantize(a, QUANTIZED)]
+    for found, wanted in zip(step.run(*outputs), expected, strict=True):
+        assert same_bits(found, wanted)
+    small = np.abs(a) <= 8
+    witness = torch.nn.functional.gelu(torch.tensor(a)).numpy()
+    # docs/arithmetic.md states 2e-6 up to 8; torch rounds the result once more.
+    assert close(gelu[small], witness[small], 2e-6 + 8 * EPSILON)
