@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from openwork.bench.latency import latency as bench
+from openwork.bench import latency as bench
 
 QUICK = bench.Options(warm_up=0.0, duration=1e-9, turn=1e-9, settle=0.0, minimum_rounds=4)
 

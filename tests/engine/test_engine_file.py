@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors
 
+from engine_files import rewritten
 from engine_samples import encoder
 from openwork.engine import engine_file
 from openwork.engine.engine_file import read_engine, write_engine
@@ -99,21 +99,6 @@ def test_a_file_cut_short_or_grown_is_found(engine: Path, tmp_path: Path) -> Non
         refused(tmp_path / "cut.engine", content[:length])
     for tail in (b"\0", b"\0" * 64):
         refused(tmp_path / "grown.engine", content + tail)
-
-
-def rewritten(engine: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
-    """The engine with its header changed by `change(header, program)` and both digests made right again."""
-    content = engine.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    metadata = header["__metadata__"]
-    program = json.loads(metadata["program"])
-    change(header, program)
-    if metadata.get("program"):
-        metadata["program"] = json.dumps(program)
-    metadata["tensors_sha256"] = hashlib.sha256(content[start:]).hexdigest()
-    metadata["header_sha256"] = engine_file._NO_DIGEST
-    return b"".join([*engine_file._header(header), content[start:]])
 
 
 def test_a_rewritten_header_is_otherwise_believed(engine: Path, tmp_path: Path) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_engine_file import rewritten
-from test_runtime import REPORT
 
 import openwork
+from engine_files import REPORT, rewritten
 from engine_samples import dense_tensor, encoder, encoder_inputs
 from openwork.engine.engine_file import write_engine
 from openwork.engine.program import Program

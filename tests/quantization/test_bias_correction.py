@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.quantization import QuantizationOptions, calibrate, prepare, quantize
-from openwork.quantization import bias_correction as correction
+from openwork.quantization.corrections import bias_correction as correction
 from openwork.quantization.corrections.bias_correction import correct_biases
 from openwork.quantization.fake_quantization.switches import in_float
 from quant_models import images, small_resnet

@@ -101,7 +101,7 @@ def test_little_memory_takes_the_layers_one_by_one_in_the_order_in_which_they_ru
 
 
 def test_parts_fill_memory_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    from openwork.sparsity import oneshot
+    from openwork.sparsity.calibrated import oneshot
 
     parts = []
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from openwork.quantization import equalization
+from openwork.quantization.corrections import equalization
 from openwork.quantization.corrections.batch_norm import fold_batchnorm
 from openwork.quantization.corrections.channel_scaling import (
     Link,

@@ -14,31 +14,19 @@ import numpy as np
 import pytest
 
 import openwork
+from engine_files import REPORT
 from engine_samples import as_model, encoder, encoder_inputs
 from openwork import _native
 from openwork.backends.cpu.packing import available
 from openwork.builder.lower import lower
 from openwork.engine.engine_file import write_engine
 from openwork.engine.program import Choice, Program
-from openwork.engine.report import REPORT_VERSION, BuildReport, Environment, Settings
 from openwork.graph.reference import run as reference
 from openwork.runtime.engine import Engine
 from openwork.support import cores
 from openwork.support.fields import EngineFileError
 
 ISAS = tuple(_native.isas())
-REPORT = BuildReport(
-    REPORT_VERSION,
-    "sample",
-    Environment("0", "any", "any", 1, "any"),
-    Settings("on", (), False),
-    True,
-    (),
-    (),
-    (),
-    (),
-    (),
-)
 
 
 def written(path: Path, program: Program, tensors: dict[str, np.ndarray]) -> Path:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from test_engine_file import rewritten
 
 import openwork
+from engine_files import rewritten
 from openwork import _native
 from openwork.builder import tactics
 from openwork.builder.builder import build

@@ -45,7 +45,7 @@ def test_folding_leaves_the_output_and_masked_zeros(case: str) -> None:
 
 
 def test_the_tolerance_refuses_a_wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    from openwork.quantization import folding
+    from openwork.quantization.corrections import batch_norm as folding
 
     right = folding.gain_and_shift
 

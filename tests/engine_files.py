@@ -1,0 +1,40 @@
+"""Engine files for tests: a report to put into them, and files whose header was changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from openwork.engine import engine_file
+from openwork.engine.report import REPORT_VERSION, BuildReport, Environment, Settings
+
+REPORT = BuildReport(
+    REPORT_VERSION,
+    "sample",
+    Environment("0", "any", "any", 1, "any"),
+    Settings("on", (), False),
+    True,
+    (),
+    (),
+    (),
+    (),
+    (),
+)
+
+
+def rewritten(engine: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
+    """The engine with its header changed by `change(header, program)` and both digests made right again."""
+    content = engine.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    metadata = header["__metadata__"]
+    program = json.loads(metadata["program"])
+    change(header, program)
+    if metadata.get("program"):
+        metadata["program"] = json.dumps(program)
+    metadata["tensors_sha256"] = hashlib.sha256(content[start:]).hexdigest()
+    metadata["header_sha256"] = engine_file._NO_DIGEST
+    return b"".join([*engine_file._header(header), content[start:]])
