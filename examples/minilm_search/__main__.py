@@ -16,14 +16,17 @@ WIDTH = 100
 def main(
     work: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("build/demo"),
     threads: Annotated[int, typer.Option(min=1, help="Threads of every runner.")] = 2,
+    minutes: Annotated[
+        float, typer.Option(min=1, help="Minutes to fit the run into, the installation aside.")
+    ] = Settings.minutes,
     distill_minutes: Annotated[
-        float, typer.Option(min=0, help="Minutes to distil 2:4; 4:16 gets 0.4 of it; 0 skips both.")
-    ] = 5.0,
-    full: Annotated[bool, typer.Option("--full", help="Distil for 90 minutes in all instead.")] = False,
+        float | None, typer.Option(min=0, help="Minutes to distil, all patterns together; else what is left.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Distil for two hours in all instead.")] = False,
     seconds: Annotated[
         float, typer.Option(min=0.01, help="Seconds to time each runner at each shape.")
     ] = Settings.seconds,
-    query: Annotated[str | None, typer.Option(help="Search the documentation with the 2:4 engine.")] = None,
+    query: Annotated[str | None, typer.Option(help="Search the documentation, sparse.")] = None,
     hits: Annotated[int, typer.Option(min=1, help="How many hits to show.")] = 5,
 ) -> None:
     """Make a dense MiniLM sparse and INT8, and compare quality and latency with the field."""
@@ -37,7 +40,7 @@ def main(
             return
         from .demo import run
 
-        run(Settings(work, threads, distill_minutes, full, seconds), console)
+        run(Settings(work, threads, distill_minutes, full, seconds, minutes), console)
     except (ValueError, OSError, ImportError) as error:
         console.print(f"The demo stopped: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error

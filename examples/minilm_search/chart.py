@@ -10,12 +10,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from .lineup import FP32, INT8_PEERS, OURS
+from .lineup import FP32, OURS
 from .measuring import Race, label
 from .results import Results
 
-PEER, REFERENCE, OWN, INK = "#9aa5b1", "#cfd6dd", ("#f2b36f", "#e07b39", "#b3471b"), "#2b2f36"
-MARKERS = "osD^vosD"
+PEER, REFERENCE, OWN, INK = "#9aa5b1", "#cfd6dd", ("#f7d9b5", "#f2b36f", "#e07b39", "#b3471b"), "#2b2f36"
+MARKERS = {True: "o^sD", False: "vXPd*"}
 SIZE_INCHES = (13.0, 8.0)
 
 
@@ -47,7 +47,7 @@ def _bars(axis: Axes, race: Race, results: Results) -> None:
     names = results.names[::-1]
     medians = [race.timings[name].median for name in names]
     bars = axis.barh(names, medians, color=[colour(name) for name in names])
-    best = race.fastest(INT8_PEERS)
+    best = race.fastest(results.plan.peers)
     notes = [
         f"{median:.2f} ms" + (f"  ({race.speedup(best, name):.2f}x)" if name in OURS.values() else "")
         for name, median in zip(names, medians, strict=True)
@@ -64,11 +64,10 @@ def _bars(axis: Axes, race: Race, results: Results) -> None:
 
 def _scatter(axis: Axes, results: Results) -> None:
     race = results.races[-1]
-    for name, marker in zip(results.names, MARKERS, strict=True):
-        sentences = 1e3 * race.shape[0] / race.timings[name].median
-        quality = results.quality[name].retrieval.ndcg_at_10
-        look: dict[str, Any] = {"color": colour(name), "marker": marker, "edgecolor": INK, "linewidth": 0.7}
-        axis.scatter(sentences, quality, s=110, zorder=3, label=name, **look)
+    for own in (False, True):
+        names = [name for name in results.names if (name in OURS.values()) == own]
+        for name, marker in zip(names, MARKERS[own], strict=False):
+            _point(axis, race, results, name, marker)
     dense = results.quality[FP32].retrieval.ndcg_at_10
     axis.axhline(0.97 * dense, color=INK, linewidth=0.8, linestyle=":")
     axis.annotate("97% of FP32", (0, 0.97 * dense), xytext=(4, -11), textcoords="offset points", fontsize=8)
@@ -79,6 +78,13 @@ def _scatter(axis: Axes, results: Results) -> None:
     axis.legend(fontsize=8, frameon=False, loc="lower left")
     axis.grid(color="#e6e9ed", zorder=0)
     _plain(axis)
+
+
+def _point(axis: Axes, race: Race, results: Results, name: str, marker: str) -> None:
+    sentences = 1e3 * race.shape[0] / race.timings[name].median
+    quality = results.quality[name].retrieval.ndcg_at_10
+    look: dict[str, Any] = {"color": colour(name), "marker": marker, "edgecolor": INK, "linewidth": 0.7}
+    axis.scatter(sentences, quality, s=110, zorder=3, label=name, **look)
 
 
 def _plain(axis: Axes) -> None:

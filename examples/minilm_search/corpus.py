@@ -13,7 +13,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +61,10 @@ class Corpus:
 
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
+
+    def cut(self, pairs: int) -> "Corpus":
+        """The corpus with only the first `pairs` of the test."""
+        return replace(self, test=self.test[:pairs])
 
     def training_texts(self) -> list[str]:
         """Queries and documents of the training part, each text once, in a fixed order."""

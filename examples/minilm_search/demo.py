@@ -1,10 +1,12 @@
 """The demo's stages, one after another."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
 
+from openwork.models import load_minilm
 from openwork.support.machine import this_machine
 
 from . import chart, corpus, table, texts
@@ -12,9 +14,10 @@ from .console import Narrator
 from .engines import DENSE, Workshop, report_of
 from .lineup import FP32, OURS, Lineup
 from .measuring import Agreement, Race, agreement, embeddings, quality, race, test_texts
+from .plan import Plan, batch_seconds
 from .results import Results
 from .runners import Runner
-from .settings import PATTERNS, SHAPES, Settings
+from .settings import HEADLINE, PATTERNS, SHAPES, Settings
 from .store import Store, write_json
 from .texts import FloatArray
 
@@ -30,7 +33,8 @@ def run(settings: Settings, console: Console) -> Results:
         found = corpus.load(settings.work / "corpus.json")
         narrator.say(f"{len(found.train):,} pairs to train and calibrate, {len(found.test):,} held out")
     with narrator.stage("Dense model: load, quantize, export"):
-        shop = Workshop(settings, Store(settings.work), found)
+        shop = _workshop(settings, found)
+        narrator.say(shop.plan.sentence())
         shop.dense_float()
         shop.quantized(DENSE)
     _make_sparse(shop, narrator)
@@ -46,14 +50,27 @@ def run(settings: Settings, console: Console) -> Results:
     with narrator.stage(f"Latency, interleaved, {settings.threads} threads"):
         races = [_race(shop, lineup, shape) for shape in SHAPES]
     reports = {pattern: report_of(path) for pattern, path in engines.items()}
-    results = Results(machine, settings, scores, races, reports, narrator.seconds, agreements)
+    results = Results(machine, settings, shop.plan, scores, races, reports, narrator.seconds, agreements)
     _show(results, settings.work, console)
     return results
 
 
+def _workshop(settings: Settings, found: corpus.Corpus) -> Workshop:
+    """The workshop of a run, with the plan of an earlier run that was asked for the same."""
+    teacher, store = load_minilm(), Store(settings.work)
+
+    def make(path: Path) -> None:
+        write_json(path, Plan.fitted(settings, batch_seconds(teacher, settings.threads)).record())
+
+    asked = (settings.threads, settings.minutes, settings.distill_minutes, settings.full)
+    stored = store.file("plan.json", {"asked": asked}, make)
+    plan = Plan.of_record(json.loads(stored.read_text(encoding="utf-8")))
+    return Workshop(settings, store, found.cut(plan.pairs), plan, teacher)
+
+
 def _make_sparse(shop: Workshop, narrator: Narrator) -> None:
     for pattern in PATTERNS:
-        minutes = shop.settings.minutes(pattern)
+        minutes = shop.plan.minutes[pattern]
         with narrator.stage(
             f"{pattern}: prune (SparseGPT), distil for {minutes:.1f} minutes, quantize, export"
         ):
@@ -81,8 +98,8 @@ def _show(results: Results, work: Path, console: Console) -> None:
     write_json(work / "results.json", results.record())
     chart.draw(results, work / "results.png")
     console.print()
-    console.print(table.layers(results.reports[PATTERNS[0]], OURS[PATTERNS[0]]))
-    for line in table.reasons(results.reports[PATTERNS[0]]):
+    console.print(table.layers(results.reports[HEADLINE], OURS[HEADLINE]))
+    for line in table.reasons(results.reports[HEADLINE]):
         console.print(line, highlight=False)
     console.print()
     console.print(table.comparison(results))

@@ -7,9 +7,10 @@ from typing import Any
 
 import openwork
 from openwork.engine.report import BuildReport
-from openwork.models import load_minilm, load_tokenizer
+from openwork.models import SentenceEmbedder, load_tokenizer
 
 from . import corpus, peers, texts, training
+from .plan import DYNAMIC, NNCF, STATIC, Plan
 from .settings import CALIBRATION_TEXTS, MAXIMUM_LENGTH, PATTERNS, PRUNING_TEXTS, SHAPES, Settings
 from .store import Store
 
@@ -25,10 +26,11 @@ class Workshop:
     settings: Settings
     store: Store
     corpus: corpus.Corpus
+    plan: Plan
+    teacher: SentenceEmbedder
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.teacher = load_minilm()
         self.tokenizer = load_tokenizer(max_length=MAXIMUM_LENGTH)
         words = self.corpus.training_texts()
         ids = texts.token_ids(self.tokenizer, words)
@@ -54,7 +56,7 @@ class Workshop:
 
     def trained(self, pattern: str) -> Path:
         """The state of the sparse model after its share of the distillation."""
-        pruned, minutes = self.pruned(pattern), self.settings.minutes(pattern)
+        pruned, minutes = self.pruned(pattern), self.plan.minutes[pattern]
         return self.store.file(
             f"{_file_name(pattern)}.trained.pt",
             self._trained_key(pattern),
@@ -64,7 +66,7 @@ class Workshop:
         )
 
     def _trained_key(self, pattern: str) -> Key:
-        return {**self.base, "pattern": pattern, "minutes": self.settings.minutes(pattern)}
+        return {**self.base, "pattern": pattern, "minutes": self.plan.minutes[pattern]}
 
     def quantized(self, pattern: str) -> Path:
         """The INT8 model with Q/DQ, as ONNX, of "dense" or of a pattern."""
@@ -91,21 +93,16 @@ class Workshop:
         """The engine of the dense model and of each pattern."""
         return {pattern: self.engine(pattern) for pattern in (DENSE, *PATTERNS)}
 
-    def peer_models(self) -> dict[str, Path]:
-        """The dense model quantized by the peers' own tools."""
-        source, key = self.dense_float(), {**self.base, "texts": PEER_TEXTS, **_versions()}
-        make = self.store.file
-        return {
-            "dynamic": make(
-                "peer.dynamic.onnx", key, lambda path: peers.dynamic_by_onnxruntime(source, path)
-            ),
-            "static": make(
-                "peer.static.onnx",
-                key,
-                lambda path: peers.static_by_onnxruntime(source, path, self.peer_data),
-            ),
-            "nncf": make("peer.nncf.xml", key, lambda path: peers.by_nncf(source, path, self.peer_data)),
-        }
+    def peer(self, name: str) -> Path:
+        """The dense model quantized by a peer's own tool."""
+        source, data = self.dense_float(), self.peer_data
+        key = {**self.base, "texts": PEER_TEXTS, **_versions()}
+        file, make = {
+            DYNAMIC: ("peer.dynamic.onnx", lambda path: peers.dynamic_by_onnxruntime(source, path)),
+            STATIC: ("peer.static.onnx", lambda path: peers.static_by_onnxruntime(source, path, data)),
+            NNCF: ("peer.nncf.xml", lambda path: peers.by_nncf(source, path, data)),
+        }[name]
+        return self.store.file(file, key, make)
 
     def inputs(self, shape: tuple[int, int]) -> tuple[texts.IntArray, texts.IntArray]:
         """Held-out text at exactly `shape`."""
@@ -120,6 +117,11 @@ def _versions() -> Key:
 
 def _file_name(pattern: str) -> str:
     return pattern.replace(":", "_")
+
+
+def engine_path(work: Path, pattern: str) -> Path:
+    """Where a run keeps the engine of "dense" or of a pattern."""
+    return work / f"{_file_name(pattern)}.engine"
 
 
 def report_of(engine: Path) -> BuildReport:

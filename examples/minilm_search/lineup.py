@@ -8,16 +8,11 @@ from openwork.evaluate.retrieval import cosine_similarity
 from . import peers
 from .engines import DENSE, Workshop
 from .measuring import LEAST_COSINE, Shape
+from .plan import DYNAMIC, NNCF, OPENVINO, STATIC
 from .runners import Runner, with_onnxruntime, with_openwork
 from .settings import PATTERNS
 
 FP32 = "ONNX Runtime FP32"
-INT8_PEERS = (
-    "ONNX Runtime INT8 dynamic",
-    "ONNX Runtime INT8 Q/DQ",
-    "OpenVINO INT8 Q/DQ",
-    "OpenVINO INT8 NNCF",
-)
 OURS = {DENSE: "openwork INT8 dense", **{pattern: f"openwork INT8 {pattern}" for pattern in PATTERNS}}
 
 
@@ -26,11 +21,17 @@ class Lineup:
 
     def __init__(self, shop: Workshop) -> None:
         self.shop, self.threads = shop, shop.settings.threads
-        models, dense = shop.peer_models(), shop.quantized(DENSE)
-        self.openvino_models = {"OpenVINO INT8 Q/DQ": dense, "OpenVINO INT8 NNCF": models["nncf"]}
+        self.peers = shop.plan.peers
         self.any_shape = {FP32: with_onnxruntime(FP32, shop.dense_float(), self.threads)}
-        self._add(with_onnxruntime("ONNX Runtime INT8 dynamic", models["dynamic"], self.threads))
-        self._add(self._onnxruntime_static(dense, models["static"]))
+        if DYNAMIC in self.peers:
+            self._add(with_onnxruntime(DYNAMIC, shop.peer(DYNAMIC), self.threads))
+        if STATIC in self.peers:
+            self._add(self._onnxruntime_static(shop.quantized(DENSE), shop.peer(STATIC)))
+        self.openvino_models = {
+            name: shop.peer(name) if name == NNCF else shop.quantized(DENSE)
+            for name in (OPENVINO, NNCF)
+            if name in self.peers
+        }
         self.openvino = {
             name: self._openvino(name, path, None) for name, path in self.openvino_models.items()
         }
@@ -46,7 +47,7 @@ class Lineup:
 
     def _onnxruntime_static(self, ours: Path, theirs: Path) -> Runner:
         """openwork's Q/DQ model, or that of ONNX Runtime's own quantizer if it is faster and as faithful."""
-        name, inputs = "ONNX Runtime INT8 Q/DQ", self.shop.inputs((16, 128))
+        name, inputs = STATIC, self.shop.inputs((16, 128))
         own = replace(with_onnxruntime(name, theirs, self.threads), name=f"{name}, own quantizer")
         export = replace(with_onnxruntime(name, ours, self.threads), name=f"{name}, openwork's export")
         reference = self.any_shape[FP32].run(*inputs)
@@ -74,4 +75,4 @@ class Lineup:
 
     def _with(self, openvino: dict[str, Runner]) -> list[Runner]:
         everyone = {**self.any_shape, **openvino}
-        return [everyone[name] for name in (FP32, *INT8_PEERS, *OURS.values())]
+        return [everyone[name] for name in (FP32, *self.peers, *OURS.values())]

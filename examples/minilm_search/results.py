@@ -8,8 +8,9 @@ from openwork.engine.report import BuildReport
 from openwork.support.machine import Machine
 
 from .engines import DENSE
-from .lineup import FP32, INT8_PEERS, OURS
+from .lineup import FP32, OURS
 from .measuring import Agreement, Quality, Race, label
+from .plan import Plan
 from .settings import PATTERNS, Settings
 
 
@@ -19,6 +20,7 @@ class Results:
 
     machine: Machine
     settings: Settings
+    plan: Plan
     quality: dict[str, Quality]
     races: list[Race]
     reports: dict[str, BuildReport]
@@ -28,7 +30,7 @@ class Results:
     @property
     def names(self) -> list[str]:
         """The runners, in the order of the table."""
-        return [FP32, *INT8_PEERS, *OURS.values()]
+        return [FP32, *self.plan.peers, *OURS.values()]
 
     def kept(self, name: str) -> float:
         """NDCG@10 as a fraction of dense FP32's."""
@@ -41,7 +43,9 @@ class Results:
     def speedups(self) -> dict[str, dict[str, float]]:
         """Per shape, how many times faster each engine is than the fastest INT8 peer of that shape."""
         return {
-            label(race.shape): {name: race.speedup(race.fastest(INT8_PEERS), name) for name in OURS.values()}
+            label(race.shape): {
+                name: race.speedup(race.fastest(self.plan.peers), name) for name in OURS.values()
+            }
             for race in self.races
         }
 
@@ -55,7 +59,7 @@ class Results:
         """The outcome in words."""
         lines = []
         for race in self.races:
-            peer = race.fastest(INT8_PEERS)
+            peer = race.fastest(self.plan.peers)
             gains = ", ".join(f"{OURS[p]} {race.speedup(peer, OURS[p]):.2f}x" for p in OURS)
             lines.append(f"{label(race.shape)}: {gains} as fast as {peer} ({race.runners[peer].settings})")
         for pattern in PATTERNS:
@@ -85,8 +89,9 @@ class Results:
         return {
             "machine": self.machine.record(),
             "settings": {**asdict(self.settings), "work": str(self.settings.work)},
+            "plan": self.plan.record(),
             "runners": {name: self._runner_record(name) for name in self.names},
-            "fastest_int8_peer": {label(race.shape): race.fastest(INT8_PEERS) for race in self.races},
+            "fastest_int8_peer": {label(race.shape): race.fastest(self.plan.peers) for race in self.races},
             "speedup_over_fastest_int8_peer": self.speedups(),
             "sparse_weights_of_dense": {pattern: self.weights_ratio(pattern) for pattern in PATTERNS},
             "agreement_with_onnxruntime": {name: asdict(found) for name, found in self.agreement.items()},

@@ -1,4 +1,4 @@
-"""Answering a query with the 2:4 engine, over all documents of the corpus."""
+"""Answering a query with a sparse engine, over all documents of the corpus."""
 
 import textwrap
 from dataclasses import dataclass
@@ -12,12 +12,11 @@ from openwork.support.progress import progress_bar
 
 from . import corpus
 from .corpus import Pair
+from .engines import engine_path
 from .runners import Runner, with_openwork
-from .settings import MAXIMUM_LENGTH
+from .settings import HEADLINE, MAXIMUM_LENGTH
 from .store import Store
 from .texts import FloatArray, batches, embed
-
-ENGINE = "2_4.engine"
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Index:
     """The corpus' documents, embedded once by an engine."""
 
     def __init__(self, work: Path, threads: int) -> None:
-        engine = work / ENGINE
+        engine = engine_path(work, HEADLINE)
         if not engine.exists():
             raise FileNotFoundError(f"{engine} is not there yet; run `make demo` first, which builds it.")
         self.runner, self.tokenizer = (
-            with_openwork("2:4", engine, threads),
+            with_openwork(HEADLINE, engine, threads),
             load_tokenizer(max_length=MAXIMUM_LENGTH),
         )
         found = corpus.load(work / "corpus.json")

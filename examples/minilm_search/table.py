@@ -9,7 +9,7 @@ from rich.text import Text
 
 from openwork.engine.report import Bucket, BuildReport, Layer
 
-from .lineup import FP32, INT8_PEERS, OURS
+from .lineup import FP32, OURS
 from .measuring import LABELS
 from .results import Results
 
@@ -19,7 +19,7 @@ BLOCK = re.compile(r"layer\.(\d+)\.")
 def comparison(results: Results) -> Table:
     """One row per runner: quality, median latency per shape (the fastest peer in bold), file size."""
     table = Table(
-        title="Search quality and median latency in ms",
+        title=f"Search quality among {results.plan.pairs:,} documents and median latency in ms",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -28,7 +28,7 @@ def comparison(results: Results) -> Table:
     for name in ("NDCG@10", "of FP32", "MRR", "R@1", *LABELS, "MB"):
         table.add_column(name, justify="right")
     for name in results.names:
-        table.add_row(*_row(results, name), end_section=name in (FP32, INT8_PEERS[-1]))
+        table.add_row(*_row(results, name), end_section=name in (FP32, results.plan.peers[-1]))
     return table
 
 
@@ -43,7 +43,7 @@ def _row(results: Results, name: str) -> list[Text]:
     times = []
     for race in results.races:
         median = race.timings[name].median
-        marked = name in OURS.values() or name == race.fastest(INT8_PEERS)
+        marked = name in OURS.values() or name == race.fastest(results.plan.peers)
         times.append(
             Text(f"{median:.2f}" if median < 100 else f"{median:.0f}", style="bold" if marked else "")
         )
