@@ -156,6 +156,12 @@ _L2_NORMALIZE = Operator(
 _QUANTIZE = Operator(
     "Quantize", (_slot("x", "f32", "..."),), (_slot("y", "u8", "..."),), {}, quantizes=True
 )
+_DEQUANTIZE = Operator(
+    "Dequantize",
+    (_slot("x", "u8", "..."),),
+    (_slot("y", "f32", "..."),),
+    {"x_scale": "float", "x_zero_point": "int"},
+)
 _ADD = Operator(
     "Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_slot("y", "f32", "..."),), {}
 )
@@ -181,6 +187,7 @@ OPERATORS: dict[str, Operator] = {
         _MEAN_POOL,
         _L2_NORMALIZE,
         _QUANTIZE,
+        _DEQUANTIZE,
         _ADD,
         *_ACTIVATIONS,
     )

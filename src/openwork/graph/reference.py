@@ -171,6 +171,13 @@ def quantize(x: Float, a: Attributes) -> Array:
     return binary32.quantize(x, a["y_scale"], a["y_zero_point"])
 
 
+def dequantize(x: Array, a: Attributes) -> Float:
+    """(x - x_zero_point) * x_scale, the difference exact: ONNX's DequantizeLinear of u8."""
+    with quiet():
+        centred = x.astype(np.float32) - np.float32(a["x_zero_point"])
+        return np.asarray(centred * np.float32(a["x_scale"]), np.float32)
+
+
 def add(x: Float, y: Float, a: Attributes) -> Float:
     """x + y."""
     with quiet():
@@ -191,6 +198,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "MeanPool": mean_pool,
     "L2Normalize": l2_normalize,
     "Quantize": quantize,
+    "Dequantize": dequantize,
     "Add": add,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }

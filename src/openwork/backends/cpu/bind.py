@@ -158,6 +158,10 @@ class _Binding:
         (x,), (y,) = self._handles_of(step)
         self.native.quantize(step.name, x, y, *_quantization(step))
 
+    def _dequantize(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.dequantize(step.name, x, y, step.attributes["x_scale"], step.attributes["x_zero_point"])
+
     def _add(self, step: Step) -> None:
         (a, b), (y,) = self._handles_of(step)
         self.native.add(step.name, a, b, y)
