@@ -23,7 +23,7 @@ from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.prepare.quantizers import DEQUANTIZE, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.prepare.relaxed import RELAX
-from openwork.graph.rules.prepare.round_trips import BEFORE_MOVES, REQUANTIZED, ROUNDED_ALREADY
+from openwork.graph.rules.prepare.round_trips import AFTER_MOVES, BEFORE_MOVES, REQUANTIZED, ROUNDED_ALREADY
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
@@ -42,6 +42,7 @@ RULES: tuple[Rule, ...] = (
     ROUNDED_ALREADY,
     REQUANTIZED,
     BEFORE_MOVES,
+    AFTER_MOVES,
     LINEAR_FLOAT,
     BIAS,
     # Functions that span many nodes, before the small ones take nodes away from them.
@@ -82,7 +83,7 @@ def _with(rule: Rule, after: Rule) -> tuple[Rule, ...]:
 _RULES: Mapping[str, tuple[Rule, ...]] = {
     "exact": RULES,
     # What the integer products left: their roundings must be taken before, the float functions come after.
-    "relaxed": _with(RELAX, after=BEFORE_MOVES),
+    "relaxed": _with(RELAX, after=AFTER_MOVES),
 }
 ROUNDINGS = tuple(_RULES)
 """How the model's roundings may be taken: all of them as they stand, or fewer between float operators."""

@@ -17,9 +17,9 @@ from openwork.graph.model import (
 )
 from openwork.graph.ranges import range_of, representable
 from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.round_trip import RoundTrip, round_trip
 from openwork.graph.rules.functions.attention_scores import scaling_of
 from openwork.graph.rules.functions.layer_norm import split_constant
-from openwork.graph.rules.prepare.round_trips import RoundTrip, round_trip
 
 
 def _is_score(value: ir.Value) -> bool:
@@ -31,6 +31,12 @@ def _is_score(value: ir.Value) -> bool:
         return constant(needed(node, 1)) is None and constant(needed(node, 0)) is None
     split = scaling_of(node)
     return split is not None and _is_score(split[0])
+
+
+def _is_weights(trip: RoundTrip) -> bool:
+    """Whether the value is a softmax that weighs the values of attention."""
+    readers = consumers(trip.dequantize.outputs[0])
+    return producer(trip.source, "Softmax") is not None and all(is_onnx(node, "MatMul") for node in readers)
 
 
 def _is_product(value: ir.Value) -> bool:
@@ -51,7 +57,10 @@ def _is_residual(trip: RoundTrip) -> bool:
 
 def _match(node: ir.Node) -> RoundTrip | None:
     trip = round_trip(node)
-    if trip is None or _is_score(trip.source) or _is_residual(trip):
+    if trip is None or _is_residual(trip):
+        return None
+    # Attention has no clamps without the roundings inside it.
+    if _is_score(trip.source) or (_is_weights(trip) and not _inside(trip)):
         return None
     return trip
 

@@ -1,8 +1,9 @@
 """Round trips (a Quantize and its Dequantize) that say nothing new, or that stand behind moved axes.
 
-Both changes are exact. quantize(dequantize(q)) = q (docs/arithmetic.md), so what already lies on the grid of a
+All of these changes are exact. quantize(dequantize(q)) = q (docs/arithmetic.md), so what already lies on the grid of a
 quantizer needs no second rounding on it; and a quantizer has one scale for the whole tensor, so it may as well
-come before axes are moved, where the product that makes the value can take it.
+come before axes are moved, where the product that makes the value can take it, or after they are moved, where
+attention ends.
 """
 
 from __future__ import annotations
@@ -21,51 +22,17 @@ from openwork.graph.model import (
     make,
     native_producer,
     needed,
-    operand,
+    only_consumer,
     producer,
 )
 from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.round_trip import Grid, RoundTrip, grid_of, round_trip
 from openwork.graph.rules.functions.attention_scores import scaling_of
 from openwork.graph.rules.prepare.quantizers import LARGEST_SCALE, SMALLEST_SCALE
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 KEEPS_GRID = (*MOVES, "Expand", "Slice", "Gather", "Relu", "MaxPool")
 """Elements of the first operand, unchanged; 0, which lies on every grid; a largest element is an element."""
-
-Grid = tuple[float, int]
-
-
-def grid_of(node: ir.Node) -> Grid:
-    """scale and zero point of a Quantize or a Dequantize."""
-    values = attributes(node)
-    side = "y" if node.op_type == "Quantize" else "x"
-    return values[f"{side}_scale"], values[f"{side}_zero_point"]
-
-
-@dataclass(frozen=True)
-class RoundTrip:
-    """A Dequantize that reads a Quantize on the same grid."""
-
-    quantize: ir.Node
-    dequantize: ir.Node
-
-    @property
-    def source(self) -> ir.Value:
-        """The value before the rounding."""
-        return needed(self.quantize, 0)
-
-    @property
-    def grid(self) -> Grid:
-        return grid_of(self.quantize)
-
-
-def round_trip(node: ir.Node | None) -> RoundTrip | None:
-    """The round trip that ends in this node."""
-    dequantize = native_producer(node.outputs[0], "Dequantize") if node is not None else None
-    quantize = native_producer(operand(dequantize, 0), "Quantize") if dequantize is not None else None
-    if dequantize is None or quantize is None or grid_of(quantize) != grid_of(dequantize):
-        return None
-    return RoundTrip(quantize, dequantize)
 
 
 def _lies_on(value: ir.Value, grid: Grid) -> bool:
@@ -151,9 +118,13 @@ def _feeds_product(value: ir.Value, depth: int = 8) -> bool:
     return bool(readers) and not value.is_graph_output() and all(_leads(n, value, depth) for n in readers)
 
 
+def _is_computed(product: ir.Node) -> bool:
+    return all(constant(operand) is None for operand in product.inputs)
+
+
 def _leads(node: ir.Node, value: ir.Value, depth: int) -> bool:
     if is_onnx(node, "MatMul"):
-        return all(constant(operand) is None for operand in node.inputs)
+        return _is_computed(node)
     if depth == 0 or node.inputs[0] is not value:
         return False
     passes = is_onnx(node, *MOVES) or (is_onnx(node, "Mul", "Div") and scaling_of(node) is not None)
@@ -200,5 +171,59 @@ BEFORE_MOVES = Rule(
     _match_behind,
     _check_behind,
     _replace_behind,
+    domain=DOMAIN,
+)
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A round trip of a product of two computed values, and the node behind it that moves axes."""
+
+    trip: RoundTrip
+    node: ir.Node
+
+
+def _is_moved_product(value: ir.Value) -> bool:
+    """Whether the value is a product of two computed values, its axes moved or not."""
+    while (node := producer(value, *MOVES)) is not None:
+        value = needed(node, 0)
+    product = producer(value, "MatMul")
+    return product is not None and _is_computed(product)
+
+
+def _match_before(dequantize: ir.Node) -> _Before | None:
+    trip = round_trip(dequantize)
+    move = only_consumer(dequantize.outputs[0])
+    if trip is None or not _is_moved_product(trip.source):
+        return None
+    if not is_onnx(move, *MOVES) or move is None or move.inputs[0] is not dequantize.outputs[0]:
+        return None
+    return None if _feeds_product(dequantize.outputs[0]) else _Before(trip, move)
+
+
+def _check_before(found: _Before) -> str | None:
+    if only_consumer(found.trip.quantize.outputs[0]) is None:
+        return "the integers of the product are read by other nodes too"
+    return None
+
+
+def _replace_before(found: _Before) -> Replacement:
+    """The node that moves axes first, then the round trip."""
+    trip, node, old = found.trip, found.node, found.node.outputs[0]
+    inputs = [trip.source, *node.inputs[1:]]
+    first = ir.Node("", node.op_type, inputs, list(node.attributes.values()), name=node.name)
+    first.outputs[0].shape, first.outputs[0].type = old.shape, old.type
+    quantize = make("Quantize", [first.outputs[0]], attributes(trip.quantize), trip.quantize.name or "")
+    read = attributes(trip.dequantize)
+    dequantize = make("Dequantize", [quantize.outputs[0]], read, trip.dequantize.name or "")
+    return Replacement([first, quantize, dequantize], [(old, dequantize.outputs[0])], before=node)
+
+
+AFTER_MOVES = Rule(
+    "round after the axes move",
+    frozenset({"Dequantize"}),
+    _match_before,
+    _check_before,
+    _replace_before,
     domain=DOMAIN,
 )
