@@ -19,7 +19,7 @@ from openwork.graph.model import (
     only_consumer,
     producer,
 )
-from openwork.graph.probe import cone, samples
+from openwork.graph.probe import cone, samples, sized
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.round_trip import Grid, round_trip
 from openwork.graph.rules.functions.attention_scores import read_scores, scaling_of
@@ -160,12 +160,12 @@ def _moves_as(
     source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]
 ) -> bool:
     """Whether the nodes from source to used move the axes as `expected` does, and scale by `scale`."""
-    found, shape = cone(used, frozenset({source})), dims(source)
-    if found is None or shape is None or found.sources != {source}:
+    found = cone(used, frozenset({source}))
+    if found is None or dims(source) is None or found.sources != {source}:
         return False
     try:
-        for _, _, sizes in samples(used):
-            actual_shape = [d if isinstance(d, int) else sizes[str(d)] for d in shape]
+        for sizes in samples(used):
+            actual_shape = sized(source, sizes)
             x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
             y, wanted = found.evaluate(sizes, {source: x}), expected(x, heads) * np.float32(scale)
             # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
