@@ -22,8 +22,10 @@ SMALL = 4096
 """Elements of a value whose content is computed: shapes, positions; not hidden states."""
 
 ELEMENTWISE = frozenset(
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
-    "PRelu Pow Sub Sum Where Xor".split()
+    (
+        *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sum", "Mean", "Max", "Min", "PRelu", "Where"),
+        *("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor"),
+    )
 )
 """Operators that pair the elements of their operands, from the last axis on."""
 
@@ -31,14 +33,16 @@ ELEMENTWISE = frozenset(
 class Concrete:
     """The shapes of a graph's values for these sizes of its free dimensions.
 
-    failed: the nodes whose shapes cannot be inferred from known ones, or are empty: the model does not run so.
-    paired: names that an elementwise node among them pairs although their sizes differ.
+    worked: the nodes whose results' shapes were found. failed: those of known operands whose results' shapes
+    cannot be inferred, or are empty: the model does not run so. pairs: of elementwise ones among them, the names
+    whose sizes differ where elements meet.
     """
 
     def __init__(self, graph: ir.Graph, sizes: Sizes) -> None:
         self.graph, self.sizes = graph, sizes
+        self.worked: set[ir.Node] = set()
         self.failed: set[ir.Node] = set()
-        self.paired: set[frozenset[str]] = set()
+        self.pairs: dict[ir.Node, set[frozenset[str]]] = {}
         self._types: dict[ir.Value, onnx.TypeProto] = {}
         self._contents: dict[ir.Value, Array] = {}
         self._imports = [onnx.helper.make_opsetid(k, v) for k, v in graph.opset_imports.items()]
@@ -70,12 +74,35 @@ class Concrete:
         read = [value for value in node.inputs if value is not None]
         if node.op_type == "Shape" and None not in (self.shape(read[0]) or (None,)):
             self._store(node.outputs[0], self._shape_of(node))
-            return
-        if all(value in self._types for value in read):
+        elif all(value in self._types for value in read):
             self._infer(node, read)
-        small = all(math.prod(d or 0 for d in self.shape(v) or ()) <= SMALL for v in node.outputs)
-        if read and small and all(value in self._contents for value in read):
-            self._compute(node)
+            if read and self._small(node) and all(value in self._contents for value in read):
+                self._compute(node)
+            self._judge(node, read)
+
+    def _small(self, node: ir.Node) -> bool:
+        """Whether the results, where their shapes are known, are small enough to be computed."""
+        return all(math.prod(d or 0 for d in self.shape(v) or ()) <= SMALL for v in node.outputs)
+
+    def _judge(self, node: ir.Node, read: list[ir.Value]) -> None:
+        """Note whether the node worked; numbers that are computed from shapes may be none at all."""
+        sizes = [d for v in node.outputs if v not in self._contents for d in self.shape(v) or ()]
+        if all(v in self._types for v in node.outputs if v.uses() or v.is_graph_output()) and 0 not in sizes:
+            self.worked.add(node)
+            return
+        self.failed.add(node)
+        if node.op_type in ELEMENTWISE:
+            self.pairs[node] = self._met(read)
+
+    def _met(self, read: list[ir.Value]) -> set[frozenset[str]]:
+        """The pairs of names whose different sizes meet on an axis of the operands."""
+        names = {size: name for name, size in reversed(self.sizes.items())}
+        shapes, met = [(self.shape(value) or ())[::-1] for value in read], set()
+        for axis in range(max(map(len, shapes))):
+            sizes = {shape[axis] for shape in shapes if axis < len(shape)} - {1}
+            if len(sizes) == 2 and all(size in names for size in sizes):
+                met.add(frozenset(names[size] for size in sizes if size is not None))
+        return met
 
     def _shape_of(self, node: ir.Node) -> Array:
         stand_in = ir.Value(shape=ir.Shape(self.shape(needed(node, 0)) or ()))
@@ -122,24 +149,10 @@ class Concrete:
             onnx.defs.SchemaError,
         ) as error:
             log.debug("shape inference: %s: %s", node.op_type, error)
-            self._fail(node, read)
             return
         for value in node.outputs:
             if str(value.name) in found:
                 self._types[value] = found[str(value.name)]
-                if any(d is not None and d <= 0 for d in self.shape(value) or ()):
-                    self.failed.add(node)
-
-    def _fail(self, node: ir.Node, read: list[ir.Value]) -> None:
-        self.failed.add(node)
-        if node.op_type not in ELEMENTWISE:
-            return
-        names = {size: name for name, size in reversed(self.sizes.items())}
-        shapes = [(self.shape(value) or ())[::-1] for value in read]
-        for axis in range(max(map(len, shapes))):
-            sizes = {shape[axis] for shape in shapes if axis < len(shape)} - {1}
-            if len(sizes) == 2 and all(size in names for size in sizes):
-                self.paired.add(frozenset(names[size] for size in sizes if size is not None))
 
 
 def _shape(kind: onnx.TypeProto) -> Shape | None:

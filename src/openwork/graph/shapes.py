@@ -39,7 +39,7 @@ def infer(model: ir.Model) -> None:
     names, equal = free_names(graph.inputs), dict[str, str]()
     for _ in range(len(names) + 1):
         runs = [Concrete(graph, sizes) for sizes in _probes(names, equal)]
-        pairs = set.intersection(*(run.paired for run in runs))
+        pairs = _pairs(runs)
         if not pairs:
             break
         equal = _merged(names, equal, pairs)
@@ -81,10 +81,18 @@ def _merged(
     return {name: kind for name, kind in first.items() if kind != name}
 
 
+def _pairs(runs: Sequence[Concrete]) -> set[frozenset[str]]:
+    """The names that a node pairs which worked in no run."""
+    worked = set[ir.Node]().union(*(run.worked for run in runs))
+    hopeless = {node for run in runs for node in run.pairs} - worked
+    met = [set.intersection(*(run.pairs[n] for run in runs if n in run.pairs)) for n in hopeless]
+    return set[frozenset[str]]().union(*met)
+
+
 def _valid(runs: Sequence[Concrete]) -> list[Concrete]:
     """The runs in which every node worked that worked in any."""
-    hopeless = set.intersection(*(run.failed for run in runs))
-    return [run for run in runs if run.failed <= hopeless]
+    worked = set[ir.Node]().union(*(run.worked for run in runs))
+    return [run for run in runs if not run.failed & worked]
 
 
 def _settled(value: ir.Value) -> bool:
