@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/blocks.h"
 #include "kernels/cuts.h"
 #include "kernels/depthwise.h"
 #include "kernels/weight_reader.h"
@@ -321,6 +322,12 @@ PackedView PackedWeights::view() const {
           span_,
           shape_.run_elements() * element_bytes(type_),
           shape_.kernel_w};
+}
+
+int64_t PackedWeights::scratch_bytes() const {
+  const FormInfo& info = form_info(form_);
+  if (info.body != Body::blocks) return 0;
+  return block_scratch_bytes(shape_.runs(), shape_.run_elements() * element_bytes(type_), info.share);
 }
 
 int64_t PackedWeights::natural(int64_t packed) const {

@@ -37,6 +37,8 @@ class PackedWeights {
   int64_t channels() const { return groups_ * table_.group_channels(form_); }
   int64_t steps() const { return static_cast<int64_t>(advance_.size()); }
   int64_t bytes() const { return group_data_.back(); }
+  // What the kernel needs of each thread's memory while it runs.
+  int64_t scratch_bytes() const;
   const KernelTable& table() const { return table_; }
   // Per channel the sum of its INT8 weights, zero behind n; in natural order.
   const std::vector<int32_t>& column_sums() const { return column_sums_; }

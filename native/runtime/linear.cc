@@ -31,15 +31,16 @@ LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
                           threads);
 }
 
-GemmArgs LinearLayer::args(const void* residual, void* y) const {
+GemmArgs LinearLayer::args(const void* residual, void* y, std::byte* scratch) const {
   const int64_t n = weights_->n();
-  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), residual, n, y, n};
+  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), residual, n, y, n,
+          reinterpret_cast<uint8_t*>(scratch)};
 }
 
-void LinearLayer::run(const LinearBuffers& buffers, const Block& block) const {
+void LinearLayer::run(const LinearBuffers& buffers, const Block& block, std::byte* scratch) const {
   const int64_t row_bytes = weights_->k() * element_bytes(weights_->type());
   const uint8_t* rows[kCallRows];
-  GemmArgs call = args(buffers.residual, buffers.y);
+  GemmArgs call = args(buffers.residual, buffers.y, scratch);
   call.x = rows;
   call.row_bytes = row_bytes;
   for (int64_t begin = block.row_begin; begin < block.row_end; begin += kCallRows) {

@@ -31,9 +31,12 @@ class LinearLayer {
 
   const PackedWeights& weights() const { return *weights_; }
   LinearPartition partition(int64_t rows, int threads) const;
-  void run(const LinearBuffers& buffers, const Block& block) const;
+  // What run() needs of each thread's memory.
+  int64_t scratch_bytes() const { return weights_->scratch_bytes(); }
+  // `scratch` is aligned to 64 bytes and holds scratch_bytes().
+  void run(const LinearBuffers& buffers, const Block& block, std::byte* scratch) const;
   // For a call of the kernel, but for where the activations are.
-  GemmArgs args(const void* residual, void* y) const;
+  GemmArgs args(const void* residual, void* y, std::byte* scratch) const;
 
  private:
   std::shared_ptr<const PackedWeights> weights_;

@@ -37,9 +37,9 @@ class Made {
     made_[id] = true;
   }
   void step(const Step& step) {
-    for (const int id : step.reads)
-      if (!made_[id])
-        fail("Step \"" + step.name + "\" reads " + value_text(id) + ", which is no input and no earlier step makes.");
+    for (const Read& read : step.reads)
+      if (!made_[read.value])
+        fail("Step \"" + step.name + "\" reads " + value_text(read.value) + ", which is no input and no earlier step makes.");
     for (const int id : step.writes) {
       if (made_[id]) fail("Step \"" + step.name + "\" makes " + value_text(id) + ", which is made before.");
       made_[id] = true;
@@ -117,7 +117,7 @@ int Program::value(DType dtype, const std::vector<int64_t>& dims) {
 }
 
 void Program::add_step(Step step) {
-  std::erase(step.reads, kAbsent);
+  std::erase_if(step.reads, [](const Read& read) { return read.value == kAbsent; });
   std::erase(step.writes, kAbsent);
   steps_.push_back(std::move(step));
 }

@@ -122,9 +122,19 @@ struct Work {
   std::function<void(const Buffers&)> check;  // of the inputs' contents; throws std::invalid_argument; may be empty
 };
 
+// A value that a step reads.
+struct Read {
+  int value;
+  bool ahead;    // up to kReadAhead bytes behind its last element too
+  bool checked;  // its content decides what memory is touched, so `Work::check` looks at it first
+
+  Read(int value_, bool ahead_ = false, bool checked_ = false) : value(value_), ahead(ahead_), checked(checked_) {}
+};
+
 struct Step {
   std::string name;
-  std::vector<int> reads, writes;
+  std::vector<Read> reads;
+  std::vector<int> writes;
   std::function<Work(const Sizes&)> bind;  // throws std::invalid_argument where the shapes do not do
 };
 
@@ -152,6 +162,8 @@ class Program {
   void quantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
   void add(const std::string& name, int a, int b, int y);
   void activate(const std::string& name, int x, int y, const ActivationFunction& activation);
+  // Any other step; the methods above end here. Its values must exist.
+  void add_step(Step step);
   // Nothing can be added afterwards, and only then can a context run the program.
   void finish(const std::vector<int>& inputs, const std::vector<int>& outputs);
 
@@ -164,8 +176,6 @@ class Program {
   int free_dimensions() const { return free_dimensions_; }
 
  private:
-  void add_step(Step step);
-
   const KernelTable& table_;
   std::vector<Value> values_;
   std::vector<Step> steps_;

@@ -61,15 +61,16 @@ void Program::linear(const std::string& name, const LinearSpec& s) {
   auto layers = std::make_shared<Layers>();
   for (const auto& w : s.weights) layers->emplace_back(w, epilogue);
 
-  add_step({name, {s.x, s.residual}, {s.y}, [s, layers](const Sizes& sizes) {
+  add_step({name, {{s.x, true}, s.residual}, {s.y}, [s, layers](const Sizes& sizes) {
     const int64_t rows = sizes.rows(s.x);
     const LinearLayer* layer = &(*layers)[tactic_for(s.max_rows, rows)];
     const LinearPartition partition = layer->partition(rows, sizes.threads);
     Work work;
     work.units = partition.units();
+    work.scratch_bytes = layer->scratch_bytes();
     work.run = [s, layers, layer, partition](const Buffers& b, const Part& part) {
       const LinearBuffers buffers{b.get<const uint8_t>(s.x), b.get<const void>(s.residual), b.get<void>(s.y)};
-      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit));
+      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), b.scratch_of<std::byte>(part.thread));
     };
     return work;
   }});
