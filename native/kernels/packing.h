@@ -20,8 +20,8 @@ std::string refusal(const WeightShape& shape, Type type, Form form, const Kernel
 class PackedWeights {
  public:
   // `weight`: s8, BF16 as its upper 16 bits, or binary32, by `type`. Zeros are left out of the shuffled forms, whatever the
-  // pattern. Throws std::invalid_argument for an empty weight or a reduction that INT32 cannot hold, a weight of -128, and
-  // where the form is not on this instruction set or does not hold these weights.
+  // pattern. Throws std::invalid_argument for an empty weight or a reduction that INT32 cannot hold, a weight of -128 or one
+  // that is not finite, and where the form is not on this instruction set or does not hold these weights.
   static std::shared_ptr<const PackedWeights> pack(const WeightShape& shape, Type type, const void* weight, Form form,
                                                    const KernelTable& table);
 

@@ -11,7 +11,7 @@ struct DTypeInfo {
   const char* name;
   int64_t bytes;
 };
-constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"f32", 4}, {"i64", 8}};
+constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"bf16", 2}, {"f32", 4}, {"i64", 8}};
 
 constexpr int kMostFreeDimensions = 64;
 // A bound on the elements of one value, so that products of hostile dimensions do not overflow.
@@ -81,9 +81,9 @@ const char* dtype_name(DType dtype) { return kDTypes[static_cast<int>(dtype)].na
 int64_t dtype_bytes(DType dtype) { return kDTypes[static_cast<int>(dtype)].bytes; }
 
 DType dtype_named(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
+  for (size_t i = 0; i < std::size(kDTypes); ++i)
     if (name == kDTypes[i].name) return static_cast<DType>(i);
-  fail("Expected a type out of u8, f32 and i64, found \"" + name + "\".");
+  fail("Expected a type out of u8, bf16, f32 and i64, found \"" + name + "\".");
 }
 
 std::string shape_text(const std::vector<int64_t>& dims) {

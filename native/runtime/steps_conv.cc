@@ -59,7 +59,7 @@ void Program::conv(const std::string& name, const ConvSpec& spec) {
   const LinearSpec& s = spec.layer;
   const StepChecks check(*this, name, "conv");
   const Value& x = check.value(s.x, "x", DType::u8);
-  const Value& y = check.output(s.y, "y");
+  const Value& y = check.value(s.y, "y", kStoredDTypes);
   check_image(check, x);
   check_weights(check, s, table_, x.dims[3]);
   const ConvGeometry g = geometry_of(check, spec, x);

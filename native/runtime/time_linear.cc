@@ -49,7 +49,7 @@ void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilog
   const AlignedBuffer padded(bytes);
   std::memcpy(padded.data(), x, bytes);
   ThreadPool pool(threads);
-  run_layer(pool, layer, rows, {padded.data(), residual, y}, ThreadScratch(threads, layer.scratch_bytes()));
+  run_layer(pool, layer, rows, {padded.data(), residual, y}, ThreadScratch(threads, layer.scratch_bytes(rows)));
 }
 
 std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<const PackedWeights>>& weights,
@@ -60,7 +60,7 @@ std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<c
   std::vector<LinearLayer> layers;
   for (const auto& w : weights) layers.emplace_back(w, epilogue);
   int64_t scratch_bytes = 0;
-  for (const auto& layer : layers) scratch_bytes = std::max(scratch_bytes, layer.scratch_bytes());
+  for (const auto& layer : layers) scratch_bytes = std::max(scratch_bytes, layer.scratch_bytes(timing.rows));
   const ThreadScratch scratch(timing.threads, scratch_bytes);
   LayerTimer timer(timing.threads, weights[0]->type(), timing.rows * weights[0]->k(), timing.rows * n * (timing.quantized ? 1 : 4));
   const auto once = [&](size_t w, int repeat) {

@@ -158,7 +158,7 @@ TEST(blocks_allocate_nothing_while_they_run) {
     const LinearLayer layer(PackedWeights::pack(p.shape, p.type, d.weight.data(), form, *available_tables().front()), epilogue);
     AlignedBuffer x(static_cast<int64_t>(d.x.size())), y(70 * 64 * 4);
     std::memcpy(x.data(), d.x.data(), d.x.size());
-    const ThreadScratch scratch(1, layer.scratch_bytes());
+    const ThreadScratch scratch(1, layer.scratch_bytes(70));
     int64_t made = -1;
     std::thread([&] {
       const int64_t before = allocations();

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from openwork.operators import ACTIVATIONS, RESIDUAL_QUANTIZATION
 from openwork.program import NATIVE_DTYPES, Program, Step, Value
-from openwork.runtime.packing import Tensors, available, native, pack, stored_weight
+from openwork.runtime.packing import DENSE, Tensors, available, native, pack, stored_weight
 from openwork.shapes import Dim
 from openwork.sparsity.stored import dense
+
+
+ATTENTION_ROUNDINGS = ("score_scale", "score_zero_point", "probability_scale", "probability_zero_point")
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,17 @@ class _Binding:
 
     def _linear_float(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
-        weight, bias = self._tensor(step, "weight"), self._tensor(step, "bias")
-        activation = step.attributes["activation"]
-        self.native.linear_float(
-            step.name, x, residual, y, weight, bias, activation, *_quantization(step), **_ending(step)
-        )
+        packed = pack(self.tensors[step.tensors["weight"]], DENSE, self.isa)
+        tail = (self._tensor(step, "bias"), 0, step.attributes["activation"], *_quantization(step))
+        self.native.linear(step.name, x, residual, y, [packed], [-1], None, *tail, **_ending(step))
 
     def _attention(self, step: Step) -> None:
         inputs, (y,) = self._handles_of(step)
         q, k, v, mask = inputs if len(inputs) == 4 else (inputs[0], -1, -1, inputs[1])
         attributes = step.attributes
-        self.native.attention(
-            step.name, q, k, v, mask, y, attributes["heads"], attributes["scale"], *_quantization(step)
-        )
+        roundings = {name: attributes[name] for name in ATTENTION_ROUNDINGS if name in attributes}
+        tail = (attributes["heads"], attributes["scale"], *_quantization(step))
+        self.native.attention(step.name, q, k, v, mask, y, *tail, **roundings)
 
     def _mean_pool(self, step: Step) -> None:
         (x, mask), (y,) = self._handles_of(step)
