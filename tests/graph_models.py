@@ -96,6 +96,7 @@ class Reduced:
     before: dict[str, Array]
     after: dict[str, Array]
     nodes: list[Any]
+    notes: list[str]
 
     def node(self, op_type: str) -> Any:
         """The one node of this type."""
@@ -103,9 +104,9 @@ class Reduced:
         return found
 
 
-def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Reduced:
+def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array], rounding: str = "exact") -> Reduced:
     """Reduce a model and run it before (ONNX Runtime) and after (the NumPy reference)."""
-    graph, changes, refusals = reduce(read(model))
+    graph, changes, refusals = reduce(read(model), rounding=rounding)
     return Reduced(
         operators=[("" if node.domain else "onnx.") + node.op_type for node in graph.graph],
         rules=[change.rule for change in changes],
@@ -114,6 +115,7 @@ def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Reduced:
         before=runtime(model, feeds),
         after=run(graph, feeds),
         nodes=list(graph.graph),
+        notes=[change.note for change in changes if change.note],
     )
 
 

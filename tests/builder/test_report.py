@@ -19,6 +19,7 @@ from openwork.engine.report import (
     FallbackPart,
     Fusion,
     Layer,
+    LeftOut,
     Pick,
     Refusal,
     Settings,
@@ -55,12 +56,13 @@ def report() -> BuildReport:
         REPORT_VERSION,
         "m.onnx",
         Environment("0.1", "a CPU", "avx2", 2, "k1"),
-        Settings("on", ((1, 32),), False),
+        Settings("on", "exact", ((1, 32),), False),
         True,
         ("A note.",),
         (layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
         (Fusion("relu", "Relu 'r'"),),
         (Refusal("gelu", "Erf 'e'", "why"),),
+        (LeftOut("Dequantize 'd'", "A sentence."),),
         (FallbackPart("f", ("Sin 's'",), "Sin 's': no rule."),),
     )
 
@@ -78,6 +80,7 @@ def test_the_lines_that_users_look_for() -> None:
         "(Sparsity) Layers eligible for sparse math: a, b",
         "(Sparsity) The plan picked sparse implementation for layers: a",
         "(Fallback) f runs in ONNX Runtime. Sin 's': no rule.",
+        "(Rounding) 1 rounding between float operators left out, as asked; the report lists them.",
         "A note.",
     ]
     assert replace(report(), layers=()).lines()[0] == "(Sparsity) Layers eligible for sparse math: none"
@@ -93,7 +96,7 @@ def test_a_long_fallback_is_cut_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 1, "expected a build report of version 2"),
+        (("version",), 1, "expected a build report of version 3"),
         (("accuracy_kept",), 1, "'report.accuracy_kept': expected true or false, found 1"),
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),

@@ -52,7 +52,7 @@ def _report(pattern: str | None) -> BuildReport:
     )
     environment = Environment("0", "cpu", "avx2", 2, "1")
     return BuildReport(
-        2, "m", environment, BuildSettings("on", ((1, 32),), True), True, (), layers, (), (), ()
+        3, "m", environment, BuildSettings("on", "exact", ((1, 32),), True), True, (), layers, (), (), (), ()
     )
 
 

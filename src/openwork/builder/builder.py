@@ -16,9 +16,17 @@ from openwork.builder.lower import BuildError, Lowered, lower
 from openwork.builder.tactics import Timer, environment
 from openwork.builder.timing_cache import TimingCache, default_path
 from openwork.engine.engine_file import write_engine
-from openwork.engine.report import REPORT_VERSION, BuildReport, FallbackPart, Fusion, Refusal, Settings
+from openwork.engine.report import (
+    REPORT_VERSION,
+    BuildReport,
+    FallbackPart,
+    Fusion,
+    LeftOut,
+    Refusal,
+    Settings,
+)
 from openwork.engine.sizes import free_sizes
-from openwork.graph import lowerable, read, reduce
+from openwork.graph import check_rounding, lowerable, read, reduce
 from openwork.graph.model import describe
 from openwork.support.cores import physical_cores
 from openwork.support.progress import progress_bar
@@ -31,6 +39,7 @@ def build(
     output: str | os.PathLike[str],
     *,
     sparsity: str = "on",
+    rounding: str = "exact",
     shapes: Sequence[Sequence[int]] | None = None,
     threads: int | None = None,
     strict: bool = False,
@@ -41,6 +50,8 @@ def build(
 
     sparsity : "on" (sparse where the weights hold a pattern and it is not slower), "off", or "force" (prune
         to 2:4 by magnitude first; accuracy is not kept).
+    rounding : "exact" (every quantizer of the model rounds and clamps as ONNX Runtime does), or "relaxed"
+        (roundings between float operators may be left out, clamps stay; the report lists what was left out).
     shapes : one size per free dimension of the inputs, in order of appearance; what the tactics are timed at.
         Default 1x32, 1x128 and 16x128.
     threads : what the tactics are timed with; default the physical cores that this process may use.
@@ -50,13 +61,13 @@ def build(
     Raises ValueError, in a sentence, for a model or an option that cannot be used, and OSError where the
     output cannot be written.
     """
-    _check_options(sparsity, threads)
+    _check_options(sparsity, rounding, threads)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     cache = TimingCache.open(Path(timing_cache) if timing_cache is not None else default_path())
     timer = Timer(environment(chosen_isa(None), threads or physical_cores()), cache)
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
-        reduced, changes, refusals = reduce(read(source))
+        reduced, changes, refusals = reduce(read(source), rounding=rounding)
         lowered = lower(reduced)
         fallbacks = _fallbacks(lowered, {describe(node): why for node, why in lowerable(reduced)}, strict)
         sizes = free_sizes(lowered.program, shapes)
@@ -66,12 +77,13 @@ def build(
             REPORT_VERSION,
             "(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
             timer.environment,
-            Settings(sparsity, tuple(tuple(size.values()) for size in sizes), strict),
+            Settings(sparsity, rounding, tuple(tuple(size.values()) for size in sizes), strict),
             not decided.pruned,
             decided.notes(len(timer.disturbed)),
             tuple(decided.layers),
             tuple(Fusion(change.rule, change.node) for change in changes),
             tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
+            tuple(LeftOut(change.node, change.note) for change in changes if change.note),
             fallbacks,
         )
         advance(1.0, "writing")
@@ -81,7 +93,8 @@ def build(
     return report
 
 
-def _check_options(sparsity: str, threads: int | None) -> None:
+def _check_options(sparsity: str, rounding: str, threads: int | None) -> None:
+    check_rounding(rounding)
     if sparsity not in SPARSITY_MODES:
         raise ValueError(f"The sparsity mode is one of {', '.join(SPARSITY_MODES)}, but it is {sparsity!r}.")
     if threads is not None and threads < 1:

@@ -46,6 +46,9 @@ def build(
     model: Annotated[Path, typer.Argument(help="An ONNX model: float, or quantized with Q/DQ.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The engine to write.")],
     sparsity: Annotated[str, typer.Option(help="on, off, or force (prune to 2:4; accuracy is lost).")] = "on",
+    rounding: Annotated[
+        str, typer.Option(help="exact, or relaxed (fewer roundings between float operators; clamps stay).")
+    ] = "exact",
     shapes: Shapes = None,
     threads: Threads = None,
     strict: Annotated[bool, typer.Option(help="Refuse a model that needs ONNX Runtime for a part.")] = False,
@@ -54,7 +57,9 @@ def build(
 ) -> None:
     """Build an engine from an ONNX model."""
     with one_sentence():
-        request = commands.Build(model, output, sparsity, parse_shapes(shapes), threads, strict, timing_cache)
+        request = commands.Build(
+            model, output, sparsity, rounding, parse_shapes(shapes), threads, strict, timing_cache
+        )
         commands.build(request, json)
 
 

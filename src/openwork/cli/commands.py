@@ -30,6 +30,7 @@ class Build:
     model: Path
     output: Path
     sparsity: str
+    rounding: str
     shapes: Shapes | None
     threads: int | None
     strict: bool
@@ -53,6 +54,7 @@ def build(request: Build, output: Path | None) -> None:
         request.model,
         request.output,
         sparsity=request.sparsity,
+        rounding=request.rounding,
         shapes=request.shapes,
         threads=request.threads,
         strict=request.strict,

@@ -87,6 +87,12 @@ _MULTIPLIER = _tensor("y_multiplier", "f32", "N", optional=True)
 _RESIDUAL = _slot("residual", "f32", "... N", optional=True)
 _MASK = _slot("mask", "i64", "B L", optional=True)
 _HEADS = {"heads": "int", "scale": "float", "packed": "int"}
+ATTENTION_ROUNDINGS = {
+    "score_scale": "float",
+    "score_zero_point": "int",
+    "probability_scale": "float",
+    "probability_zero_point": "int",
+}
 
 _EMBEDDING_SUM = Operator(
     "EmbeddingSum",
@@ -136,6 +142,7 @@ _ATTENTION = Operator(
     (_slot("y", "f32|u8", "B L H"),),
     _HEADS,
     quantizes=True,
+    optional=ATTENTION_ROUNDINGS,
 )
 PACKED_ATTENTION = Operator(
     "Attention",
@@ -143,6 +150,7 @@ PACKED_ATTENTION = Operator(
     (_slot("y", "f32|u8", "B L H"),),
     _HEADS,
     quantizes=True,
+    optional=ATTENTION_ROUNDINGS,
 )
 _MEAN_POOL = Operator(
     "MeanPool",
@@ -155,6 +163,12 @@ _L2_NORMALIZE = Operator(
 )
 _QUANTIZE = Operator(
     "Quantize", (_slot("x", "f32", "..."),), (_slot("y", "u8", "..."),), {}, quantizes=True
+)
+_DEQUANTIZE = Operator(
+    "Dequantize",
+    (_slot("x", "u8", "..."),),
+    (_slot("y", "f32", "..."),),
+    {"x_scale": "float", "x_zero_point": "int"},
 )
 _ADD = Operator(
     "Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_slot("y", "f32", "..."),), {}
@@ -181,6 +195,7 @@ OPERATORS: dict[str, Operator] = {
         _MEAN_POOL,
         _L2_NORMALIZE,
         _QUANTIZE,
+        _DEQUANTIZE,
         _ADD,
         *_ACTIVATIONS,
     )

@@ -179,6 +179,9 @@ def check_attributes(attributes: Field, op: str) -> Operator:
         _CHECKS[name](member)
     if ("y_scale" in members) != ("y_zero_point" in members):
         attributes.refuse("'y_scale' and 'y_zero_point' together or neither")
+    for part in ("score", "probability"):
+        if (f"{part}_scale" in members) != (f"{part}_zero_point" in members):
+            attributes.refuse(f"'{part}_scale' and '{part}_zero_point' together or neither")
     if "activation" in members:
         _check_ending(attributes, members)
     return row
@@ -219,6 +222,10 @@ _CHECKS: dict[str, Callable[[Field], Any]] = {
     "beta": lambda item: item.number(-_LARGEST, _LARGEST),
     "residual_scale": _scale,
     "residual_zero_point": _zero_point,
+    "score_scale": _scale,
+    "score_zero_point": _zero_point,
+    "probability_scale": _scale,
+    "probability_zero_point": _zero_point,
 }
 
 

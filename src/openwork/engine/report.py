@@ -11,7 +11,7 @@ from typing import Any
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
-REPORT_VERSION = 2
+REPORT_VERSION = 3
 
 _MOST_NODES_NAMED = 3
 
@@ -88,6 +88,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """One rounding of the model that the engine does without, as asked: where it stood, and what stays of it."""
+
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
 class FallbackPart:
     """One part of the model that ONNX Runtime runs: the program's step, its nodes, and why each is not
     native."""
@@ -120,9 +128,13 @@ class Environment:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the build was asked for; shapes hold one size per free dimension of the inputs."""
+    """What the build was asked for; shapes hold one size per free dimension of the inputs.
+
+    rounding : "exact", or "relaxed" where roundings between float operators may be left out.
+    """
 
     sparsity: str
+    rounding: str
     shapes: tuple[tuple[int, ...], ...]
     strict: bool
 
@@ -140,6 +152,7 @@ class BuildReport:
     layers: tuple[Layer, ...]
     fusions: tuple[Fusion, ...]
     refusals: tuple[Refusal, ...]
+    left_out: tuple[LeftOut, ...]
     fallbacks: tuple[FallbackPart, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -157,13 +170,19 @@ class BuildReport:
         return tuple(layer.name for layer in self.layers if layer.sparse)
 
     def lines(self) -> list[str]:
-        """The two lines that users of TensorRT look for, what falls back, and the notes."""
+        """The two lines that users of TensorRT look for, what falls back, what was left out, and the notes."""
         lines = [
             "(Sparsity) Layers eligible for sparse math: " + (", ".join(self.eligible) or "none"),
             "(Sparsity) The plan picked sparse implementation for layers: "
             + (", ".join(self.picked_sparse) or "none"),
         ]
         lines += [f"(Fallback) {part}" for part in self.fallbacks]
+        if self.left_out:
+            count = len(self.left_out)
+            lines.append(
+                f"(Rounding) {count} {'rounding' if count == 1 else 'roundings'} between float operators left "
+                "out, as asked; the report lists them."
+            )
         return [*lines, *self.notes]
 
 

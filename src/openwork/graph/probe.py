@@ -9,7 +9,7 @@ rule names as their source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,15 @@ from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx
 Array = NDArray[Any]
 Sizes = dict[str, int]
 
-PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
-"""Batch sizes and lengths to try; none is the same function of the other in all of them."""
+FIRST_PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
+"""Sizes of the first two free dimensions; none is the same function of the other in all of them."""
+
+EQUAL_SIZES = "equal sizes"
+"""Where a graph keeps, in its `meta`, which names of free dimensions stand for one size: name -> first name."""
 
 MAX_NODES = 200
 ALONE = 16
+_NO_MASK = np.zeros((0, 0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -112,35 +116,31 @@ def free_sizes(value: ir.Value) -> set[str]:
     return {d for entry in _inputs(value) for d in dims(entry) or () if isinstance(d, str)}
 
 
-def bind_sizes(inputs: list[ir.Value], batch: int, length: int) -> Sizes:
-    """Sizes for the free dimensions: an input's first is the batch, its second the length, others are 4."""
+def free_names(inputs: Iterable[ir.Value]) -> list[str]:
+    """The names of the free dimensions of some inputs, in order of appearance."""
+    return list(dict.fromkeys(d for value in inputs for d in dims(value) or () if isinstance(d, str)))
+
+
+def spread(names: Iterable[str], equal: Mapping[str, str], choose: Callable[[int], int]) -> Sizes:
+    """Sizes for names: `choose(i)` for the i-th that is not equal to one before, the other's for one that is."""
     sizes: Sizes = {}
-    for value in inputs:
-        for axis, size in enumerate(dims(value) or ()):
-            chosen = (batch, length)[axis] if axis < 2 else 4
-            if isinstance(size, str):
-                sizes.setdefault(size, chosen)
+    for name in names:
+        first = equal.get(name, name)
+        sizes[name] = sizes[first] if first in sizes else choose(len(set(sizes.values())))
     return sizes
 
 
-def fixed_sizes(inputs: list[ir.Value]) -> list[tuple[int, int]]:
-    """The probes, with the batch or the length replaced where the inputs of rank 2 fix it."""
-    probes = []
-    for batch, length in PROBES:
-        for value in inputs:
-            shape = dims(value) or ()
-            if len(shape) == 2:
-                batch = shape[0] if isinstance(shape[0], int) else batch
-                length = shape[1] if isinstance(shape[1], int) else length
-        probes.append((batch, length))
-    return list(dict.fromkeys(probes))
+def samples(value: ir.Value) -> Iterator[Sizes]:
+    """The sizes of all free dimensions for each probe: every name has its own, and other ones in each probe."""
+    names = free_names(_inputs(value))
+    equal = value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(value.graph, ir.Graph) else {}
+    for probe, first in enumerate(FIRST_PROBES):
+        yield spread(names, equal, lambda i, p=probe, two=first: two[i] if i < 2 else 4 * i - 2 + p)
 
 
-def samples(value: ir.Value) -> Iterator[tuple[int, int, Sizes]]:
-    """Batch, length and the sizes of all free dimensions, for each probe."""
-    inputs = _inputs(value)
-    for batch, length in fixed_sizes(inputs):
-        yield batch, length, bind_sizes(inputs, batch, length)
+def sized(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of a value whose dimensions are integers and names."""
+    return tuple(d if isinstance(d, int) else sizes[str(d)] for d in dims(value) or ())
 
 
 def masks(batch: int, length: int) -> Iterator[Array]:
@@ -163,14 +163,15 @@ def mask_source(found: Cone | None) -> ir.Value | None:
     return source if source.dtype == ir.DataType.INT64 and shape is not None and len(shape) == 2 else None
 
 
-def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[int, int, Array, Array]]:
-    """(batch, length, mask, the cone's value) for every probe; without a source the mask is all ones."""
-    for batch, length, sizes in samples(found.value):
+def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[Sizes, Array, Array]]:
+    """(sizes, mask, the cone's value) for every probe; without a source there is one empty mask for each."""
+    for sizes in samples(found.value):
+        if source is None:
+            yield sizes, _NO_MASK, found.evaluate(sizes, {})
+            continue
+        batch, length = sized(source, sizes)
         for mask in masks(batch, length):
-            contents = {} if source is None else {source: mask}
-            yield batch, length, mask, found.evaluate(sizes, contents)
-            if source is None:
-                break
+            yield sizes, mask, found.evaluate(sizes, {source: mask})
 
 
 def probe_mask(value: ir.Value, expected: Any) -> ir.Value | None:
@@ -180,7 +181,7 @@ def probe_mask(value: ir.Value, expected: Any) -> ir.Value | None:
     if found is None or source is None:
         return None
     try:
-        matches = all(expected(mask, actual) for _, _, mask, actual in evaluations(found, source))
+        matches = all(expected(mask, actual) for _, mask, actual in evaluations(found, source))
     except ModelError:
         return None
     return source if matches else None

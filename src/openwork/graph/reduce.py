@@ -7,17 +7,21 @@ import onnx_ir as ir
 from openwork.engine.operators import DOMAIN, operator
 from openwork.graph.model import describe, dims
 from openwork.graph.rewrite import Change, Driver, Refusal
-from openwork.graph.rules import RULES
+from openwork.graph.rules import rules_for
 
 
-def reduce(model: ir.Model, stop_after: int | None = None) -> tuple[ir.Model, list[Change], list[Refusal]]:
+def reduce(
+    model: ir.Model, stop_after: int | None = None, *, rounding: str = "exact"
+) -> tuple[ir.Model, list[Change], list[Refusal]]:
     """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
 
-    model: of `read`. Returns the model, the changes in order, and the refusals that still stand, each with
-    its reason. Raises ModelError if a rule breaks an invariant of the graph (a defect: the message names the
-    change's number).
+    model: of `read`. rounding: "exact" (every quantizer means its rounding and its clamps) or "relaxed"
+    (roundings between float operators are left out, with a note in the change; clamps stay). Returns the model,
+    the changes in order, and the refusals that still stand, each with its reason. Raises ModelError if a rule
+    breaks an invariant of the graph (a defect: the message names the change's number), and ValueError for
+    another rounding.
     """
-    outcome = Driver(model, RULES, stop_after).run()
+    outcome = Driver(model, rules_for(rounding), stop_after).run()
     if stop_after is None:
         _name_tensors(model.graph)
     return model, outcome.changes, outcome.refusals

@@ -23,11 +23,13 @@ class Replacement:
     """New nodes, in order, and which old value each new one stands for.
 
     before: the node in front of which the new ones are inserted; the anchor, if it is None.
+    note: a sentence for the report where the new nodes do less than the old ones, as the caller asked; else "".
     """
 
     nodes: Sequence[ir.Node]
     values: Sequence[tuple[ir.Value, ir.Value]]
     before: ir.Node | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,16 @@ class Rule:
 
 @dataclass(frozen=True)
 class Change:
-    """One change: its number (from 1), the rule, the node it started from, the nodes it made."""
+    """One change: its number (from 1), the rule, the node it started from, the nodes it made.
+
+    note: what it left out of the model's meaning, on request; "" where it left out nothing.
+    """
 
     number: int
     rule: str
     node: str
     made: tuple[str, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,9 +140,8 @@ class Driver:
     def _apply(self, rule: Rule, node: ir.Node, replacement: Replacement) -> None:
         name = describe(node)
         apply(self.model.graph, node, replacement)
-        self.changes.append(
-            Change(len(self.changes) + 1, rule.name, name, tuple(describe(n) for n in replacement.nodes))
-        )
+        made = tuple(describe(node) for node in replacement.nodes)
+        self.changes.append(Change(len(self.changes) + 1, rule.name, name, made, replacement.note))
         log.debug("%d: %s at %s", len(self.changes), rule.name, name)
         try:
             verify(self.model)

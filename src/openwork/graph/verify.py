@@ -94,6 +94,14 @@ def _check_attributes(node: ir.Node, form: Operator) -> None:
             )
         _check_range(node, name, found[name])
     _check_ending(node, form, found)
+    _check_roundings(node, found)
+
+
+def _check_roundings(node: ir.Node, found: Mapping[str, object]) -> None:
+    """Scale and zero point of a rounding inside attention: both or neither."""
+    for part in ("score", "probability"):
+        if (f"{part}_scale" in found) != (f"{part}_zero_point" in found):
+            raise ModelError(f"{describe(node)} must have {part}_scale and {part}_zero_point together or neither.")
 
 
 def _check_ending(node: ir.Node, form: Operator, found: Mapping[str, object]) -> None:
@@ -119,7 +127,7 @@ def _check_ending(node: ir.Node, form: Operator, found: Mapping[str, object]) ->
 def _check_range(node: ir.Node, name: str, value: object) -> None:
     if name.endswith("zero_point") and not (isinstance(value, int) and 0 <= value <= 255):
         raise ModelError(f"{describe(node)}: {name} must lie in [0, 255], but it is {value!r}.")
-    is_scale = name in ("x_scale", "y_scale", "residual_scale")
+    is_scale = name.endswith("_scale")
     if is_scale and not (isinstance(value, float) and 0 < value < float("inf")):
         raise ModelError(f"{describe(node)}: {name} must be positive and finite, but it is {value!r}.")
     if name == "activation" and value not in ACTIVATIONS:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import Tensors, available, native, pack, stored_weight
-from openwork.engine.operators import ACTIVATIONS, RESIDUAL_QUANTIZATION
+from openwork.backends.cpu.packing import DENSE, Tensors, available, native, pack, stored_weight
+from openwork.engine.operators import ACTIVATIONS, ATTENTION_ROUNDINGS, RESIDUAL_QUANTIZATION
 from openwork.engine.program import NATIVE_DTYPES, Program, Step, Value
 from openwork.engine.shapes import Dim
 from openwork.patterns.stored import dense
@@ -132,19 +132,17 @@ class _Binding:
 
     def _linear_float(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
-        weight, bias = self._tensor(step, "weight"), self._tensor(step, "bias")
-        activation = step.attributes["activation"]
-        self.native.linear_float(
-            step.name, x, residual, y, weight, bias, activation, *_quantization(step), **_ending(step)
-        )
+        packed = pack(self.tensors[step.tensors["weight"]], DENSE, self.isa)
+        tail = (self._tensor(step, "bias"), 0, step.attributes["activation"], *_quantization(step))
+        self.native.linear(step.name, x, residual, y, [packed], [-1], None, *tail, **_ending(step))
 
     def _attention(self, step: Step) -> None:
         inputs, (y,) = self._handles_of(step)
         q, k, v, mask = inputs if len(inputs) == 4 else (inputs[0], -1, -1, inputs[1])
         attributes = step.attributes
-        self.native.attention(
-            step.name, q, k, v, mask, y, attributes["heads"], attributes["scale"], *_quantization(step)
-        )
+        roundings = {name: attributes[name] for name in ATTENTION_ROUNDINGS if name in attributes}
+        tail = (attributes["heads"], attributes["scale"], *_quantization(step))
+        self.native.attention(step.name, q, k, v, mask, y, *tail, **roundings)
 
     def _mean_pool(self, step: Step) -> None:
         (x, mask), (y,) = self._handles_of(step)
@@ -157,6 +155,10 @@ class _Binding:
     def _quantize(self, step: Step) -> None:
         (x,), (y,) = self._handles_of(step)
         self.native.quantize(step.name, x, y, *_quantization(step))
+
+    def _dequantize(self, step: Step) -> None:
+        (x,), (y,) = self._handles_of(step)
+        self.native.dequantize(step.name, x, y, step.attributes["x_scale"], step.attributes["x_zero_point"])
 
     def _add(self, step: Step) -> None:
         (a, b), (y,) = self._handles_of(step)

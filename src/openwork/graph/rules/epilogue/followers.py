@@ -19,7 +19,7 @@ from openwork.graph.model import (
     same_dims,
     with_attributes,
 )
-from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rewrite import Replacement, Rule, home, never
 from openwork.graph.rules.products.weights import constant_bias, layer_name
 
 LINEARS = ("Linear", "LinearFloat")
@@ -175,4 +175,23 @@ RESIDUAL_ADD = Rule(
     _check_residual,
     _replace_residual,
     domain=DOMAIN,
+)
+
+
+def _match_integers(linear: ir.Node) -> Follow | None:
+    """A product whose residual was dequantized: it takes the integers."""
+    made = native_producer(operand(linear, RESIDUAL), "Dequantize")
+    return None if made is None else Follow(made, linear)
+
+
+def _replace_integers(found: Follow) -> Replacement:
+    linear, read = found.linear, attributes(found.node)
+    values = {"residual_scale": read["x_scale"], "residual_zero_point": read["x_zero_point"]}
+    inputs = [needed(found.node, 0) if i == RESIDUAL else v for i, v in enumerate(linear.inputs)]
+    made = make("Linear", inputs, with_attributes(linear, **values), linear.name or "")
+    return Replacement([made], [(linear.outputs[0], made.outputs[0])])
+
+
+RESIDUAL_INTEGERS = Rule(
+    "residual as integers", frozenset({"Linear"}), _match_integers, never, _replace_integers, domain=DOMAIN
 )

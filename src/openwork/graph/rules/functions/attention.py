@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -19,8 +19,9 @@ from openwork.graph.model import (
     only_consumer,
     producer,
 )
-from openwork.graph.probe import cone, samples
+from openwork.graph.probe import cone, samples, sized
 from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.round_trip import Grid, round_trip
 from openwork.graph.rules.functions.attention_scores import read_scores, scaling_of
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
@@ -46,6 +47,7 @@ class _Attention:
     result: ir.Value
     joined: ir.Value
     mask: ir.Value | None
+    roundings: dict[str, float | int] = field(default_factory=dict)
     reason: str | None = None
 
 
@@ -89,8 +91,28 @@ def _without_nan_guard(softmax: ir.Node) -> ir.Value:
     return value
 
 
+def _rounded(weights: ir.Value) -> tuple[ir.Value, Grid | None]:
+    """The weights after a quantizer that nothing else reads, and its scale and zero point."""
+    quantize = only_consumer(weights)
+    dequantize = only_consumer(quantize.outputs[0]) if quantize is not None else None
+    trip = round_trip(dequantize)
+    if trip is None or trip.quantize is not quantize:
+        return weights, None
+    return trip.dequantize.outputs[0], trip.grid
+
+
+def _roundings(scores: Grid | None, weights: Grid | None) -> dict[str, float | int]:
+    """The attributes that say how scores and weights are rounded."""
+    named = {"score": scores, "probability": weights}
+    found: dict[str, float | int] = {}
+    for name, grid in named.items():
+        if grid is not None:
+            found |= {f"{name}_scale": grid[0], f"{name}_zero_point": grid[1]}
+    return found
+
+
 def _match(softmax: ir.Node) -> _Attention | None:
-    weights = _without_nan_guard(softmax)
+    weights, rounding = _rounded(_without_nan_guard(softmax))
     mix = only_consumer(weights)
     if mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights:
         return None
@@ -103,17 +125,21 @@ def _match(softmax: ir.Node) -> _Attention | None:
     heads = shape[1] if shape is not None and len(shape) == 4 else None
     mask = scores.masks[0] if scores.masks else None
     reason = "it has two different key masks" if len(set(scores.masks)) > 1 else None
-    scale = scores.scale * q.scale * k.scale
+    factor = q.scale * k.scale
+    scale = scores.scale * factor
+    if scores.rounding is not None and not scale > 0:
+        return _refused(softmax, mix, "its scores are rounded, and scaled by a number that is not positive")
+    roundings = _roundings(scores.rounding_before(factor), rounding)
     joined = _read_result(mix.outputs[0])
     if not isinstance(heads, int):
         return _refused(softmax, mix, "its heads are not a fixed second dimension of four")
-    return _Attention(softmax, q, k, v, scale, heads, mix.outputs[0], joined, mask, reason)
+    return _Attention(softmax, q, k, v, scale, heads, mix.outputs[0], joined, mask, roundings, reason)
 
 
 def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
     nothing = _Operand(needed(mix, 0), 1.0, needed(mix, 1))
     return _Attention(
-        softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason
+        softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason=reason
     )
 
 
@@ -134,12 +160,12 @@ def _moves_as(
     source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]
 ) -> bool:
     """Whether the nodes from source to used move the axes as `expected` does, and scale by `scale`."""
-    found, shape = cone(used, frozenset({source})), dims(source)
-    if found is None or shape is None or found.sources != {source}:
+    found = cone(used, frozenset({source}))
+    if found is None or dims(source) is None or found.sources != {source}:
         return False
     try:
-        for _, _, sizes in samples(used):
-            actual_shape = [d if isinstance(d, int) else sizes[str(d)] for d in shape]
+        for sizes in samples(used):
+            actual_shape = sized(source, sizes)
             x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
             y, wanted = found.evaluate(sizes, {source: x}), expected(x, heads) * np.float32(scale)
             # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
@@ -203,7 +229,7 @@ def _check_moves(found: _Attention) -> str | None:
 
 
 def _replace(found: _Attention) -> Replacement:
-    values = {"heads": found.heads, "scale": found.scale, "packed": 0}
+    values = {"heads": found.heads, "scale": found.scale, "packed": 0, **found.roundings}
     inputs = [found.q.source, found.k.source, found.v.source, found.mask]
     last = found.joined.producer()
     made = make("Attention", inputs, values, _name(found))

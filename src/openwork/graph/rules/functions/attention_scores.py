@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, ModelError, constant, needed, producer
+from openwork.graph.model import Array, ModelError, constant, needed, only_consumer, producer
 from openwork.graph.probe import cone, evaluations, probe_mask
+from openwork.graph.round_trip import Grid, RoundTrip, round_trip
 from openwork.graph.rules.functions.layer_norm import split_constant
 
 LOWEST_KEPT = -1e4
@@ -18,12 +19,24 @@ LOWEST_KEPT = -1e4
 
 @dataclass
 class Scores:
-    """What stands between q k^T and the softmax."""
+    """What stands between q k^T and the softmax.
+
+    rounding: scale and zero point of the quantizer of the scores. after: the part of `scale` that comes after it.
+    """
 
     product: ir.Node | None = None
     scale: float = 1.0
     masks: list[ir.Value] = field(default_factory=list)
+    rounding: Grid | None = None
+    after: float = 1.0
     reason: str | None = None
+
+    def rounding_before(self, factor: float) -> Grid | None:
+        """The quantizer of the scores as they are before `scale`, and before a factor of q and k."""
+        if self.rounding is None:
+            return None
+        scale, zero_point = self.rounding
+        return float(np.float32(scale * self.after / (self.scale * factor))), zero_point
 
 
 def _additive(mask: Array, actual: Array) -> bool:
@@ -94,13 +107,26 @@ def read_scores(value: ir.Value) -> Scores:
     found = Scores()
     while found.product is None and found.reason is None:
         node = producer(value, "MatMul", "Mul", "Div", "Add", "Where", "Cast")
-        if node is None:
+        trip = round_trip(value.producer())
+        if trip is not None:
+            value = _round(trip, found)
+        elif node is None:
             found.reason = "its scores are not a product of queries and keys, scaled and masked"
         elif node.op_type == "MatMul":
             found.product = node
         else:
             value = _step(node, found)
     return found
+
+
+def _round(trip: RoundTrip, found: Scores) -> ir.Value:
+    """Upwards through a quantizer of the scores."""
+    if found.rounding is not None:
+        found.reason = "its scores are rounded twice"
+    elif only_consumer(trip.quantize.outputs[0]) is not trip.dequantize:
+        found.reason = "the integers of its scores are read by other nodes too"
+    found.rounding, found.after = trip.grid, found.scale
+    return trip.source
 
 
 def _step(node: ir.Node, found: Scores) -> ir.Value:
@@ -112,6 +138,9 @@ def _step(node: ir.Node, found: Scores) -> ir.Value:
             return split[0]
     elif node.op_type != "Cast":
         masked = _masked_add(node) if node.op_type == "Add" else _masked_where(node)
+        if masked is not None and masked[1] is not None and found.rounding is not None:
+            found.reason = "its scores are rounded after the mask, which a quantizer does not keep low"
+            return masked[0]
         if masked is not None:
             found.masks.extend([] if masked[1] is None else [masked[1]])
             return masked[0]

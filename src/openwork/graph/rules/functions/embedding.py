@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from openwork.graph.model import (
     Array,
+    Dim,
     ModelError,
     add_initializer,
     constant,
@@ -76,8 +77,8 @@ def _table(found: Cone) -> Array | None:
     return tables[0] if len(tables) == 1 else None
 
 
-def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
-    """(table, None) where the value is a table's first L rows, (None, row) where one row repeats."""
+def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array | None]:
+    """(table, None) where the value is a table's first `length` rows, (None, row) where one row repeats."""
     array = constant(value)
     if array is not None:
         return (None, array.reshape(-1)) if array.size == array.shape[-1] else (None, None)
@@ -86,8 +87,11 @@ def _position_or_row(value: ir.Value) -> tuple[Array | None, Array | None]:
     if found is None or table is None:
         return None, None
     try:
-        results = [(length, np.asarray(y)) for _, length, _, y in evaluations(found, None)]
-    except ModelError:
+        results = [
+            (length if isinstance(length, int) else sizes[str(length)], np.asarray(y))
+            for sizes, _, y in evaluations(found, None)
+        ]
+    except (ModelError, KeyError):
         return None, None
     if any(y.ndim < 2 for _, y in results):
         return None, None
@@ -104,12 +108,12 @@ def _spreads(rows: Array, y: Array) -> bool:
     return bool(np.array_equal(y, np.broadcast_to(rows, y.shape)))
 
 
-def _sort(value: ir.Value, terms: _Terms) -> None:
+def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
     gather = _is_token_gather(value)
     if gather is not None:
         terms.gathers.append(gather)
         return
-    table, row = _position_or_row(value)
+    table, row = _position_or_row(value, length)
     if table is not None and terms.position is None:
         terms.position = table
     elif row is not None:
@@ -132,9 +136,9 @@ def _match(node: ir.Node) -> _Sum | None:
     root = _root(node)
     if root is None:
         return None
-    terms = _Terms()
+    terms, length = _Terms(), (dims(needed(node, 1)) or (None,))[-1]
     for leaf in _leaves(root.outputs[0]):
-        _sort(leaf, terms)
+        _sort(leaf, terms, length)
     terms.gathers.sort(key=lambda gather: -(constant(gather.inputs[0]).shape[0]))  # type: ignore[union-attr]
     return _Sum(root, terms) if terms.gathers and terms.gathers[0] is node else None
 

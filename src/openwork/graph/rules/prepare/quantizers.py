@@ -1,4 +1,8 @@
-"""QuantizeLinear and DequantizeLinear of activations: into Quantize, shared, and away."""
+"""QuantizeLinear and DequantizeLinear of activations into Quantize and Dequantize, the model's roundings as they are.
+
+Nothing is left out here: a quantizer means its rounding and both clamps. What reads the integers (a product, a
+residual) takes them later; `graph/rules/relaxed` leaves roundings out where the caller asks for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
 from openwork.graph.model import (
-    add_initializer,
     attributes,
     constant,
     consumers,
@@ -18,13 +21,14 @@ from openwork.graph.model import (
     native_producer,
     needed,
     operand,
-    producer,
     scalar,
 )
-from openwork.graph.rewrite import Replacement, Rule, home, never
-from openwork.graph.rules.functions.layer_norm import is_square, split_constant
+from openwork.graph.rewrite import Replacement, Rule, home
 
 SIGNED_OFFSET = 128
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+LARGEST_SCALE = 2.0**119
+"""Between them quantizing what was dequantized gives the same integer: docs/arithmetic.md, Affine quantization."""
 
 
 @dataclass(frozen=True)
@@ -54,65 +58,101 @@ def read_quantizer(node: ir.Node) -> Quantizer | str:
     if integer.dtype not in (ir.DataType.UINT8, ir.DataType.INT8):
         found = integer.dtype.name if integer.dtype else "of unknown type"
         return f"its integers are {found}; only UINT8 and INT8 are run"
-    if not 0 < scale < float("inf"):
-        return f"its scale is {scale}, which is not positive and finite"
+    if needed(node, 1).dtype != ir.DataType.FLOAT:
+        return "its scale is not float32"
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        return f"its scale is {scale}, which is not a normal number of at most 2^119"
     return Quantizer(scale, int(zero_point), integer.dtype == ir.DataType.INT8)
 
 
 @dataclass(frozen=True)
 class _Quantized:
+    """A QuantizeLinear, and the DequantizeLinear that read it, each with its own scale and zero point."""
+
     node: ir.Node
     quantizer: Quantizer | str
-    readers: tuple[ir.Node, ...]
+    readers: tuple[tuple[ir.Node, Quantizer], ...]
 
 
 def _match(node: ir.Node) -> _Quantized | None:
     if constant(node.inputs[0]) is not None:
         return None
-    return _Quantized(node, read_quantizer(node), tuple(consumers(node.outputs[0])))
+    readers = []
+    for reader in consumers(node.outputs[0]):
+        found = read_quantizer(reader) if is_onnx(reader, "DequantizeLinear") else ""
+        if isinstance(found, Quantizer):
+            readers.append((reader, found))
+    return _Quantized(node, read_quantizer(node), tuple(readers))
 
 
 def _check(found: _Quantized) -> str | None:
     if isinstance(found.quantizer, str):
         return found.quantizer
-    if needed(found.node, 0).dtype not in (None, ir.DataType.FLOAT):
+    node = found.node
+    if needed(node, 0).dtype not in (None, ir.DataType.FLOAT):
         return "its input is not float32"
-    if found.quantizer.signed and found.node.outputs[0].is_graph_output():
+    if not found.quantizer.signed or found.readers:
+        return None
+    if node.outputs[0].is_graph_output():
         return "its signed integers are an output of the graph"
-    for reader in found.readers:
-        if not is_onnx(reader, "DequantizeLinear"):
-            return f"its integers are read by {reader.op_type}, not by DequantizeLinear"
-        read = read_quantizer(reader)
-        if read != found.quantizer:
-            return "a DequantizeLinear reads it with another scale or zero point"
-    return None
+    others = ", ".join(sorted({reader.op_type for reader in consumers(node.outputs[0])}))
+    return f"its signed integers are read by {others}, not by a DequantizeLinear per tensor"
+
+
+def _dequantize(value: ir.Value, reader: ir.Node, quantizer: Quantizer) -> ir.Node:
+    values = {"x_scale": quantizer.scale, "x_zero_point": quantizer.unsigned_zero_point}
+    return make("Dequantize", [value], values, reader.name or "")
 
 
 def _replace(found: _Quantized) -> Replacement:
+    """Signed integers move by 128 for those readers that can move with them; for others the node stays."""
     quantizer = found.quantizer
     assert isinstance(quantizer, Quantizer)
     values = {"y_scale": quantizer.scale, "y_zero_point": quantizer.unsigned_zero_point}
     made = make("Quantize", [needed(found.node, 0)], values, found.node.name or "")
-    graph = home(found.node)
-    if quantizer.signed or any(operand(reader, 2) is None for reader in found.readers):
-        point = add_initializer(
-            graph, f"{found.node.name}.zero_point", np.array(quantizer.unsigned_zero_point, np.uint8)
-        )
-        for reader in found.readers:
-            reader.resize_inputs(3)
-            reader.replace_input_with(2, point)
-    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
+    read = [_dequantize(made.outputs[0], reader, own) for reader, own in found.readers]
+    moved = [(old.outputs[0], new.outputs[0]) for (old, _), new in zip(found.readers, read, strict=True)]
+    if not quantizer.signed:
+        moved.append((found.node.outputs[0], made.outputs[0]))
+    return Replacement([made, *read], moved)
 
 
 QUANTIZE = Rule("quantize", frozenset({"QuantizeLinear"}), _match, _check, _replace)
 
 
+def _match_dequantize(node: ir.Node) -> ir.Node | None:
+    return node if constant(needed(node, 0)) is None else None
+
+
+def _check_dequantize(node: ir.Node) -> str | None:
+    quantizer = read_quantizer(node)
+    if isinstance(quantizer, str):
+        return quantizer
+    return "its signed integers are made by no native Quantize" if quantizer.signed else None
+
+
+def _replace_dequantize(node: ir.Node) -> Replacement:
+    quantizer = read_quantizer(node)
+    assert isinstance(quantizer, Quantizer)
+    made = _dequantize(needed(node, 0), node, quantizer)
+    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+
+
+DEQUANTIZE = Rule(
+    "dequantize",
+    frozenset({"DequantizeLinear"}),
+    _match_dequantize,
+    _check_dequantize,
+    _replace_dequantize,
+)
+
+
 def _match_shared(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
-    """An earlier Quantize of the same value with the same scale and zero point."""
+    """An earlier node of the same kind on the same value with the same scale and zero point."""
     for other in consumers(needed(node, 0)):
         if other is node:
             return None
-        if native_producer(other.outputs[0], "Quantize") and attributes(other) == attributes(node):
+        if native_producer(other.outputs[0], node.op_type) and attributes(other) == attributes(node):
             return node, other
     return None
 
@@ -120,9 +160,9 @@ def _match_shared(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
 def _check_shared(found: tuple[ir.Node, ir.Node]) -> str | None:
     node, other = found
     if node.outputs[0].is_graph_output():
-        return "its integers are an output of the graph"
+        return f"its {'integers are' if node.op_type == 'Quantize' else 'result is'} an output of the graph"
     order = list(home(node))
-    return None if order.index(other) < order.index(node) else "the equal Quantize stands after it"
+    return None if order.index(other) < order.index(node) else f"the equal {node.op_type} stands after it"
 
 
 def _replace_shared(found: tuple[ir.Node, ir.Node]) -> Replacement:
@@ -131,74 +171,10 @@ def _replace_shared(found: tuple[ir.Node, ir.Node]) -> Replacement:
 
 
 SHARE_QUANTIZE = Rule(
-    "share quantize", frozenset({"Quantize"}), _match_shared, _check_shared, _replace_shared, domain=DOMAIN
-)
-
-
-@dataclass(frozen=True)
-class _RoundTrip:
-    node: ir.Node
-    quantize: ir.Node
-
-
-def _match_round_trip(node: ir.Node) -> _RoundTrip | None:
-    quantize = native_producer(operand(node, 0), "Quantize")
-    return None if quantize is None else _RoundTrip(node, quantize)
-
-
-_NEVER_NEGATIVE = ("Relu", "Softmax", "Sigmoid", "Sqrt", "ReduceL2", "Exp", "Abs")
-_KEEPS_SIGN = (
-    "ReduceMean",
-    "ReduceSum",
-    "Reshape",
-    "Transpose",
-    "Unsqueeze",
-    "Squeeze",
-    "Expand",
-    "Add",
-    "Mul",
-    "Div",
-)
-
-
-def _non_negative(value: ir.Value, depth: int = 6) -> bool:
-    """Whether no number in the value is negative, as far as its makers show."""
-    array, node = constant(value), value.producer()
-    if array is not None:
-        return bool(np.all(array >= 0))
-    if node is None or not is_onnx(node) or depth == 0:
-        return False
-    if node.op_type in _NEVER_NEGATIVE or is_square(value) is not None:
-        return True
-    if node.op_type == "Add" and _one_plus_bounded(node):
-        return True
-    read = node.inputs if node.op_type in ("Add", "Mul", "Div") else node.inputs[:1]
-    return node.op_type in _KEEPS_SIGN and all(v is not None and _non_negative(v, depth - 1) for v in read)
-
-
-def _one_plus_bounded(node: ir.Node) -> bool:
-    """Whether an Add gives 1 + erf(x) or 1 + tanh(x): GELU's, which is 0 at the lowest."""
-    split = split_constant(node)
-    return split is not None and bool(np.all(split[1] >= 1)) and producer(split[0], "Erf", "Tanh") is not None
-
-
-def _replace_round_trip(found: _RoundTrip) -> Replacement:
-    """The float itself, which the rounding approximated; a zero point of 0 means max(x, 0)."""
-    source, old = needed(found.quantize, 0), found.node.outputs[0]
-    if attributes(found.quantize)["y_zero_point"] or _non_negative(source):
-        if not old.is_graph_output():
-            return Replacement((), [(old, source)])
-        copy = ir.Node("", "Identity", [source], name=found.node.name)
-    else:
-        copy = ir.Node("", "Relu", [source], name=found.node.name)
-    copy.outputs[0].shape, copy.outputs[0].type = source.shape, ir.TensorType(ir.DataType.FLOAT)
-    return Replacement([copy], [(old, copy.outputs[0])])
-
-
-DROP_ROUND_TRIP = Rule(
-    "drop quantize-dequantize between float operators",
-    frozenset({"DequantizeLinear"}),
-    _match_round_trip,
-    never,
-    _replace_round_trip,
+    "share quantize",
+    frozenset({"Quantize", "Dequantize"}),
+    _match_shared,
+    _check_shared,
+    _replace_shared,
+    domain=DOMAIN,
 )

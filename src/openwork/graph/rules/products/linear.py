@@ -17,7 +17,6 @@ from openwork.graph.model import (
     native_producer,
     needed,
     operand,
-    producer,
 )
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.weights import (
@@ -36,19 +35,22 @@ ANCHORS = frozenset({"MatMul", "Gemm"})
 @dataclass(frozen=True)
 class _Quantized:
     node: ir.Node
-    quantize: ir.Node
+    dequantize: ir.Node
     weight: Weight | str
     source: ir.Value
 
+    @property
+    def x_scale(self) -> float:
+        return float(attributes(self.dequantize)["x_scale"])
+
 
 def _match(node: ir.Node) -> _Quantized | None:
-    reader = producer(needed(node, 0), "DequantizeLinear")
-    quantize = native_producer(operand(reader, 0), "Quantize") if reader is not None else None
+    dequantize = native_producer(needed(node, 0), "Dequantize")
     found = dequantized(needed(node, 1))
-    if quantize is None or found is None:
+    if dequantize is None or found is None:
         return None
     weight = read_weight(found, rows_are_outputs(node))
-    return _Quantized(node, quantize, weight, needed(found[0], 0))
+    return _Quantized(node, dequantize, weight, needed(found[0], 0))
 
 
 def _bias_reason(node: ir.Node, outputs: int) -> str | None:
@@ -61,6 +63,9 @@ def _bias_reason(node: ir.Node, outputs: int) -> str | None:
 def _check(found: _Quantized) -> str | None:
     if isinstance(found.weight, str):
         return found.weight
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.float32(found.x_scale) * found.weight.scale).all():
+            return "the product of the scales of its operands is not finite"
     return product(found.node) or _bias_reason(found.node, len(found.weight.scale))
 
 
@@ -69,16 +74,15 @@ def _replace(found: _Quantized) -> Replacement:
     assert isinstance(weight, Weight)
     name = layer_name(node, found.source, operand(node, 2))
     bias = constant_bias(operand(node, 2), len(weight.scale))
-    values = attributes(found.quantize)
+    values = attributes(found.dequantize)
     inputs = [
-        found.quantize.outputs[0],
+        needed(found.dequantize, 0),
         None,
         add_initializer(graph, f"{name}.weight", weight.values),
         add_initializer(graph, f"{name}.weight_scale", weight.scale),
         None if bias is None else add_initializer(graph, f"{name}.bias", bias),
     ]
-    quantizer = {"x_scale": values["y_scale"], "x_zero_point": values["y_zero_point"]}
-    made = make("Linear", inputs, {**quantizer, "activation": "none"}, name)
+    made = make("Linear", inputs, {**values, "activation": "none"}, name)
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
 
 
