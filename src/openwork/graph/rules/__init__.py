@@ -4,11 +4,7 @@ repeated until no rule applies; so a rule may rely on everything above it."""
 from __future__ import annotations
 
 from openwork.graph.rewrite import Rule
-from openwork.graph.rules.epilogue.followers import (
-    ACTIVATION,
-    BIAS,
-    RESIDUAL_ADD,
-)
+from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
@@ -25,6 +21,7 @@ from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.prepare.quantizers import DROP_ROUND_TRIP, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
 RULES: tuple[Rule, ...] = (

@@ -21,8 +21,8 @@ from openwork.graph.model import (
     producer,
     scalar,
 )
+from openwork.graph.operands import is_square, split_constant
 from openwork.graph.rewrite import Replacement, Rule, home, never
-from openwork.graph.rules.functions.layer_norm import is_square, split_constant
 
 SIGNED_OFFSET = 128
 

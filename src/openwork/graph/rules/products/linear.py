@@ -1,4 +1,4 @@
-"""Products with a constant weight: Q/DQ around MatMul or Gemm into Linear, float ones into LinearFloat."""
+"""Products with a constant weight: Q/DQ around MatMul or Gemm into Linear of integers, others of floats."""
 
 from __future__ import annotations
 
@@ -70,13 +70,12 @@ def _replace(found: _Quantized) -> Replacement:
     name = layer_name(node, found.source, operand(node, 2))
     bias = constant_bias(operand(node, 2), len(weight.scale))
     values = attributes(found.quantize)
-    inputs = [
-        found.quantize.outputs[0],
-        None,
-        add_initializer(graph, f"{name}.weight", weight.values),
-        add_initializer(graph, f"{name}.weight_scale", weight.scale),
-        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
-    ]
+    inputs = {
+        "x": found.quantize.outputs[0],
+        "weight": add_initializer(graph, f"{name}.weight", weight.values),
+        "weight_scale": add_initializer(graph, f"{name}.weight_scale", weight.scale),
+        "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    }
     quantizer = {"x_scale": values["y_scale"], "x_zero_point": values["y_zero_point"]}
     made = make("Linear", inputs, {**quantizer, "activation": "none"}, name)
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
@@ -114,13 +113,12 @@ def _replace_float(found: _Float) -> Replacement:
     weight = found.weight if rows_are_outputs(node) else found.weight.T
     name = layer_name(node, needed(node, 1), operand(node, 2))
     bias = constant_bias(operand(node, 2), weight.shape[0])
-    inputs = [
-        needed(node, 0),
-        None,
-        add_initializer(graph, f"{name}.weight", weight),
-        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
-    ]
-    made = make("LinearFloat", inputs, {"activation": "none"}, name)
+    inputs = {
+        "x": needed(node, 0),
+        "weight": add_initializer(graph, f"{name}.weight", weight),
+        "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    }
+    made = make("Linear", inputs, {"activation": "none"}, name)
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
 
 
