@@ -8,9 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from openwork.engine.operators import DOMAIN, VERSION
+from openwork.engine.operators import DOMAIN, VERSION, Operator, row_of_step
 from openwork.engine.program import Choice, Named, Program, Step, Value
-from openwork.engine.shapes import OPERATOR_OF_STEP, operator_of
 from openwork.graph.model import add_initializer, make
 from openwork.patterns.stored import arrays, assemble, dense, store
 from openwork.sparsity import Pattern, magnitude_mask
@@ -120,9 +119,9 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(
         "attention",
-        [qkv, mask],
+        [qkv, None, None, mask],
         [mixed],
-        attributes={"heads": HEADS, "scale": 0.25, "packed": 1, **quantized(120)},
+        attributes={"heads": HEADS, "scale": 0.25, **quantized(120)},
     )
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))
     norm(summed, y, yq)
@@ -131,8 +130,17 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
     )
     m.linear([inner, y], outer, WIDTH, INNER, pattern=pattern, **reads(7))
     norm(outer, z, None)
+    projected = wide()
+    m.step(
+        "linear",
+        [z, x],
+        [projected],
+        tensors={"weight": m.floats("projection", WIDTH, WIDTH), "bias": m.floats("projection.bias", WIDTH)},
+        attributes={"activation": "silu", "activation_last": 1},
+        tactics=BOTH,
+    )
     pooled, unit = m.value("f32", "batch", WIDTH), m.value("f32", "batch", WIDTH)
-    m.step("mean_pool", [z, mask], [pooled])
+    m.step("mean_pool", [projected, mask], [pooled])
     m.step("l2_normalize", [pooled], [unit], attributes={"epsilon": 1e-12})
     inputs = (Named("input_ids", ids), Named("token_type_ids", types), Named("attention_mask", mask))
     return Program(inputs, (Named("embedding", unit),), tuple(m.values), tuple(m.steps)), m.tensors
@@ -160,18 +168,15 @@ def as_model(program: Program, tensors: dict[str, np.ndarray]) -> ir.Model:
         values[port.value] = ir.Value(name=port.name, shape=ir.Shape(described.shape), type=kind)
         graph.inputs.append(values[port.value])
     for step in program.steps:
-        row = operator_of(step.op, step.attributes)
-        activations = dict(zip([slot.name for slot in row.activations], step.inputs, strict=True))
-        inputs = []
-        for slot in row.inputs:
-            if slot.tensor:
-                name = step.tensors.get(slot.name)
-                inputs.append(
-                    name and add_initializer(graph, name, dense_tensor(name, step, program, tensors))
-                )
-            else:
-                inputs.append(values[activations[slot.name]])
-        node = make(OPERATOR_OF_STEP[step.op], inputs, step.attributes, step.name)
+        row = row_of_step(step.op)
+        assert isinstance(row, Operator)
+        inputs = {
+            slot.name: values[index] for slot, index in zip(row.activations, step.inputs, strict=True)
+        } | {
+            slot: add_initializer(graph, name, dense_tensor(name, step, program, tensors))
+            for slot, name in step.tensors.items()
+        }
+        node = make(row.name, inputs, step.attributes, step.name)
         graph.append(node)
         values.update(zip(step.outputs, node.outputs, strict=True))
         values[None] = None

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from openwork.graph import lowerable, read, reduce, run
+from openwork.graph.slots import row_of
 
 Array = np.ndarray[Any, Any]
 TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
@@ -85,6 +87,13 @@ def runtime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Arr
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
+def operator_name(node: ir.Node) -> str:
+    """A node's operator; "onnx." before one that stayed, " f32" behind a product with float weights."""
+    if not node.domain:
+        return f"onnx.{node.op_type}"
+    return node.op_type + (" f32" if row_of(node).weighted and "x_scale" not in node.attributes else "")
+
+
 @dataclass(frozen=True)
 class Reduced:
     """What became of a model: its operators, changes and refusals, and both runs' outputs."""
@@ -108,7 +117,7 @@ def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array], rounding: str = 
     """Reduce a model and run it before (ONNX Runtime) and after (the NumPy reference)."""
     graph, changes, refusals = reduce(read(model), rounding=rounding)
     return Reduced(
-        operators=[("" if node.domain else "onnx.") + node.op_type for node in graph.graph],
+        operators=[operator_name(node) for node in graph.graph],
         rules=[change.rule for change in changes],
         reasons=[refusal.reason for refusal in refusals],
         left=[f"{node.op_type}: {reason}" for node, reason in lowerable(graph)],

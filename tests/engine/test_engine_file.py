@@ -41,7 +41,7 @@ def test_what_is_written_is_read_back(engine: Path) -> None:
 def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
     _, tensors = encoder()
     with safetensors.safe_open(engine, framework="numpy") as file:
-        assert file.metadata()["openwork_format"] == "2"
+        assert file.metadata()["openwork_format"] == "3"
         for name, tensor in tensors.items():
             np.testing.assert_array_equal(file.get_tensor(name), tensor)
 
@@ -112,9 +112,9 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "version": (
-        lambda h, p: h["__metadata__"].update(openwork_format="1"),
-        "'header.__metadata__.openwork_format': expected '2' (another version of openwork wrote this engine: "
-        "build it again from its model), found '1'",
+        lambda h, p: h["__metadata__"].update(openwork_format="2"),
+        "'header.__metadata__.openwork_format': expected '3' (another version of openwork wrote this engine: "
+        "build it again from its model), found '2'",
     ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
     "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),
@@ -139,7 +139,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "tensor unused": (
         lambda h, p: p["steps"][0].update(tensors=dict(list(p["steps"][0]["tensors"].items())[:2])),
-        "'type' exactly where the step has type ids",
+        "expected 'type' of step 'embedding_sum.0' to be given exactly where 'type_ids' is, found absent",
     ),
     "tensor unknown": (
         lambda h, p: p["steps"][0]["tensors"].update(word="nothing"),
@@ -177,19 +177,19 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "2 entries (ids, type_ids)"),
     "needed input": (
         lambda h, p: step(p, "layer_norm").update(inputs=[None]),
-        "a value for 'x' of layer_norm",
+        "expected 'x' of step 'layer_norm.1' to be given, found absent",
     ),
     "scale": (
         lambda h, p: step(p, "linear")["attributes"].update(x_scale=0.0),
-        "attributes.x_scale': expected a number",
+        "attributes.x_scale': expected 'x_scale' of step 'linear.2' to be a number from",
     ),
     "scale tiny": (
         lambda h, p: step(p, "linear")["attributes"].update(x_scale=1e-60),
-        "expected a number from",
+        "to be a number from 1.17549e-38 to 3.40282e+38, found",
     ),
     "scale text": (
         lambda h, p: step(p, "linear")["attributes"].update(x_scale="1"),
-        "expected a number from",
+        "to be a number from 1.17549e-38 to 3.40282e+38, found",
     ),
     "zero point": (
         lambda h, p: step(p, "linear")["attributes"].update(x_zero_point=256),
@@ -201,24 +201,45 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "activation without its numbers": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=0.0),
-        "exactly the numbers ['alpha', 'beta'] with the activation clip",
+        "to be clip with exactly the numbers ['alpha', 'beta'], found clip with ['alpha']",
     ),
     "activation with numbers": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="relu", alpha=0.0),
-        "exactly the numbers [] with the activation relu",
+        "to be relu with exactly the numbers [], found relu with ['alpha']",
     ),
     "ends of a clip": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=2.0, beta=1.0),
-        "at most 'beta', the other end of the clip",
+        "to be at most 'beta', the other end of the clip, found 2.0 with a 'beta' of 1.0",
     ),
     "residual's numbers": (
         lambda h, p: step(p, "linear")["attributes"].update(residual_scale=0.5),
-        "'residual_scale' and 'residual_zero_point' together or neither",
+        "to be given only together with 'residual' and 'residual_zero_point', found given alone",
     ),
-    "attribute more": (lambda h, p: step(p, "linear")["attributes"].update(z=1), "unknown member 'z'"),
-    "attribute half": (lambda h, p: step(p, "attention")["attributes"].pop("y_scale"), "together or neither"),
+    "attribute more": (
+        lambda h, p: step(p, "linear")["attributes"].update(z=1),
+        "attributes.z': expected 'z' of step 'linear.2' to be absent (the attributes of Linear are: x_",
+    ),
+    "attribute half": (
+        lambda h, p: step(p, "attention")["attributes"].pop("y_scale"),
+        "'y_zero_point' of step 'attention.3' to be given only together with 'y_scale'",
+    ),
+    "attribute gone": (
+        lambda h, p: step(p, "attention")["attributes"].pop("heads"),
+        "'heads' of step 'attention.3' to be given: an integer from 1 to 65535, found absent",
+    ),
     "heads": (lambda h, p: step(p, "attention")["attributes"].update(heads=3), "a divisor of the width 16"),
-    "packed": (lambda h, p: step(p, "attention")["attributes"].update(packed=0), "4 entries (q, k, v, mask)"),
+    "keys without values": (
+        lambda h, p: step(p, "attention").update(inputs=[6, 6, None, 2]),
+        "inputs[1]': expected 'k' of step 'attention.3' to be given only together with 'v'",
+    ),
+    "three of another width": (
+        lambda h, p: step(p, "attention").update(inputs=[3, None, None, 2]),
+        "to be three times as wide as the result where k and v are absent, found 16",
+    ),
+    "weights of another kind": (
+        lambda h, p: [step(p, "linear")["attributes"].pop(name) for name in ("x_scale", "x_zero_point")],
+        "'weight_scale' of step 'linear.2' to be given only together with 'x_scale'",
+    ),
     "pattern": (
         lambda h, p: step(p, "linear").update(pattern="4:2"),
         "expected the name of a pattern, found",
@@ -248,7 +269,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "tactics elsewhere": (
         lambda h, p: p["steps"][0].update(tactics=[{"max_rows": None, "tactic": "dense"}]),
-        "'tactics' with the operator linear",
+        "'tactics' with an operator that has a weight",
     ),
     "output unmade": (
         lambda h, p: p.update(outputs=[{"name": "a", "value": 0}, {"name": "a", "value": 0}]),

@@ -100,8 +100,8 @@ def test_lying_weights_are_refused_or_other_weights(seed: int, pattern: str, tmp
 
 
 def weights(program: Program, tensors: dict[str, np.ndarray]) -> list[bytes]:
-    """Every linear layer's dense weight."""
-    steps = [step for step in program.steps if step.op == "linear"]
+    """Every integer layer's dense weight."""
+    steps = [step for step in program.steps if "weight_scale" in step.tensors]
     return [dense_tensor(step.tensors["weight"], step, program, tensors).tobytes() for step in steps]
 
 

@@ -30,7 +30,7 @@ CONFIG = BertConfig(
 NAMES = ["input_ids", "attention_mask"]
 AXES = {0: "batch", 1: "length"}
 FLOAT_OPERATORS = {
-    "LinearFloat": 8,
+    "Linear f32": 8,
     "LayerNorm": 5,
     "Attention": 2,
     "EmbeddingSum": 1,
@@ -39,7 +39,7 @@ FLOAT_OPERATORS = {
 }
 INT8_OPERATORS = {
     "Linear": 8,
-    **{name: count for name, count in FLOAT_OPERATORS.items() if name != "LinearFloat"},
+    **{name: count for name, count in FLOAT_OPERATORS.items() if name != "Linear f32"},
 }
 MINIMUM_COSINE = 0.999
 

@@ -44,9 +44,7 @@ def test_changes_say_what_they_did() -> None:
         "relu",
         "activation into product",
     ]
-    assert changes[0] == Change(
-        1, "linear in float", "MatMul 'MatMul_0'", ("openwork.LinearFloat 'MatMul_0'",)
-    )
+    assert changes[0] == Change(1, "linear in float", "MatMul 'MatMul_0'", ("openwork.Linear 'MatMul_0'",))
     assert refusals == []
 
 

@@ -217,17 +217,18 @@ def projected(b: Builder, shared: bool, quantized: bool, multiplier: np.ndarray 
 @pytest.mark.parametrize("quantized", [False, True])
 def test_queries_keys_and_values_of_one_input_are_packed(quantized: bool) -> None:
     found = projected(Builder(np.random.default_rng(1)), True, quantized)
-    linear = "Linear" if quantized else "LinearFloat"
+    linear = "Linear" if quantized else "Linear f32"
     assert found.operators == [*(["Quantize"] if quantized else []), linear, "Attention"]
-    assert found.node(linear).name == ("layer.qkv" if quantized else "self.qkv")
-    assert found.node("Attention").attributes["packed"].value == 1
+    assert found.node("Linear").name == ("layer.qkv" if quantized else "self.qkv")
+    # One input, the states q, k and v side by side: its slots k and v are empty.
+    assert len(found.node("Attention").inputs) == 1
     # A tie in the quantizer of x moves one product by 0.05 * 0.003 * 127 = 0.02.
     assert_close(found, 0.02 if quantized else FIXED_POINT)
 
 
 def test_queries_and_keys_of_two_inputs_are_not_packed() -> None:
     found = projected(Builder(np.random.default_rng(1)), False, False)
-    assert sorted(found.operators) == ["Attention", "LinearFloat", "LinearFloat", "LinearFloat"]
+    assert sorted(found.operators) == ["Attention", "Linear f32", "Linear f32", "Linear f32"]
     assert found.reasons == ["queries, keys and values are not products of the same input of the same kind"]
     assert_close(found, FIXED_POINT)
 
@@ -237,7 +238,7 @@ def test_a_multiplier_behind_attention_goes_into_the_values(quantized: bool) -> 
     rng = np.random.default_rng(2)
     multiplier = rng.uniform(0.3, 3.0, WIDTH).astype(np.float32)
     found = projected(Builder(rng), True, quantized, multiplier)
-    linear = "Linear" if quantized else "LinearFloat"
+    linear = "Linear" if quantized else "Linear f32"
     assert found.operators == [*(["Quantize"] if quantized else []), linear, "Attention"]
     # A tie in the quantizer of x moves one product by 0.05 * 0.003 * 127 = 0.02, times at most 3.
     assert_close(found, 0.06 if quantized else FIXED_POINT)
@@ -252,6 +253,6 @@ def test_a_multiplier_behind_attention_goes_into_the_values(quantized: bool) -> 
 )
 def test_other_factors_behind_attention_stay(multiplier: np.ndarray, reason: str) -> None:
     found = projected(Builder(np.random.default_rng(2)), True, False, multiplier)
-    assert found.operators == ["LinearFloat", "Attention", "onnx.Mul"]
+    assert found.operators == ["Linear f32", "Attention", "onnx.Mul"]
     assert reason in found.left[0]
     assert_close(found, FIXED_POINT)

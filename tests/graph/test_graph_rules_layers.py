@@ -82,7 +82,7 @@ def test_unsigned_symmetric_weights_are_shifted() -> None:
 
 def test_a_weight_of_minus_128_stays_float() -> None:
     found, _ = quantized_layer(2, "channels", low=-128)
-    assert found.operators == ["Quantize", "Dequantize", "LinearFloat"]
+    assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
     assert found.reasons == ["its weight holds -128; symmetric weights lie in [-127, 127]"]
 
 
@@ -97,7 +97,7 @@ def layer_with_weight(values: np.ndarray, scale: np.ndarray, point: np.ndarray, 
 def test_an_asymmetric_weight_is_refused() -> None:
     weight = np.ones((3, 4), np.uint8)
     found = layer_with_weight(weight, np.array(0.1, np.float32), np.array(3, np.uint8))
-    assert found.operators == ["Quantize", "Dequantize", "LinearFloat"]
+    assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
     reason = "its weight is asymmetric (a zero point other than 128); weights must be symmetric"
     assert found.reasons == [reason]
 
@@ -105,7 +105,7 @@ def test_an_asymmetric_weight_is_refused() -> None:
 def test_scales_along_the_reduction_axis_are_refused() -> None:
     weight = np.ones((3, 4), np.int8)
     found = layer_with_weight(weight, np.full(3, 0.1, np.float32), np.zeros(3, np.int8), axis=0)
-    assert found.operators == ["Quantize", "Dequantize", "LinearFloat"]
+    assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
     assert found.reasons == [
         "the scale of its weight varies along the reduction axis; weights have one scale per output channel"
     ]
@@ -139,7 +139,7 @@ def test_qlinear_matmul_is_a_linear_with_a_quantized_output() -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("gemm", [False, True])
-def test_float_layers_become_linear_float(seed: int, gemm: bool) -> None:
+def test_float_layers_become_linear_of_floats(seed: int, gemm: bool) -> None:
     b = Builder(np.random.default_rng(seed))
     _, rows, k, n = sizes(b.rng)
     x = b.input("x", ["rows", k])
@@ -148,7 +148,7 @@ def test_float_layers_become_linear_float(seed: int, gemm: bool) -> None:
     else:
         y = b.add("Add", b.add("MatMul", x, b.normal(k, n)), b.normal(n))
     found = reduced(b.model(y=y), {"x": b.rng.standard_normal((rows, k)).astype(np.float32)})
-    assert found.operators == ["LinearFloat"]
+    assert found.operators == ["Linear f32"]
     assert_close(found, 2 * (k + 1) * 2.0**-24 * 8)
 
 
@@ -189,8 +189,8 @@ def test_activation_residual_and_quantizer_go_into_the_product(activation: str, 
     y = b.add("QuantizeLinear", b.add("Add", r, y), *b.quantizer(0.04, 100))
     feeds = {name: b.rng.standard_normal((50, k)).astype(np.float32) for name, k in (("x", 24), ("r", 16))}
     found = reduced(b.model(y=y), feeds)
-    assert found.operators == (["Quantize", "Linear"] if quantized else ["LinearFloat"])
-    node = found.node("Linear" if quantized else "LinearFloat")
+    assert found.operators == (["Quantize", "Linear"] if quantized else ["Linear f32"])
+    node = found.node("Linear")
     assert node.attributes["activation"].value == activation.lower()
     assert node.attributes["y_zero_point"].value == 100
     assert node.inputs[1].name == "r"
@@ -205,8 +205,8 @@ def test_an_activation_after_the_residual_comes_last(activation: str, name: str)
     y = b.add(activation, b.add("Add", r, b.add("MatMul", x, b.normal(6, 5))))
     feeds = {"x": np.ones((2, 6), np.float32), "r": np.ones((2, 5), np.float32)}
     found = reduced(b.model(y=y), feeds)
-    assert found.operators == ["LinearFloat"]
-    node = found.node("LinearFloat")
+    assert found.operators == ["Linear f32"]
+    node = found.node("Linear")
     assert (node.attributes["activation"].value, node.attributes["activation_last"].value) == (name, 1)
     assert_close(found, 1e-5)
 
@@ -217,7 +217,7 @@ def test_a_second_activation_stays_its_own_step() -> None:
     y = b.add("Relu", b.add("Add", r, b.add("Tanh", b.add("MatMul", x, b.normal(6, 5)))))
     feeds = {"x": np.ones((2, 6), np.float32), "r": np.ones((2, 5), np.float32)}
     found = reduced(b.model(y=y), feeds)
-    assert found.operators == ["LinearFloat", "Relu"]
+    assert found.operators == ["Linear f32", "Relu"]
     assert found.reasons == ["the product already has something after it"]
     assert_close(found, 1e-5)
 
@@ -227,8 +227,8 @@ def test_a_clip_goes_into_the_product_with_its_ends() -> None:
     x = b.input("x", ["rows", 6])
     y = b.add("Clip", b.add("MatMul", x, b.normal(6, 5)), b.number(-1.0), b.number(1.5))
     found = reduced(b.model(y=y), {"x": b.rng.standard_normal((9, 6)).astype(np.float32)})
-    assert found.operators == ["LinearFloat"]
-    node = found.node("LinearFloat")
+    assert found.operators == ["Linear f32"]
+    node = found.node("Linear")
     assert [node.attributes[name].value for name in ("activation", "alpha", "beta")] == ["clip", -1.0, 1.5]
     assert_close(found, 1e-5)
 
@@ -238,7 +238,7 @@ def test_a_product_that_is_read_twice_keeps_its_value() -> None:
     y = b.add("MatMul", b.input("x", ["rows", 6]), b.normal(6, 5))
     z = b.add("Relu", y)
     found = reduced(b.model(y=y, z=z), {"x": b.rng.standard_normal((2, 6)).astype(np.float32)})
-    assert found.operators == ["LinearFloat", "Relu"]
+    assert found.operators == ["Linear f32", "Relu"]
     assert found.reasons == ["the product is read by other nodes too"]
     assert_close(found, 1e-5)
 
@@ -248,7 +248,7 @@ def test_of_two_products_one_takes_the_other_as_residual() -> None:
     x = b.input("x", ["rows", 6])
     y = b.add("Add", b.add("MatMul", x, b.normal(6, 5)), b.add("MatMul", x, b.normal(6, 5)))
     found = reduced(b.model(y=y), {"x": b.rng.standard_normal((2, 6)).astype(np.float32)})
-    assert found.operators == ["LinearFloat", "LinearFloat"]
+    assert found.operators == ["Linear f32", "Linear f32"]
     assert_close(found, 1e-5)
 
 

@@ -285,11 +285,9 @@ def test_attention_is_softmax_of_the_kept_keys(packed: bool) -> None:
     rng = np.random.default_rng(7)
     q, k, v = rng.standard_normal((3, 2, 5, 12)).astype(F32)
     mask = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], np.int64)
-    a = {"heads": 3, "scale": 0.5, "packed": int(packed)}
-    if packed:
-        y = reference.packed_attention(np.concatenate([q, k, v], -1), mask, a)
-    else:
-        y = reference.attention(q, k, v, mask, a)
+    a = {"heads": 3, "scale": 0.5}
+    operands = (np.concatenate([q, k, v], -1), None, None) if packed else (q, k, v)
+    y = reference.attention(*operands, mask, a)
     heads = [x.astype(np.float64).reshape(2, 5, 3, 4).transpose(0, 2, 1, 3) for x in (q, k, v)]
     s = np.where(mask[0] != 0, heads[0][0] @ heads[1][0].swapaxes(1, 2) * 0.5, -np.inf)
     p = np.exp(s - s.max(-1, keepdims=True))

@@ -73,7 +73,7 @@ class TinyEncoder:
         q = quantize(y, X_SCALE, X_ZERO)
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "activation": "none"}
         qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, None, a)
-        context = reference.packed_attention(qkv, mask, {"heads": HEADS, "scale": 0.35})
+        context = reference.attention(qkv, None, None, mask, {"heads": HEADS, "scale": 0.35})
         out = reference.linear_float(context, y, self.dense, None, {"activation": "gelu"})
         return reference.l2_normalize(reference.mean_pool(out, mask, {}), {"epsilon": 1e-12}), q
 

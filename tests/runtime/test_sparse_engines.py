@@ -221,7 +221,7 @@ def fewer_rows(name: str, tensors: dict[str, np.ndarray]) -> None:
         (fuller, "expected a weight that keeps to its pattern 4x1:0.8"),
         (signed, "has uint8 bits"),
         (swapped, "has uint8 bits"),
-        (fewer_rows, "in agreement with the step's other shapes"),
+        (fewer_rows, "in agreement with the other shapes"),
     ],
 )
 def test_lying_bitmaps_are_refused(

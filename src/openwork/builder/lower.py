@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,23 +11,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from openwork.builder.stages import Stage, boundary, model_of, split
-from openwork.engine.operators import Operator
+from openwork.engine.dtypes import DTYPES
+from openwork.engine.operators import Form, Operand, Problem, Slot, examine, output_dtype, step_name
 from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
-from openwork.engine.shapes import Dim, Letters, Shape, operator_of, slot_dtype, step_name
-from openwork.graph.model import attributes, constant, describe, dims, is_openwork
+from openwork.engine.shapes import Dim, Partial, Shape
+from openwork.graph.model import NAMES, constant, describe, dims, is_openwork, operand_of
+from openwork.graph.slots import form_of, row_of
 
 DENSE = (Choice(None, "dense"),)
-
-_DTYPES = {
-    ir.DataType.FLOAT: "f32",
-    ir.DataType.UINT8: "u8",
-    ir.DataType.INT8: "s8",
-    ir.DataType.INT64: "i64",
-    ir.DataType.INT32: "i32",
-    ir.DataType.DOUBLE: "f64",
-    ir.DataType.FLOAT16: "f16",
-    ir.DataType.BOOL: "bool",
-}
 
 
 class BuildError(ValueError):
@@ -107,16 +98,14 @@ class _Lowering:
 
     def declare(self, value: ir.Value) -> int:
         """A new program value of the type and shape that the model states."""
-        dtype = _DTYPES.get(value.dtype) if value.dtype is not None else None
+        dtype = NAMES.get(value.dtype) if value.dtype is not None else None
         shape = dims(value)
         if dtype is None or shape is None:
             raise BuildError(
-                f"The value '{value.name}' needs a known rank and one of the types "
-                f"{', '.join(_DTYPES.values())}, but it "
-                f"is {value.dtype} with shape {'unknown' if shape is None else list(shape)}."
+                f"The value '{value.name}' needs a known rank and one of the types {', '.join(DTYPES)}, "
+                f"but it is {value.dtype} with shape {'unknown' if shape is None else list(shape)}."
             )
-        known = tuple(f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
-        return self.add(value, Value(dtype, known))
+        return self.add(value, Value(dtype, _named(value, shape)))
 
     def add(self, value: ir.Value, described: Value) -> int:
         self.values.append(described)
@@ -127,30 +116,30 @@ class _Lowering:
         """One openwork node as a step."""
         if not is_openwork(node):
             raise BuildError(f"{describe(node)} is no openwork operator.")
-        op, plain = step_name(node.op_type), _plain(attributes(node))
-        outputs = [value if _read(value) else None for value in node.outputs]
-        if op == "layer_norm" and (len(outputs) < 2 or outputs[1] is None):
-            plain = {name: value for name, value in plain.items() if name not in ("y_scale", "y_zero_point")}
-        row = operator_of(op, plain)
-        letters = Letters(self.dims.same)
-        slots = dict(zip((slot.name for slot in row.inputs), node.inputs, strict=False))
-        if "y_scale" not in plain:
-            # A layer norm whose quantized output nobody reads has no use for its multiplier either.
-            slots.pop("y_multiplier", None)
-        inputs = tuple(
-            self._activation(node, slot, slots.get(slot.name), letters) for slot in row.activations
+        row, form = row_of(node), form_of(node)
+        known = [self._operand(node, slot, value) for slot, value in self._used(node, form)]
+        form = replace(
+            form, inputs=known, outputs=[(slot, held and Operand()) for slot, held in form.outputs]
         )
-        tensors = self._tensors(node, row, slots, letters)
+        shapes = examine(row, form, self.dims.same)
+        if isinstance(shapes, Problem):
+            raise BuildError(f"{describe(node)}: {shapes}.")
+        used = self._used(node, form)
+        inputs = tuple(self._index(node, value) for slot, value in used if not slot.tensor)
+        tensors = {
+            slot.name: self._store(node, value) for slot, value in used if slot.tensor and value is not None
+        }
+        held = {
+            slot.name: value for (slot, read), value in zip(form.outputs, node.outputs, strict=False) if read
+        }
         made = tuple(
-            None
-            if value is None
-            else self.add(value, Value(slot_dtype(slot, plain), letters.fill(slot.shape)))
-            for slot, value in zip(row.outputs, [*outputs, *[None] * len(row.outputs)], strict=False)
+            self._made(held.get(slot.name), output_dtype(form, slot), shape)
+            for slot, shape in zip(row.outputs, shapes, strict=True)
         )
-        tactics = DENSE if op == "linear" else ()
-        self.steps.append(
-            Step(op, self._unique(node.name or op), inputs, made, tensors, plain, None, tactics)
-        )
+        op = step_name(row.name)
+        tactics = DENSE if row.weighted else ()
+        name = self._unique(node.name or op)
+        self.steps.append(Step(op, name, inputs, made, tensors, _plain(form.attributes), None, tactics))
 
     def fallback(self, stage: Stage, name: str) -> None:
         """A stage's nodes as one step that ONNX Runtime runs."""
@@ -174,35 +163,35 @@ class _Lowering:
         program = Program(inputs, outputs, values, tuple(self.steps))
         return Lowered(program, self.tensors, tuple(self.fallbacks))
 
-    def _activation(self, node: ir.Node, slot: Any, value: ir.Value | None, letters: Letters) -> int | None:
+    def _used(self, node: ir.Node, form: Form) -> list[tuple[Slot, ir.Value | None]]:
+        """The inputs of a node by their slots, those that the form leaves out as None."""
+        values = [*node.inputs, *[None] * (len(form.inputs) - len(node.inputs))]
+        return [
+            (slot, None if held is None else value)
+            for (slot, held), value in zip(form.inputs, values, strict=True)
+        ]
+
+    def _operand(self, node: ir.Node, slot: Slot, value: ir.Value | None) -> tuple[Slot, Operand | None]:
+        """What a slot holds, as the program knows it: free dimensions under the names of its own values."""
+        if value is None or slot.tensor:
+            return slot, operand_of(value)
+        return slot, Operand(*self.values[self._known(value, describe(node))])
+
+    def _index(self, node: ir.Node, value: ir.Value | None) -> int | None:
+        return None if value is None else self._known(value, describe(node))
+
+    def _made(self, value: ir.Value | None, dtype: str, shape: Partial | None) -> int | None:
+        """An output as a new value; what the contract leaves open in its shape gets a name of its own."""
         if value is None:
-            if slot.optional:
-                return None
-            raise BuildError(f"{describe(node)} lacks its input '{slot.name}'.")
-        index = self._known(value, describe(node))
-        dtype, shape = self.values[index]
-        if dtype not in slot.dtypes or not letters.match(slot.shape, shape):
-            self._misfit(node, slot, dtype, shape)
-        return index
+            return None
+        if shape is None:
+            raise BuildError(f"The value '{value.name}' needs a known rank.")
+        return self.add(value, Value(dtype, _named(value, shape)))
 
-    def _tensors(
-        self, node: ir.Node, row: Operator, slots: Mapping[str, ir.Value | None], letters: Letters
-    ) -> dict[str, str]:
-        names = {}
-        for slot in row.tensors:
-            value = slots.get(slot.name)
-            if value is None and slot.optional:
-                continue
-            array = constant(value)
-            if value is None or array is None:
-                raise BuildError(f"{describe(node)} needs its '{slot.name}' as an initializer.")
-            dtype = {"float32": "f32", "int8": "s8"}.get(array.dtype.name, array.dtype.name)
-            if dtype not in slot.dtypes or not letters.match(slot.shape, array.shape):
-                self._misfit(node, slot, dtype, array.shape)
-            names[slot.name] = self._store(str(value.name), array)
-        return names
-
-    def _store(self, name: str, array: NDArray[Any]) -> str:
+    def _store(self, node: ir.Node, value: ir.Value) -> str:
+        name, array = str(value.name), constant(value)
+        if array is None:
+            raise BuildError(f"{describe(node)} needs '{name}' as an initializer.")
         if array.dtype == np.float32 and not np.isfinite(array).all():
             raise BuildError(f"The tensor '{name}' holds NaN or infinite values, which no engine stores.")
         self.tensors[name] = np.ascontiguousarray(array)
@@ -216,13 +205,6 @@ class _Lowering:
             )
         return self.index[value]
 
-    def _misfit(self, node: ir.Node, slot: Any, dtype: str, shape: Shape) -> None:
-        raise BuildError(
-            f"{describe(node)} takes as '{slot.name}' {' or '.join(slot.dtypes)} [{','.join(slot.shape)}] "
-            f"in agreement "
-            f"with its other shapes, but it is {dtype} {list(shape)}."
-        )
-
     def _unique(self, name: str) -> str:
         unique, number = name, 1
         while unique in self.names:
@@ -231,8 +213,8 @@ class _Lowering:
         return unique
 
 
-def _read(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
+def _named(value: ir.Value, shape: Partial) -> Shape:
+    return tuple(f"{value.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from openwork.engine.stored_tensors import Lookup, Tensors
 from openwork.support.fields import EngineFileError, Field, parse_json
 from openwork.support.files import write_atomic
 
-FORMAT_VERSION = "2"
+FORMAT_VERSION = "3"
 ALIGNMENT = 64
 
 _DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}

@@ -9,21 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.dtypes import DTYPES
 from openwork.engine.program import Program
 from openwork.engine.shapes import Shape
 
 Array = NDArray[Any]
-
-DTYPES: dict[str, np.dtype[Any]] = {
-    "u8": np.dtype(np.uint8),
-    "s8": np.dtype(np.int8),
-    "i32": np.dtype(np.int32),
-    "i64": np.dtype(np.int64),
-    "f16": np.dtype(np.float16),
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
-    "bool": np.dtype(np.bool_),
-}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from openwork.engine.shapes import Shape
 
-NATIVE_DTYPES = ("u8", "f32", "i64")
-VALUE_DTYPES = (*NATIVE_DTYPES, "s8", "i32", "f64", "f16", "bool")
 FALLBACK = "fallback"
 
 

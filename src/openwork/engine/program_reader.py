@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
-from openwork.engine.operators import ACTIVATIONS, QUANTIZATION, Operator, Slot
-from openwork.engine.program import FALLBACK, VALUE_DTYPES, Choice, Named, Program, Step, Value
-from openwork.engine.shapes import OPERATOR_OF_STEP, Dim, Letters, Shape, operator_of, slot_dtype
+from openwork.engine.dtypes import DTYPES
+from openwork.engine.operators import (
+    Form,
+    Operand,
+    Operator,
+    Problem,
+    Slot,
+    attribute_problem,
+    examine,
+    pair,
+    row_of_step,
+    step_names,
+)
+from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.shapes import Dim, Shape
 from openwork.support.fields import EngineFileError, Field
 
-_SMALLEST_SCALE, _LARGEST = 1.1754944e-38, 3.4028235e38
 _MOST_ELEMENTS = 2**31 - 1
 
 TensorShape = Callable[[Field, str | None, Dim], tuple[str, Shape]]
@@ -45,7 +56,7 @@ def read_program(document: Field, tensor_shape: TensorShape) -> Program:
 
 def _read_value(item: Field) -> Value:
     members = item.object(frozenset({"dtype", "shape"}))
-    dtype = members["dtype"].choice(VALUE_DTYPES)
+    dtype = members["dtype"].choice(tuple(DTYPES))
     shape = tuple(_read_dim(dim) for dim in members["shape"].items())
     if len(shape) > 8:
         members["shape"].refuse("at most 8 dimensions")
@@ -75,7 +86,7 @@ def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_sh
         frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}),
         frozenset({"pattern", "tactics"}),
     )
-    op = members["op"].choice((*OPERATOR_OF_STEP, FALLBACK))
+    op = members["op"].choice((*step_names(), FALLBACK))
     step = Step(
         op,
         members["name"].text(),
@@ -144,148 +155,73 @@ def _check_fallback(members: dict[str, Field], step: Step, tensor_shape: TensorS
 def _check_operator(
     members: dict[str, Field], step: Step, values: tuple[Value, ...], tensor_shape: TensorShape
 ) -> None:
-    row = check_attributes(members["attributes"], step.op)
-    if (step.op == "linear") != bool(step.tactics):
-        members["op"].refuse("'tactics' with the operator linear and with no other")
-    if step.pattern is not None and step.op != "linear":
-        members["pattern"].refuse("no pattern but with the operator linear")
-    letters = Letters(lambda a, b: a == b)
-    _check_slots(members["inputs"], row.activations, step.inputs, values, step, letters)
+    row = row_of_step(step.op)
+    if row is None:
+        members["op"].refuse("the name of an operator")
+    if bool(row.weighted) != bool(step.tactics):
+        members["op"].refuse("'tactics' with an operator that has a weight and with no other")
+    if step.pattern is not None and not row.weighted:
+        members["pattern"].refuse("no pattern but with an operator that has a weight")
+    attributes = members["attributes"]
+    if (wrong := attribute_problem(row, step.attributes)) is not None:
+        _refuse(attributes.members().get(wrong.place, attributes), step, wrong)
+    inputs = _operands(members["inputs"], row.activations, step.inputs, values, step)
+    outputs = _operands(members["outputs"], row.outputs, step.outputs, values, step)
     width = (values[step.inputs[0] or 0].shape or (0,))[-1]
 
-    def shape_of(item: Field, name: str) -> tuple[str, Shape]:
-        return tensor_shape(item, step.pattern if name == "weight" else None, width)
+    def stored(item: Field, name: str) -> Operand:
+        return Operand(*tensor_shape(item, step.pattern if name == row.weighted else None, width), True)
 
-    _check_tensors(members["tensors"], row, step, letters, shape_of)
-    _check_slots(members["outputs"], row.outputs, step.outputs, values, step, letters)
-    _check_presence(members, step)
-    if step.op == "attention":
-        _check_heads(members["attributes"].members()["heads"], values[step.outputs[0] or 0].shape[2])
-
-
-def _check_heads(heads: Field, width: Dim) -> None:
-    if not isinstance(width, int) or width % heads.value:
-        heads.refuse(f"a divisor of the width {width}")
+    tensors = _tensors(members["tensors"], row, stored)
+    found = examine(row, Form(step.attributes, [*inputs, *tensors], outputs), lambda a, b: a == b)
+    if isinstance(found, Problem):
+        _refuse(_place(members, row, found.place), step, found)
 
 
-def check_attributes(attributes: Field, op: str) -> Operator:
-    """Check the attributes of an operator and return its row of the table."""
-    row = operator_of(op, attributes.value if isinstance(attributes.value, dict) else {})
-    optional = frozenset(QUANTIZATION) if row.quantizes and op != "quantize" else frozenset()
-    optional |= frozenset(row.optional)
-    required = frozenset(row.attributes) | (frozenset(QUANTIZATION) if op == "quantize" else frozenset())
-    members = attributes.object(required, optional)
-    for name, member in members.items():
-        _CHECKS[name](member)
-    if ("y_scale" in members) != ("y_zero_point" in members):
-        attributes.refuse("'y_scale' and 'y_zero_point' together or neither")
-    for part in ("score", "probability"):
-        if (f"{part}_scale" in members) != (f"{part}_zero_point" in members):
-            attributes.refuse(f"'{part}_scale' and '{part}_zero_point' together or neither")
-    if "activation" in members:
-        _check_ending(attributes, members)
-    return row
+def _refuse(item: Field, step: Step, problem: Problem) -> NoReturn:
+    raise EngineFileError(
+        f"{item.file}: field '{item.path}': expected '{problem.place}' of step '{step.name}' to be "
+        f"{problem.expected}, found {problem.found[:80]}."
+    )
 
 
-def _check_ending(attributes: Field, members: dict[str, Field]) -> None:
-    """The numbers of the activation, and those of a u8 residual."""
-    name = members["activation"].value
-    numbers = set(ACTIVATIONS[name])
-    if numbers != {number for number in ("alpha", "beta") if number in members}:
-        attributes.refuse(f"exactly the numbers {sorted(numbers)} with the activation {name}")
-    if ("residual_scale" in members) != ("residual_zero_point" in members):
-        attributes.refuse("'residual_scale' and 'residual_zero_point' together or neither")
-    if name == "clip" and members["alpha"].value > members["beta"].value:
-        members["alpha"].refuse("at most 'beta', the other end of the clip")
+def _place(members: dict[str, Field], row: Operator, name: str) -> Field:
+    """The field that holds a slot or an attribute, or would hold it."""
+    for kind, slots in (("inputs", row.activations), ("outputs", row.outputs)):
+        places = {slot.name: item for slot, item in zip(slots, members[kind].items(), strict=False)}
+        if name in places:
+            return places[name]
+    for kind in ("attributes", "tensors"):
+        if name in members[kind].members():
+            return members[kind].members()[name]
+    return (
+        members["tensors"] if row.input_index(name) is not None else members.get(name, members["attributes"])
+    )
 
 
-def _scale(item: Field) -> None:
-    item.number(_SMALLEST_SCALE, _LARGEST)
-
-
-def _zero_point(item: Field) -> None:
-    item.integer(0, 255)
-
-
-_CHECKS: dict[str, Callable[[Field], Any]] = {
-    "x_scale": _scale,
-    "y_scale": _scale,
-    "scale": _scale,
-    "x_zero_point": _zero_point,
-    "y_zero_point": _zero_point,
-    "epsilon": lambda item: item.number(0.0, _LARGEST),
-    "heads": lambda item: item.integer(1, 65535),
-    "packed": lambda item: item.integer(0, 1),
-    "activation": lambda item: item.choice(tuple(ACTIVATIONS)),
-    "activation_last": lambda item: item.integer(0, 1),
-    "alpha": lambda item: item.number(-_LARGEST, _LARGEST),
-    "beta": lambda item: item.number(-_LARGEST, _LARGEST),
-    "residual_scale": _scale,
-    "residual_zero_point": _zero_point,
-    "score_scale": _scale,
-    "score_zero_point": _zero_point,
-    "probability_scale": _scale,
-    "probability_zero_point": _zero_point,
-}
-
-
-def _check_slots(
+def _operands(
     array: Field,
     slots: tuple[Slot, ...],
     indices: tuple[int | None, ...],
     values: tuple[Value, ...],
     step: Step,
-    letters: Letters,
-) -> None:
-    if len(indices) != len(slots):
+) -> list[tuple[Slot, Operand | None]]:
+    """Each slot with its value; as many entries as there are slots, or more for a variadic one."""
+    held = [None if index is None else Operand(*values[index]) for index in indices]
+    paired = pair(slots, held)
+    if paired is None or len(held) < len(slots):
         array.refuse(f"{len(slots)} entries ({', '.join(slot.name for slot in slots)}) for {step.op}")
-    for slot, index, item in zip(slots, indices, array.items(), strict=True):
-        if index is None:
-            if not slot.optional:
-                item.refuse(f"a value for '{slot.name}' of {step.op}")
-            continue
-        value, dtype = values[index], slot_dtype(slot, step.attributes)
-        if value.dtype != dtype or not letters.match(slot.shape, value.shape):
-            found = f"{value.dtype} {list(value.shape)}"
-            raise EngineFileError(
-                f"{item.file}: field '{item.path}': expected '{slot.name}' of step '{step.name}' to be "
-                f"{dtype} [{','.join(slot.shape)}] in agreement with the step's other shapes, found {found}."
-            )
+    return paired
 
 
-def _check_tensors(
-    tensors: Field,
-    row: Operator,
-    step: Step,
-    letters: Letters,
-    shape_of: Callable[[Field, str], tuple[str, Shape]],
-) -> None:
-    optional = frozenset(slot.name for slot in row.tensors if slot.optional)
-    members = tensors.object(frozenset(slot.name for slot in row.tensors) - optional, optional)
-    for slot in row.tensors:
-        if slot.name not in members:
-            continue
-        dtype, shape = shape_of(members[slot.name], slot.name)
-        if dtype not in slot.dtypes or not letters.match(slot.shape, shape):
-            raise EngineFileError(
-                f"{tensors.file}: field '{members[slot.name].path}': expected '{slot.name}' of step "
-                f"'{step.name}' to "
-                f"be {slot.dtypes[0]} [{','.join(slot.shape)}] in agreement with the step's other shapes, "
-                f"found {dtype} {list(shape)}."
-            )
-
-
-def _check_presence(members: dict[str, Field], step: Step) -> None:
-    """What one part of a step demands of another: types with type ids, a scale with a quantized output."""
-    if step.op == "embedding_sum" and ("type" in step.tensors) != (step.inputs[1] is not None):
-        members["tensors"].refuse("'type' exactly where the step has type ids")
-    if "y_multiplier" in step.tensors and "y_scale" not in step.attributes:
-        members["tensors"].refuse("'y_multiplier' only where the step has a 'y_scale'")
-    if step.op == "layer_norm":
-        if ("y_scale" in step.attributes) != (step.outputs[1] is not None):
-            members["attributes"].refuse("'y_scale' exactly where the step has the output 'yq'")
-        if step.outputs == (None, None):
-            members["outputs"].refuse("'y' or 'yq' or both")
+def _tensors(
+    tensors: Field, row: Operator, stored: Callable[[Field, str], Operand]
+) -> list[tuple[Slot, Operand | None]]:
+    members = tensors.object(frozenset(), frozenset(slot.name for slot in row.tensors))
+    return [
+        (slot, stored(members[slot.name], slot.name) if slot.name in members else None)
+        for slot in row.tensors
+    ]
 
 
 def _check_free_dimensions(

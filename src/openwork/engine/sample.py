@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.operators import row_of_step
 from openwork.engine.ports import TensorInfo, inputs_of
 from openwork.engine.program import Program
 from openwork.engine.sizes import bind_shape, free_names
@@ -18,10 +19,10 @@ def id_limits(program: Program, tensors: Tensors) -> dict[str, int]:
     """For each input that indexes an embedding table, the number of rows of that table."""
     limits: dict[int, int] = {}
     for step in program.steps:
-        if step.op == "embedding_sum":
-            for index, slot in zip(step.inputs, ("word", "type"), strict=True):
-                if index is not None:
-                    limits[index] = len(tensors[step.tensors[slot]])
+        row = row_of_step(step.op)
+        for slot, index in zip(row.activations if row is not None else (), step.inputs, strict=False):
+            if slot.indexes and index is not None:
+                limits[index] = len(tensors[step.tensors[slot.indexes]])
     return {port.name: limits[port.value] for port in program.inputs if port.value in limits}
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.dtypes import dtype_name
 from openwork.engine.shapes import Dim, Shape
 from openwork.patterns.bitmap import Bitmap, mask
 from openwork.patterns.compressed import shapes
@@ -17,8 +18,6 @@ from openwork.sparsity import BlockPattern, GroupPattern, Pattern
 from openwork.support.fields import EngineFileError, Field, shown
 
 Tensors = Mapping[str, NDArray[Any]]
-
-_DTYPE_NAMES = {np.dtype("u1"): "u8", np.dtype("i1"): "s8", np.dtype("<f4"): "f32"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Lookup:
         name = item.text()
         if pattern is None:
             array = self._find(item, name)
-            return _DTYPE_NAMES[array.dtype], array.shape
+            return dtype_name(array.dtype), array.shape
         return "s8", self._compressed(item, name, _pattern(item, pattern), width)
 
     def _find(self, item: Field, name: str) -> NDArray[Any]:

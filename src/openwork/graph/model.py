@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.engine.operators import DOMAIN, Operator, operator
+from openwork.engine import dtypes
+from openwork.engine.operators import DOMAIN, OPERATORS, Form, Operand, infer, output_dtype, pair
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -17,12 +18,9 @@ Dims = tuple[Dim, ...]
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
-DTYPES: dict[str, ir.DataType] = {
-    "f32": ir.DataType.FLOAT,
-    "i64": ir.DataType.INT64,
-    "u8": ir.DataType.UINT8,
-    "s8": ir.DataType.INT8,
-}
+DTYPES = {name: ir.DataType.from_numpy(dtype) for name, dtype in dtypes.DTYPES.items()}
+"""The types of `openwork.engine.dtypes` as ONNX numbers them."""
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class ModelError(ValueError):
@@ -133,50 +131,42 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
-def _bind(shape: Sequence[str], actual: Dims, names: dict[str, Any]) -> None:
-    tail = shape[1:] if shape[:1] == ("...",) else shape
-    if shape[:1] == ("...",):
-        names.setdefault("...", actual[: len(actual) - len(tail)])
-    for letter, size in zip(tail, actual[len(actual) - len(tail) :], strict=False):
-        if letter == "3H":
-            names.setdefault("H", size // 3 if isinstance(size, int) else None)
-        else:
-            names.setdefault(letter, size)
-
-
-def infer_dims(form: Operator, inputs: Sequence[ir.Value | None]) -> list[Dims | None]:
-    """The outputs' shapes of an operator from its inputs' shapes; None where a rank is unknown."""
-    names: dict[str, Any] = {}
-    for slot, value in zip(form.inputs, inputs, strict=False):
-        actual = dims(value)
-        if actual is not None and len(actual) >= sum(letter != "..." for letter in slot.shape):
-            _bind(slot.shape, actual, names)
-    return [_filled(slot.shape, names) for slot in form.outputs]
-
-
-def _filled(shape: Sequence[str], names: Mapping[str, Any]) -> Dims | None:
-    if shape[:1] == ("...",) and "..." not in names:
+def operand_of(value: ir.Value | None) -> Operand | None:
+    """A value as the contract of operators sees it."""
+    if value is None:
         return None
-    leading = names["..."] if shape[:1] == ("...",) else ()
-    return (*leading, *(names.get(letter) for letter in shape if letter != "..."))
+    dtype = None if value.dtype is None else NAMES.get(value.dtype, value.dtype.name)
+    return Operand(dtype, dims(value), value.const_value is not None)
 
 
-def make(op_type: str, inputs: Sequence[ir.Value | None], values: Mapping[str, Any], name: str) -> ir.Node:
+def make(
+    op_type: str,
+    inputs: Sequence[ir.Value | None] | Mapping[str, ir.Value | None],
+    values: Mapping[str, Any],
+    name: str,
+) -> ir.Node:
     """A new openwork node with its outputs' shapes and element types; not yet in a graph.
 
-    inputs: in the order of docs/program.md, None where an optional one is absent. values: the attributes.
+    inputs: by slot, absent ones left out or None, or all in the order of docs/program.md. values: the
+    attributes.
     """
-    form = operator(op_type, packed=bool(values.get("packed")))
-    if form is None:
+    row = OPERATORS.get(op_type)
+    if row is None:
         raise ModelError(f"{op_type} is not an openwork operator; docs/program.md lists them.")
-    outputs = []
-    for slot, shape in zip(form.outputs, infer_dims(form, inputs), strict=True):
-        quantized = "y_scale" in values and "u8" in slot.dtypes
-        dtype = DTYPES["u8" if quantized else slot.dtypes[0]]
-        known = None if shape is None else ir.Shape(shape)
-        outputs.append(ir.Value(shape=known, type=ir.TensorType(dtype)))
+    ordered = [inputs.get(slot.name) for slot in row.inputs] if isinstance(inputs, Mapping) else list(inputs)
+    while ordered and ordered[-1] is None:
+        ordered.pop()
+    slots = pair(row.inputs, ordered) or []
+    form = Form(values, [(slot, operand_of(value)) for slot, value in slots])
+    outputs = [
+        ir.Value(
+            shape=None if shape is None else ir.Shape(shape),
+            type=ir.TensorType(DTYPES[output_dtype(form, slot)]),
+        )
+        for slot, shape in zip(row.outputs, infer(row, form), strict=True)
+    ]
     typed = ir.convenience.convert_attributes(dict(values))
-    return ir.Node(DOMAIN, op_type, inputs, typed, outputs=outputs, name=name, version=1)
+    return ir.Node(DOMAIN, op_type, ordered, typed, outputs=outputs, name=name, version=1)
 
 
 def with_attributes(node: ir.Node, **changed: Any) -> dict[str, Any]:

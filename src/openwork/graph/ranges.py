@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.model import attributes, constant, is_onnx, is_openwork, needed, operand, scalar
-from openwork.graph.rules.functions.layer_norm import is_square
+from openwork.graph.operands import is_square
 
 Range = tuple[float, float]
 

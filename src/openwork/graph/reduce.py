@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from openwork.engine.operators import DOMAIN, operator
+from openwork.engine.operators import DOMAIN, pair
 from openwork.graph.model import describe, dims
 from openwork.graph.rewrite import Change, Driver, Refusal
 from openwork.graph.rules import rules_for
+from openwork.graph.slots import row_of
 
 
 def reduce(
@@ -30,12 +31,8 @@ def reduce(
 def _name_tensors(graph: ir.Graph) -> None:
     """Give each tensor that only one step reads the step's name: `encoder.layer.0.output.dense.weight`."""
     for node in graph:
-        form = (
-            operator(node.op_type, packed=bool(node.attributes.get_int("packed", 0)))
-            if node.domain == DOMAIN
-            else None
-        )
-        for slot, value in zip(form.inputs if form else (), node.inputs, strict=False):
+        entries = pair(row_of(node).inputs, list(node.inputs)) if node.domain == DOMAIN else None
+        for slot, value in entries or ():
             name = f"{node.name}.{slot.name}"
             if (
                 slot.tensor

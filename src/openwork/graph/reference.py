@@ -15,24 +15,31 @@ from numpy.typing import NDArray
 
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.evaluate import run_onnx_node
-from openwork.graph.model import ModelError, attributes, constant, describe
+from openwork.graph.model import ModelError, attributes, constant
 from openwork.graph.numerics import binary32, fixed_attention
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, store
+from openwork.graph.slots import row_of
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
+
 
 def linear(
     x: Array,
     residual: Array | None,
     weight: Array,
-    weight_scale: Float,
+    weight_scale: Float | None,
     bias: Float | None,
     y_multiplier: Float | None,
     a: Attributes,
 ) -> Array:
-    """x u8 [..., K] times weight s8 [N, K], exact, then scaled and stored by the epilogue: [..., N]."""
+    """x u8 [..., K] times weight s8 [N, K], exact, then scaled and stored by the epilogue: [..., N].
+
+    Without a weight_scale both are f32: `linear_float`.
+    """
+    if weight_scale is None:
+        return linear_float(x, residual, weight, bias, a)
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
@@ -150,20 +157,19 @@ def attention_head(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], a: Att
     return attention_float(q, k, v, kept, a)
 
 
-def attention(q: Float, k: Float, v: Float, mask: Array | None, a: Attributes) -> Array:
-    """softmax(q k^T * scale over the kept keys) v, per head: [B, L, H]; 0 where the mask keeps nothing."""
+def attention(q: Float, k: Float | None, v: Float | None, mask: Array | None, a: Attributes) -> Array:
+    """softmax(q k^T * scale over the kept keys) v, per head: [B, L, H]; 0 where the mask keeps nothing.
+
+    Without k and v, the three are the thirds of q [B, L, 3H].
+    """
+    if k is None or v is None:
+        q, k, v = np.split(q, 3, axis=-1)
     queries, keys, values = (_heads(x, a["heads"]) for x in (q, k, v))
     kept = np.ones(q.shape[:2], np.bool_) if mask is None else mask.astype(np.bool_)
     y = np.zeros(queries.shape, np.float32)
     for b, h in np.ndindex(*queries.shape[:2]):
         y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a)
     return store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
-
-
-def packed_attention(qkv: Float, mask: Array | None, a: Attributes) -> Array:
-    """`attention` of the three thirds of qkv [B, L, 3H]."""
-    q, k, v = np.split(qkv, 3, axis=-1)
-    return attention(q, k, v, mask, a)
 
 
 def mean_pool(x: Float, mask: Array, a: Attributes) -> Float:
@@ -211,7 +217,6 @@ MEANING: dict[str, Callable[..., Any]] = {
     "EmbeddingSum": embedding_sum,
     "LayerNorm": layer_norm,
     "Linear": linear,
-    "LinearFloat": linear_float,
     "Attention": attention,
     "MeanPool": mean_pool,
     "L2Normalize": l2_normalize,
@@ -220,28 +225,13 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Add": add,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }
-_ARITY = {
-    "EmbeddingSum": 5,
-    "LayerNorm": 4,
-    "Linear": 6,
-    "LinearFloat": 4,
-    "Attention": 4,
-    "MeanPool": 2,
-    "Add": 2,
-}
 
 
 def compute(node: ir.Node, inputs: list[Array | None]) -> list[Array | None]:
     """The outputs of one openwork node; raises ModelError for an operator it does not know."""
-    if node.op_type not in MEANING:
-        raise ModelError(
-            f"{describe(node)} is not an operator of the domain {DOMAIN!r}; docs/program.md lists them."
-        )
-    values, packed = attributes(node), attributes(node).get("packed")
-    count = 2 if packed else _ARITY.get(node.op_type, 1)
-    filled = inputs + [None] * (count - len(inputs))
-    meaning: Callable[..., Any] = packed_attention if packed else MEANING[node.op_type]
-    outputs = meaning(*filled, values)
+    row = row_of(node)
+    filled = inputs + [None] * (len(row.inputs) - len(inputs))
+    outputs = MEANING[node.op_type](*filled, attributes(node))
     return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 

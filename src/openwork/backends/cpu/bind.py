@@ -1,16 +1,18 @@
-"""Handing a program to the native library, one method for each kind of step."""
+"""Handing a program to the native library, step by step, as the operators' rows say."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openwork.backends.cpu.packing import DENSE, Tensors, available, native, pack, stored_weight
-from openwork.engine.operators import ACTIVATIONS, ATTENTION_ROUNDINGS, RESIDUAL_QUANTIZATION
-from openwork.engine.program import NATIVE_DTYPES, Program, Step, Value
+from openwork.engine.dtypes import NATIVE_DTYPES
+from openwork.engine.operators import ACTIVATIONS, Operator, Slot, pair, row_of_step
+from openwork.engine.program import Program, Step, Value
 from openwork.engine.shapes import Dim
 from openwork.patterns.stored import dense
 
@@ -45,8 +47,7 @@ class _Binding:
         for index in inputs:
             self.handle(index)
         for step in self.program.steps:
-            method = "activate" if step.op in ACTIVATIONS else step.op
-            getattr(self, f"_{method}")(step)
+            self._step(step)
         self.native.finish([self.handle(i) for i in inputs], [self.handle(o) for o in outputs])
         return Bound(self.native, inputs, outputs)
 
@@ -71,50 +72,41 @@ class _Binding:
             return dim
         return -1 - self._dims.setdefault(dim, len(self._dims))
 
-    def _tensor(self, step: Step, slot: str) -> NDArray[Any] | None:
-        return self.tensors[step.tensors[slot]] if slot in step.tensors else None
+    def _step(self, step: Step) -> None:
+        """One call: values by handle, tensors and attributes, each under the name that the row gives it."""
+        row = row_of_step(step.op)
+        if row is None:
+            raise ValueError(f"The step '{step.name}' is a '{step.op}', which is no operator.")
+        call = native_call(step)
+        arguments = {
+            **self._handles_of(row.activations, step.inputs),
+            **self._handles_of(row.outputs, step.outputs),
+            **{slot.name: self.tensors.get(step.tensors.get(slot.name, "")) for slot in row.tensors},
+            **{name: _value(row, name, value) for name, value in step.attributes.items()},
+            **(self._weights(step, row) if row.weighted else {}),
+            **call.fixed,
+        }
+        named = {call.renamed.get(name, name): value for name, value in arguments.items()}
+        getattr(self.native, call.method)(step.name, **{name: value for name, value in named.items() if name})
 
-    def _handles_of(self, step: Step) -> tuple[list[int], list[int]]:
-        return [self.handle(i) for i in step.inputs], [self.handle(o) for o in step.outputs]
+    def _handles_of(self, slots: tuple[Slot, ...], indices: tuple[int | None, ...]) -> dict[str, Any]:
+        """The handle of each slot's value, of a variadic one those of all."""
+        handles: dict[str, Any] = {}
+        for slot, index in pair(slots, indices) or ():
+            if slot.variadic:
+                handles.setdefault(slot.name, []).append(self.handle(index))
+            else:
+                handles[slot.name] = self.handle(index)
+        return handles
 
-    def _embedding_sum(self, step: Step) -> None:
-        (ids, types), (y,) = self._handles_of(step)
-        tables = [self._tensor(step, slot) for slot in ("word", "position", "type")]
-        self.native.embedding_sum(step.name, ids, types, y, *tables)
-
-    def _layer_norm(self, step: Step) -> None:
-        (x,), (y, yq) = self._handles_of(step)
-        gamma, beta = self._tensor(step, "gamma"), self._tensor(step, "beta")
-        self.native.layer_norm(
-            step.name,
-            x,
-            y,
-            yq,
-            gamma,
-            beta,
-            step.attributes["epsilon"],
-            *_quantization(step),
-            self._tensor(step, "y_multiplier"),
-        )
-
-    def _linear(self, step: Step) -> None:
-        (x, residual), (y,) = self._handles_of(step)
+    def _weights(self, step: Step, row: Operator) -> dict[str, Any]:
+        """The weight as it runs: packed for each tactic, its scale that of the sums."""
+        if "x_scale" not in step.attributes:
+            packed = pack(self.tensors[step.tensors[row.weighted]], DENSE, self.isa)
+            return {row.weighted: [packed], "max_rows": [-1], "weight_scale": None, "x_zero_point": 0}
         weights, rows = self._packed(step)
         scale = _scales(step, self.tensors[step.tensors["weight_scale"]])
-        tail = (step.attributes["x_zero_point"], step.attributes["activation"], *_quantization(step))
-        self.native.linear(
-            step.name,
-            x,
-            residual,
-            y,
-            weights,
-            rows,
-            scale,
-            self._tensor(step, "bias"),
-            *tail,
-            self._tensor(step, "y_multiplier"),
-            **_ending(step),
-        )
+        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale}
 
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
         """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
@@ -130,55 +122,34 @@ class _Binding:
             rows.append(-1 if choice.max_rows is None else choice.max_rows)
         return weights, rows
 
-    def _linear_float(self, step: Step) -> None:
-        (x, residual), (y,) = self._handles_of(step)
-        packed = pack(self.tensors[step.tensors["weight"]], DENSE, self.isa)
-        tail = (self._tensor(step, "bias"), 0, step.attributes["activation"], *_quantization(step))
-        self.native.linear(step.name, x, residual, y, [packed], [-1], None, *tail, **_ending(step))
 
-    def _attention(self, step: Step) -> None:
-        inputs, (y,) = self._handles_of(step)
-        q, k, v, mask = inputs if len(inputs) == 4 else (inputs[0], -1, -1, inputs[1])
-        attributes = step.attributes
-        roundings = {name: attributes[name] for name in ATTENTION_ROUNDINGS if name in attributes}
-        tail = (attributes["heads"], attributes["scale"], *_quantization(step))
-        self.native.attention(step.name, q, k, v, mask, y, *tail, **roundings)
+@dataclass(frozen=True)
+class NativeCall:
+    """How the native library makes a step: its method, the arguments that it calls otherwise than the row
+    (by "" where it has none), and those that the row does not have."""
 
-    def _mean_pool(self, step: Step) -> None:
-        (x, mask), (y,) = self._handles_of(step)
-        self.native.mean_pool(step.name, x, mask, y)
-
-    def _l2_normalize(self, step: Step) -> None:
-        (x,), (y,) = self._handles_of(step)
-        self.native.l2_normalize(step.name, x, y, step.attributes["epsilon"])
-
-    def _quantize(self, step: Step) -> None:
-        (x,), (y,) = self._handles_of(step)
-        self.native.quantize(step.name, x, y, *_quantization(step))
-
-    def _dequantize(self, step: Step) -> None:
-        (x,), (y,) = self._handles_of(step)
-        self.native.dequantize(step.name, x, y, step.attributes["x_scale"], step.attributes["x_zero_point"])
-
-    def _add(self, step: Step) -> None:
-        (a, b), (y,) = self._handles_of(step)
-        self.native.add(step.name, a, b, y)
-
-    def _activate(self, step: Step) -> None:
-        (x,), (y,) = self._handles_of(step)
-        self.native.activate(step.name, x, y, step.op, **step.attributes)
+    method: str
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _ending(step: Step) -> dict[str, Any]:
-    """What a product says about its activation, besides its name, and about a u8 residual."""
-    names = ("alpha", "beta", *RESIDUAL_QUANTIZATION)
-    numbers = {name: step.attributes[name] for name in names if name in step.attributes}
-    return {**numbers, "activation_last": bool(step.attributes.get("activation_last"))}
+_CALLS = {
+    "embedding_sum": NativeCall("embedding_sum", {"y": "out"}),
+    "linear": NativeCall("linear", {"weight": "weights", "weight_scale": "scale", "x_scale": ""}),
+    "dequantize": NativeCall("dequantize", {"x_scale": "scale", "x_zero_point": "zero_point"}),
+    **{name: NativeCall("activate", fixed={"activation": name}) for name in ACTIVATIONS},
+}
 
 
-def _quantization(step: Step) -> tuple[float, int]:
-    """Scale and zero point of a u8 output; unused where the output is f32."""
-    return step.attributes.get("y_scale", 1.0), step.attributes.get("y_zero_point", 0)
+def native_call(step: Step) -> NativeCall:
+    """The native method of a step; a table of what differs, for as long as each operator has one."""
+    return _CALLS.get(step.op, NativeCall(step.op))
+
+
+def _value(row: Operator, name: str, value: Any) -> Any:
+    """An attribute as the native library takes it."""
+    attribute = row.attribute(name)
+    return bool(value) if attribute is not None and attribute.kind == "flag" else value
 
 
 def _scales(step: Step, weight_scale: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from openwork.graph.rewrite import Rule
-from openwork.graph.rules.epilogue.followers import ACTIVATION, BIAS, RESIDUAL_ADD, RESIDUAL_INTEGERS
+from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD, RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
@@ -25,6 +25,7 @@ from openwork.graph.rules.prepare.quantizers import DEQUANTIZE, QUANTIZE, SHARE_
 from openwork.graph.rules.prepare.relaxed import RELAX
 from openwork.graph.rules.prepare.round_trips import AFTER_MOVES, BEFORE_MOVES, REQUANTIZED, ROUNDED_ALREADY
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
 RULES: tuple[Rule, ...] = (

@@ -7,26 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.engine.operators import DOMAIN
+from openwork.engine.operators import DOMAIN, OPERATORS
 from openwork.graph.model import (
     Array,
     add_initializer,
     attributes,
     consumers,
     dims,
-    make,
-    native_producer,
     needed,
     only_consumer,
-    operand,
     producer,
-    with_attributes,
 )
+from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule, home, never
-from openwork.graph.rules.functions.layer_norm import split_constant
-
-SLOT = {"Linear": 5, "LayerNorm": 3}
-"""The place of y_multiplier among an operator's inputs."""
+from openwork.graph.rules.epilogue.quantized_outputs import BESIDE, IN_PLACE, both, made_by, quantizer
+from openwork.graph.slots import rebuilt, row_of
 
 
 def _equal_multiplier(node: ir.Node, other: ir.Node) -> bool:
@@ -62,21 +57,31 @@ class _Multiplied:
     multiplier: Array
 
 
-def _match(quantize: ir.Node, op_type: str) -> _Multiplied | None:
+TAKES = frozenset(row.name for row in OPERATORS.values() if row.takes("y_multiplier"))
+
+
+def _match(quantize: ir.Node, op_types: frozenset[str]) -> _Multiplied | None:
     mul = producer(needed(quantize, 0), "Mul")
     split = split_constant(mul) if mul is not None else None
-    maker = native_producer(split[0], op_type) if split is not None else None
-    if mul is None or split is None or maker is None:
+    maker = made_by(split[0], TAKES & op_types) if split is not None else None
+    if mul is None or split is None or maker is None or not _served(maker):
         return None
     return _Multiplied(quantize, mul, maker, split[1])
 
 
+def _served(maker: ir.Node) -> bool:
+    """Whether the maker has what its row says that a multiplier needs, a quantizer aside."""
+    row = row_of(maker)
+    (entry,) = [slot for slot in row.inputs if slot.name == "y_multiplier"]
+    return all(name in attributes(maker) for name in entry.needs if name != "y_scale")
+
+
 def _match_output(node: ir.Node) -> _Multiplied | None:
-    return _match(node, "Linear")
+    return _match(node, IN_PLACE)
 
 
 def _match_norm(node: ir.Node) -> _Multiplied | None:
-    return _match(node, "LayerNorm")
+    return _match(node, frozenset(BESIDE))
 
 
 def _check(found: _Multiplied) -> str | None:
@@ -101,12 +106,9 @@ def _check_output(found: _Multiplied) -> str | None:
 
 
 def _made(found: _Multiplied) -> ir.Node:
-    maker, slot = found.maker, SLOT[found.maker.op_type]
-    name = maker.name or ""
-    value = add_initializer(home(found.quantize), f"{name}.y_multiplier", found.multiplier.reshape(-1))
-    inputs = [operand(maker, index) for index in range(slot)]
-    quantizer = {key: attributes(found.quantize)[key] for key in ("y_scale", "y_zero_point")}
-    return make(maker.op_type, [*inputs, value], with_attributes(maker, **quantizer), name)
+    maker, name = found.maker, f"{found.maker.name or ''}.y_multiplier"
+    value = add_initializer(home(found.quantize), name, found.multiplier.reshape(-1))
+    return rebuilt(maker, {"y_multiplier": value}, **quantizer(found.quantize))
 
 
 def _replace_output(found: _Multiplied) -> Replacement:
@@ -115,9 +117,7 @@ def _replace_output(found: _Multiplied) -> Replacement:
 
 
 def _replace_norm(found: _Multiplied) -> Replacement:
-    made = _made(found)
-    values = [(found.maker.outputs[0], made.outputs[0]), (found.quantize.outputs[0], made.outputs[1])]
-    return Replacement([made], values, before=found.maker)
+    return both(found.maker, found.quantize, _made(found))
 
 
 _ANCHORS = frozenset({"Quantize"})

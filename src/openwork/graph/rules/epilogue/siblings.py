@@ -8,18 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
-from openwork.graph.model import (
-    add_initializer,
-    attributes,
-    constant,
-    make,
-    needed,
-    only_consumer,
-    operand,
-    with_attributes,
-)
+from openwork.graph.model import add_initializer, attributes, constant, only_consumer
 from openwork.graph.rewrite import Replacement, Rule, home
-from openwork.graph.rules.epilogue.followers import is_plain, linear_of, output_count
+from openwork.graph.rules.products.followed import channels, is_plain, maker
+from openwork.graph.slots import filled, rebuilt, row_of, slot
 
 
 @dataclass(frozen=True)
@@ -28,18 +20,18 @@ class _Siblings:
     linears: tuple[ir.Node, ...]
 
 
+PARTS = ("q", "k", "v")
+
+
 def _match_siblings(node: ir.Node) -> _Siblings | None:
-    if attributes(node)["packed"]:
-        return None
-    linears = tuple(linear_of(needed(node, index)) for index in range(3))
-    found = tuple(linear for linear in linears if linear is not None)
-    return _Siblings(node, found) if len(found) == 3 else None
+    linears = [linear for part in PARTS if (linear := maker(slot(node, part))) is not None]
+    return _Siblings(node, tuple(linears)) if len(linears) == len(PARTS) else None
 
 
 def _check_siblings(found: _Siblings) -> str | None:
     first = found.linears[0]
     for linear in found.linears:
-        if linear.op_type != first.op_type or linear.inputs[0] is not first.inputs[0]:
+        if linear.op_type != first.op_type or filled(linear, "x") is not filled(first, "x"):
             return "queries, keys and values are not products of the same input of the same kind"
         if attributes(linear) != attributes(first):
             return "queries, keys and values do not have the same quantizer and activation"
@@ -56,28 +48,27 @@ def packed_name(names: list[str]) -> str:
     return f"{stems.pop()}.qkv".lstrip(".") if len(stems) == 1 else "+".join(names)
 
 
-def _concatenated(found: _Siblings, index: int) -> np.ndarray | None:
-    arrays = []
-    for linear in found.linears:
-        array = constant(operand(linear, index))
-        arrays.append(np.zeros(output_count(linear), np.float32) if array is None else array)
-    given = any(operand(linear, index) is not None for linear in found.linears)
-    return np.concatenate(arrays) if given else None
+def _concatenated(found: _Siblings, name: str) -> np.ndarray | None:
+    """One tensor of all three, channel after channel; zeros where only others have it."""
+    arrays = [constant(slot(linear, name)) for linear in found.linears]
+    if all(array is None for array in arrays):
+        return None
+    both = zip(arrays, found.linears, strict=True)
+    return np.concatenate(
+        [np.zeros(channels(linear), np.float32) if array is None else array for array, linear in both]
+    )
 
 
 def _replace_siblings(found: _Siblings) -> Replacement:
     first, graph = found.linears[0], home(found.attention)
     name = packed_name([linear.name or "" for linear in found.linears])
-    slots = ("weight", "weight_scale", "bias") if first.op_type == "Linear" else ("weight", "bias")
-    inputs: list[ir.Value | None] = [first.inputs[0], None]
-    for index, slot in enumerate(slots, start=2):
-        array = _concatenated(found, index)
-        inputs.append(None if array is None else add_initializer(graph, f"{name}.{slot}", array))
-    linear = make(first.op_type, inputs, attributes(first), name)
-    values = with_attributes(found.attention, packed=1)
-    made = make(
-        "Attention", [linear.outputs[0], operand(found.attention, 3)], values, found.attention.name or ""
-    )
+    changed: dict[str, ir.Value | None] = {}
+    for entry in row_of(first).tensors:
+        array = _concatenated(found, entry.name)
+        if array is not None:
+            changed[entry.name] = add_initializer(graph, f"{name}.{entry.name}", array)
+    linear = rebuilt(first, changed, name)
+    made = rebuilt(found.attention, {"q": linear.outputs[0], "k": None, "v": None})
     return Replacement([linear, made], [(found.attention.outputs[0], made.outputs[0])])
 
 

@@ -11,24 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import (
-    Array,
-    add_initializer,
-    attributes,
-    constant,
-    dims,
-    make,
-    native_producer,
-    needed,
-    only_consumer,
-    operand,
-)
+from openwork.graph.model import Array, add_initializer, constant, dims, native_producer, only_consumer
+from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule, home
-from openwork.graph.rules.epilogue.followers import LINEARS, bias_index, is_plain, rebuilt
-from openwork.graph.rules.functions.layer_norm import split_constant
-
-VALUES = 2
-"""The place of the values among the inputs of an Attention that is not packed."""
+from openwork.graph.rules.products.followed import is_plain, maker
+from openwork.graph.slots import rebuilt, slot
 
 
 @dataclass(frozen=True)
@@ -44,9 +31,7 @@ def _match(node: ir.Node) -> _Scaled | None:
     attention = native_producer(split[0], "Attention") if split is not None else None
     if split is None or attention is None:
         return None
-    packed = attributes(attention)["packed"]
-    linear = None if packed else native_producer(needed(attention, VALUES), *LINEARS)
-    return _Scaled(node, attention, linear, split[1])
+    return _Scaled(node, attention, maker(slot(attention, "v")), split[1])
 
 
 def _check(found: _Scaled) -> str | None:
@@ -65,27 +50,22 @@ def _check(found: _Scaled) -> str | None:
     return None
 
 
-def _scaled_inputs(found: _Scaled, linear: ir.Node) -> dict[int, ir.Value | None]:
+def _scaled_tensors(found: _Scaled, linear: ir.Node) -> dict[str, ir.Value | None]:
     """The product's tensors after the multiplier: scales (or float weights) and bias."""
     graph, name, by = home(found.node), linear.name or "", found.multiplier.reshape(-1)
-    quantized = linear.op_type == "Linear"
-    index, slot = (3, "weight_scale") if quantized else (2, "weight")
-    array, bias = constant(operand(linear, index)), constant(operand(linear, bias_index(linear)))
-    assert array is not None
-    changed = {index: add_initializer(graph, f"{name}.{slot}", array * (by if quantized else by[:, None]))}
-    if bias is not None:
-        changed[bias_index(linear)] = add_initializer(graph, f"{name}.bias", bias * by)
-    return dict(changed)
+    scaled: dict[str, ir.Value | None] = {}
+    for entry in ("weight_scale" if slot(linear, "weight_scale") is not None else "weight", "bias"):
+        array = constant(slot(linear, entry))
+        if array is not None:
+            product = array * (by if array.ndim == 1 else by[:, None])
+            scaled[entry] = add_initializer(graph, f"{name}.{entry}", product)
+    return scaled
 
 
 def _replace(found: _Scaled) -> Replacement:
-    linear, attention = found.linear, found.attention
-    assert linear is not None
-    product = rebuilt(linear, linear.name or "", _scaled_inputs(found, linear))
-    inputs = [
-        product.outputs[0] if i == VALUES else operand(attention, i) for i in range(len(attention.inputs))
-    ]
-    made = make("Attention", inputs, attributes(attention), attention.name or "")
+    assert found.linear is not None
+    product = rebuilt(found.linear, _scaled_tensors(found, found.linear))
+    made = rebuilt(found.attention, {"v": product.outputs[0]})
     return Replacement([product, made], [(found.node.outputs[0], made.outputs[0])])
 
 

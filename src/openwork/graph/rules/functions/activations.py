@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.graph.model import attributes, constant, make, needed, operand, producer, same_dims, scalar
+from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule
-from openwork.graph.rules.functions.layer_norm import split_constant
 
 TOLERANCE = 1e-6
 """Relative: the exporters round these constants to binary32."""

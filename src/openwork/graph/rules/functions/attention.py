@@ -229,8 +229,8 @@ def _check_moves(found: _Attention) -> str | None:
 
 
 def _replace(found: _Attention) -> Replacement:
-    values = {"heads": found.heads, "scale": found.scale, "packed": 0, **found.roundings}
-    inputs = [found.q.source, found.k.source, found.v.source, found.mask]
+    values = {"heads": found.heads, "scale": found.scale, **found.roundings}
+    inputs = {"q": found.q.source, "k": found.k.source, "v": found.v.source, "mask": found.mask}
     last = found.joined.producer()
     made = make("Attention", inputs, values, _name(found))
     return Replacement([made], [(found.joined, made.outputs[0])], before=last)

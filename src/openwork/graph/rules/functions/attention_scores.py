@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.model import Array, ModelError, constant, needed, only_consumer, producer
+from openwork.graph.operands import split_constant
 from openwork.graph.probe import cone, evaluations, probe_mask
 from openwork.graph.round_trip import Grid, RoundTrip, round_trip
-from openwork.graph.rules.functions.layer_norm import split_constant
 
 LOWEST_KEPT = -1e4
 """An additive mask this low leaves exp(s) = 0 for dropped keys, for scores of sane size."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.graph.model import attributes, dims, make, needed, operand, producer, scalar
+from openwork.graph.operands import is_square, reduces_last_axis, split_constant
 from openwork.graph.rewrite import Replacement, Rule
-from openwork.graph.rules.functions.layer_norm import is_square, reduces_last_axis, split_constant
 
 ZERO_NORM = 1e-12
 """Epsilon where the model has none: a row of zeros gives zeros instead of 0 / 0."""

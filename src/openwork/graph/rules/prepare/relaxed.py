@@ -19,7 +19,7 @@ from openwork.graph.ranges import range_of, representable
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.round_trip import RoundTrip, round_trip
 from openwork.graph.rules.functions.attention_scores import scaling_of
-from openwork.graph.rules.functions.layer_norm import split_constant
+from openwork.graph.operands import split_constant
 
 
 def _is_score(value: ir.Value) -> bool:

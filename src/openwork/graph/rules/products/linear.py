@@ -1,4 +1,4 @@
-"""Products with a constant weight: Q/DQ around MatMul or Gemm into Linear, float ones into LinearFloat."""
+"""Products with a constant weight: Q/DQ around MatMul or Gemm into Linear of integers, others of floats."""
 
 from __future__ import annotations
 
@@ -75,13 +75,12 @@ def _replace(found: _Quantized) -> Replacement:
     name = layer_name(node, found.source, operand(node, 2))
     bias = constant_bias(operand(node, 2), len(weight.scale))
     values = attributes(found.dequantize)
-    inputs = [
-        needed(found.dequantize, 0),
-        None,
-        add_initializer(graph, f"{name}.weight", weight.values),
-        add_initializer(graph, f"{name}.weight_scale", weight.scale),
-        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
-    ]
+    inputs = {
+        "x": needed(found.dequantize, 0),
+        "weight": add_initializer(graph, f"{name}.weight", weight.values),
+        "weight_scale": add_initializer(graph, f"{name}.weight_scale", weight.scale),
+        "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    }
     made = make("Linear", inputs, {**values, "activation": "none"}, name)
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
 
@@ -118,13 +117,12 @@ def _replace_float(found: _Float) -> Replacement:
     weight = found.weight if rows_are_outputs(node) else found.weight.T
     name = layer_name(node, needed(node, 1), operand(node, 2))
     bias = constant_bias(operand(node, 2), weight.shape[0])
-    inputs = [
-        needed(node, 0),
-        None,
-        add_initializer(graph, f"{name}.weight", weight),
-        None if bias is None else add_initializer(graph, f"{name}.bias", bias),
-    ]
-    made = make("LinearFloat", inputs, {"activation": "none"}, name)
+    inputs = {
+        "x": needed(node, 0),
+        "weight": add_initializer(graph, f"{name}.weight", weight),
+        "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
+    }
+    made = make("Linear", inputs, {"activation": "none"}, name)
     return Replacement([made], [(node.outputs[0], made.outputs[0])])
 
 
