@@ -22,7 +22,8 @@ from openwork.graph.model import (
 from openwork.graph.probe import cone, samples, sized
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.round_trip import Grid, round_trip
-from openwork.graph.rules.functions.attention_scores import read_scores, scaling_of
+from openwork.graph.rules.functions.attention_scores import read_scores
+from openwork.graph.scaling import scaling_of
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
 

@@ -15,11 +15,11 @@ from openwork.graph.model import (
     needed,
     producer,
 )
+from openwork.graph.operands import split_constant
 from openwork.graph.ranges import range_of, representable
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.round_trip import RoundTrip, round_trip
-from openwork.graph.rules.functions.attention_scores import scaling_of
-from openwork.graph.operands import split_constant
+from openwork.graph.scaling import scaling_of
 
 
 def _is_score(value: ir.Value) -> bool:

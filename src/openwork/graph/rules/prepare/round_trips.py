@@ -27,8 +27,8 @@ from openwork.graph.model import (
 )
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.round_trip import Grid, RoundTrip, grid_of, round_trip
-from openwork.graph.rules.functions.attention_scores import scaling_of
 from openwork.graph.rules.prepare.quantizers import LARGEST_SCALE, SMALLEST_SCALE
+from openwork.graph.scaling import scaling_of
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 KEEPS_GRID = (*MOVES, "Expand", "Slice", "Gather", "Relu", "MaxPool")
