@@ -2,15 +2,23 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE_SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.inc') CMakeLists.txt pyproject.toml
+NATIVE_SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.inc') CMakeLists.txt pyproject.toml constraints.txt
 JOBS ?= $(shell nproc)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test lint native-test sanitize neon-test neon-test-run clean check-tools
+# The Python module, the native tests and the wheels of all Pythons share build/native: the kernels take minutes to compile, and
+# none of them depends on what is linked to them.
+SHARED := build-dir=build/native build.targets=_native cmake.define.OPENWORK_PYTHON=ON cmake.define.OPENWORK_WERROR=ON
+NATIVE_TESTS := -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_WERROR=ON
+# Parts of the names of the native tests that start threads.
+THREADED := thread slices
+
+.PHONY: demo test lint native-test sanitize sanitize-threads neon-test neon-test-run wheel-test clean check-tools
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m examples.minilm_search $(ARGS)
 
-test: lint native-test sanitize neon-test
+test: lint native-test sanitize sanitize-threads neon-test wheel-test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
@@ -18,16 +26,22 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 native-test: $(VENV)/.installed
-	$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON
-	$(BIN)/cmake --build build/native -j $(JOBS)
+	$(BIN)/cmake -B build/native $(NATIVE_TESTS)
+	$(BIN)/cmake --build build/native -j $(JOBS) --target openwork_test
 	$(BIN)/python native/test/shared_symbols.py build/native
 	build/native/openwork_test
 
 # The same tests under AddressSanitizer and UndefinedBehaviorSanitizer, with a tenth of the random problems.
 sanitize: $(VENV)/.installed
-	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_SANITIZE=ON -DCMAKE_BUILD_TYPE=None
+	$(BIN)/cmake -B build/sanitize $(NATIVE_TESTS) -DOPENWORK_SANITIZE=address -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
 	OPENWORK_TEST_PROBLEMS=1000 build/sanitize/openwork_test
+
+# Those that start threads, under ThreadSanitizer.
+sanitize-threads: $(VENV)/.installed
+	$(BIN)/cmake -B build/threads $(NATIVE_TESTS) -DOPENWORK_SANITIZE=thread -DCMAKE_BUILD_TYPE=None
+	$(BIN)/cmake --build build/threads -j $(JOBS)
+	for part in $(THREADED); do build/threads/openwork_test $$part || exit 1; done
 
 # The same tests for 64-bit Arm, cross-compiled and run under QEMU as a CPU that has the dot product and nothing later. Few
 # random problems: QEMU takes twenty times as long.
@@ -36,9 +50,13 @@ neon-test: $(VENV)/.installed
 	else echo "neon-test skipped: to compile and run the tests for 64-bit Arm, install a cross compiler and QEMU (Debian: apt-get install g++-aarch64-linux-gnu qemu-user)."; fi
 
 neon-test-run:
-	$(BIN)/cmake -S . -B build/neon -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON
+	$(BIN)/cmake -B build/neon $(NATIVE_TESTS) -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
 	$(BIN)/cmake --build build/neon -j $(JOBS)
 	OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=500 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test
+
+# The wheel, built for each Python of this machine and tried in empty environments (tests/wheels).
+wheel-test: $(VENV)/.installed
+	$(BIN)/python tests/wheels build/wheels $(SHARED:%=--setting %)
 
 check-tools:
 	@command -v $(PYTHON) >/dev/null || { echo "openwork needs Python 3.11 or newer: install it (Debian: apt-get install python3 python3-venv), or name it with PYTHON=."; exit 1; }
@@ -50,8 +68,8 @@ check-tools:
 # An editable install: the Python sources are used where they lie, the native part is compiled once for each change to it.
 $(VENV)/.installed: $(NATIVE_SOURCES) | check-tools
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "scikit-build-core>=0.11" "nanobind>=2.4" "cmake>=3.20" ninja
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e ".[dev]"
+	$(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
+	$(PIP) install -c constraints.txt --no-build-isolation $(SHARED:%=--config-settings %) -e ".[dev]"
 	touch $@
 
 clean:
