@@ -114,7 +114,7 @@ class Reduced:
 
 def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Reduced:
     """Reduce a model and run it before (ONNX Runtime) and after (the NumPy reference)."""
-    graph, changes, refusals = reduce(read(model))
+    graph, changes, refusals = reduce(read(model), thorough=True)
     return Reduced(
         operators=[operator_name(node) for node in graph.graph],
         rules=[change.rule for change in changes],

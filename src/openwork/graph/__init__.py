@@ -1,11 +1,22 @@
 """The graph: reading ONNX, verifying, and reducing it by rules to the operators of docs/program.md."""
 
+from openwork.graph.driver import Change, Refusal
 from openwork.graph.model import ModelError
 from openwork.graph.reader import read
 from openwork.graph.reduce import lowerable, reduce
 from openwork.graph.reference import run
-from openwork.graph.rewrite import Change, Refusal
-from openwork.graph.rules import RULES
+from openwork.graph.rules import PHASES, RULES
 from openwork.graph.verify import verify
 
-__all__ = ["RULES", "Change", "ModelError", "Refusal", "lowerable", "read", "reduce", "run", "verify"]
+__all__ = [
+    "PHASES",
+    "RULES",
+    "Change",
+    "ModelError",
+    "Refusal",
+    "lowerable",
+    "read",
+    "reduce",
+    "run",
+    "verify",
+]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, pair
+from openwork.graph.driver import Change, Driver, Refusal
 from openwork.graph.model import describe, dims
-from openwork.graph.rewrite import Change, Driver, Refusal
-from openwork.graph.rules import RULES
+from openwork.graph.rules import PHASES
 from openwork.graph.slots import row_of
 
 
-def reduce(model: ir.Model, stop_after: int | None = None) -> tuple[ir.Model, list[Change], list[Refusal]]:
-    """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
+def reduce(
+    model: ir.Model, stop_after: int | None = None, thorough: bool = False
+) -> tuple[ir.Model, list[Change], list[Refusal]]:
+    """Apply the phases of `graph/rules` in place, until no rule applies or `stop_after` changes are made.
 
-    model: of `read`. Returns the model, the changes in order, and the refusals that still stand, each with
+    model: of `read`. thorough: verify the whole model after each change, and what each phase leaves; tests
+    do. Returns the model, the changes in order, and the refusals that still stand, each with
     its reason. Raises ModelError if a rule breaks an invariant of the graph (a defect: the message names the
     change's number).
     """
-    outcome = Driver(model, RULES, stop_after).run()
+    outcome = Driver(model, PHASES, stop_after, thorough).run()
     if stop_after is None:
         _name_tensors(model.graph)
     return model, outcome.changes, outcome.refusals

@@ -183,6 +183,16 @@ def add(x: Float, y: Float, a: Attributes) -> Float:
         return np.asarray(x + y, np.float32)
 
 
+def to_channels_last(x: Array, a: Attributes) -> Array:
+    """[B, C, H, W] as [B, H, W, C]."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def to_channels_first(x: Array, a: Attributes) -> Array:
+    """[B, H, W, C] as [B, C, H, W]."""
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
 def activation(name: str) -> Callable[[Float, Attributes], Float]:
     """The meaning of an activation as an operator of its own, element by element."""
     return lambda x, a: apply_activation(x, {**a, "activation": name})
@@ -197,6 +207,8 @@ MEANING: dict[str, Callable[..., Any]] = {
     "L2Normalize": l2_normalize,
     "Quantize": quantize,
     "Add": add,
+    "ToChannelsLast": to_channels_last,
+    "ToChannelsFirst": to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }
 

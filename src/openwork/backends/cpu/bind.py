@@ -87,7 +87,10 @@ class _Binding:
             **call.fixed,
         }
         named = {call.renamed.get(name, name): value for name, value in arguments.items()}
-        getattr(self.native, call.method)(step.name, **{name: value for name, value in named.items() if name})
+        method = getattr(self.native, call.method, None)
+        if method is None:
+            raise ValueError(f"The native library has no '{step.op}', which the step '{step.name}' needs.")
+        method(step.name, **{name: value for name, value in named.items() if name})
 
     def _handles_of(self, slots: tuple[Slot, ...], indices: tuple[int | None, ...]) -> dict[str, Any]:
         """The handle of each slot's value, of a variadic one those of all."""

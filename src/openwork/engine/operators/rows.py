@@ -112,6 +112,12 @@ QUANTIZE = Operator(
     layout="any",
 )
 ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
+TO_CHANNELS_LAST = Operator(
+    "ToChannelsLast", (_slot("x", "f32|u8", "B C H W"),), (_slot("y", "f32|u8", "B H W C"),)
+)
+TO_CHANNELS_FIRST = Operator(
+    "ToChannelsFirst", (_slot("x", "f32|u8", "B H W C"),), (_slot("y", "f32|u8", "B C H W"),)
+)
 _ACTIVATIONS = tuple(
     Operator(
         operator_of_activation(name),
@@ -136,6 +142,8 @@ OPERATORS: dict[str, Operator] = {
         L2_NORMALIZE,
         QUANTIZE,
         ADD,
+        TO_CHANNELS_LAST,
+        TO_CHANNELS_FIRST,
         *_ACTIVATIONS,
     )
 }

@@ -1,9 +1,24 @@
-"""The ordered list of rules. A rule runs until it applies nowhere before the next one begins, and the list is
-repeated until no rule applies; so a rule may rely on everything above it."""
+"""The phases of the reduction, in order, and the rules of each.
+
+Within a phase a rule runs until it applies nowhere before the next one begins, so a rule may rely on
+everything above it. The phases are repeated until no rule applies: what a later one makes may be work for an
+earlier one.
+"""
 
 from __future__ import annotations
 
+from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
+from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
+from openwork.graph.rules.conditions import (
+    CONSTANTS_FOLDED,
+    EPILOGUES_TAKEN,
+    FUNCTIONS_NAMED,
+    MOVES_MEET_NOT,
+    MOVES_WRITTEN,
+    PRODUCTS_MADE,
+    QOPERATORS_EXPANDED,
+)
 from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
@@ -24,44 +39,73 @@ from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
-RULES: tuple[Rule, ...] = (
-    FOLD_CONSTANTS,
-    SHAPE_OF_INPUT,
-    REMOVE_IDENTITIES,
-    EXPAND_QLINEAR_MATMUL,
-    # Integer products first: what they read must still be integers.
-    QUANTIZE,
-    SHARE_MULTIPLIER,
-    SHARE_QUANTIZE,
-    LINEAR,
-    FOLD_DEQUANTIZED,
-    DROP_ROUND_TRIP,
-    LINEAR_FLOAT,
-    BIAS,
-    # Functions that span many nodes, before the small ones take nodes away from them.
-    LAYER_NORM,
-    LAYER_NORM_WRITTEN_OUT,
-    GELU,
-    GELU_ERF,
-    EMBEDDING_SUM,
-    ATTENTION,
-    MEAN_POOL,
-    PLAIN_MEAN,
-    L2_NORMALIZE,
-    LP_NORMALIZE,
-    RELU,
-    CLIP,
-    GATE,
-    UNARY,
-    ADD,
-    # What follows a step goes into it.
-    ACTIVATION,
-    RESIDUAL_ADD,
-    MULTIPLIED_VALUES,
-    PACK_SIBLINGS,
-    SHARE_QUANTIZE,
-    QUANTIZED_OUTPUT,
-    QUANTIZED_NORM,
-    MULTIPLIED_OUTPUT,
-    MULTIPLIED_NORM,
+PREPARE = Phase(
+    "prepare",
+    (
+        FOLD_CONSTANTS,
+        SHAPE_OF_INPUT,
+        REMOVE_IDENTITIES,
+        EXPAND_QLINEAR_MATMUL,
+        QUANTIZE,
+        SHARE_MULTIPLIER,
+        SHARE_QUANTIZE,
+    ),
+    leaves=(CONSTANTS_FOLDED, QOPERATORS_EXPANDED),
 )
+PRODUCTS = Phase(
+    "products",
+    # Integer products first: what they read must still be integers.
+    (LINEAR, FOLD_DEQUANTIZED, DROP_ROUND_TRIP, LINEAR_FLOAT, BIAS),
+    requires=PREPARE.leaves,
+    leaves=(PRODUCTS_MADE,),
+)
+FUNCTIONS = Phase(
+    "functions",
+    (
+        # Those that span many nodes, before the small ones take nodes away from them.
+        LAYER_NORM,
+        LAYER_NORM_WRITTEN_OUT,
+        GELU,
+        GELU_ERF,
+        EMBEDDING_SUM,
+        ATTENTION,
+        MEAN_POOL,
+        PLAIN_MEAN,
+        L2_NORMALIZE,
+        LP_NORMALIZE,
+        RELU,
+        CLIP,
+        GATE,
+        UNARY,
+        ADD,
+    ),
+    requires=PRODUCTS.leaves,
+    leaves=(FUNCTIONS_NAMED,),
+)
+EPILOGUE = Phase(
+    "epilogue",
+    (
+        ACTIVATION,
+        RESIDUAL_ADD,
+        MULTIPLIED_VALUES,
+        PACK_SIBLINGS,
+        SHARE_QUANTIZE,
+        QUANTIZED_OUTPUT,
+        QUANTIZED_NORM,
+        MULTIPLIED_OUTPUT,
+        MULTIPLIED_NORM,
+    ),
+    requires=FUNCTIONS.leaves,
+    leaves=(EPILOGUES_TAKEN,),
+)
+
+LAYOUT = Phase(
+    "layout",
+    (PUSH, SHARE, CANCEL),
+    leaves=(MOVES_MEET_NOT,),
+)
+# Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.
+TRANSPOSES = Phase("transposes", (WRITE,), requires=LAYOUT.leaves, leaves=(MOVES_WRITTEN,))
+
+PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, TRANSPOSES)
+RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)

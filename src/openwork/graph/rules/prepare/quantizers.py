@@ -22,7 +22,7 @@ from openwork.graph.model import (
     scalar,
 )
 from openwork.graph.operands import is_square, split_constant
-from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.rewrite import Replacement, Rule, home, never, precedes
 
 SIGNED_OFFSET = 128
 
@@ -121,8 +121,7 @@ def _check_shared(found: tuple[ir.Node, ir.Node]) -> str | None:
     node, other = found
     if node.outputs[0].is_graph_output():
         return "its integers are an output of the graph"
-    order = list(home(node))
-    return None if order.index(other) < order.index(node) else "the equal Quantize stands after it"
+    return None if precedes(other, node) else "the equal Quantize stands after it"
 
 
 def _replace_shared(found: tuple[ir.Node, ir.Node]) -> Replacement:
