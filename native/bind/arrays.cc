@@ -17,6 +17,7 @@ nb::object array_of(AlignedBuffer buffer, const std::vector<int64_t>& shape) {
 nb::object to_numpy(AlignedBuffer buffer, DType dtype, const std::vector<int64_t>& shape) {
   switch (dtype) {
     case DType::u8: return array_of<uint8_t>(std::move(buffer), shape);
+    case DType::bf16: return array_of<uint16_t>(std::move(buffer), shape);
     case DType::i64: return array_of<int64_t>(std::move(buffer), shape);
     case DType::f32: break;
   }

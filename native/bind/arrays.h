@@ -20,6 +20,7 @@ namespace nb = nanobind;
 
 template <class T, int rank>
 using Array = nb::ndarray<const T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
+using Bytes1 = Array<uint8_t, 1>;
 using Floats1 = Array<float, 1>;
 using Floats2 = Array<float, 2>;
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;

@@ -22,7 +22,7 @@ void add_layer_norm(Program& p, const std::string& name, int x, int y, int yq, c
 }
 
 void add_linear(Program& p, const std::string& name, int x, int residual, int y, const std::vector<Weights>& weights,
-                const std::vector<int64_t>& max_rows, const Floats1& scale, const std::optional<Floats1>& bias, int x_zero_point,
+                const std::vector<int64_t>& max_rows, const std::optional<Floats1>& scale, const std::optional<Floats1>& bias, int x_zero_point,
                 const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier,
                 const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last, float residual_scale, int residual_zero_point) {
   p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point,
@@ -41,16 +41,36 @@ void add_conv(Program& p, const std::string& name, int x, int residual, int y, c
                 {strides, dilations, pads}});
 }
 
-void add_linear_float(Program& p, const std::string& name, int x, int residual, int y, const Floats2& weight,
-                      const std::optional<Floats1>& bias, const std::string& activation, float y_scale, int y_zero_point,
-                      const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last) {
-  p.linear_float(name, {x, residual, y, tensor(weight), tensor(bias), activation_named(activation, alpha, beta),
-                        {y_scale, y_zero_point}, activation_last});
+std::optional<OutputQuantization> rounding(const MaybeFloat& scale, int zero_point) {
+  return scale ? std::optional<OutputQuantization>({*scale, zero_point}) : std::nullopt;
 }
 
 void add_attention(Program& p, const std::string& name, int q, int k, int v, int mask, int y, int64_t heads, float scale,
-                   float y_scale, int y_zero_point) {
-  p.attention(name, {q, k, v, mask, y, heads, scale, {y_scale, y_zero_point}});
+                   float y_scale, int y_zero_point, const MaybeFloat& score_scale, int score_zero_point,
+                   const MaybeFloat& probability_scale, int probability_zero_point) {
+  p.attention(name, {q, k, v, mask, y, heads, scale, {y_scale, y_zero_point}, rounding(score_scale, score_zero_point),
+                     rounding(probability_scale, probability_zero_point)});
+}
+
+void add_dequantize(Program& p, const std::string& name, int x, int y, float scale, int zero_point) {
+  p.dequantize(name, x, y, {scale, zero_point});
+}
+
+LookupTable lookup_table(const Bytes1& table) {
+  if (table.shape(0) != 256)
+    throw std::invalid_argument("Expected a table of 256 bytes, found " + std::to_string(table.shape(0)) + ".");
+  LookupTable copy;
+  std::copy_n(table.data(), 256, copy.begin());
+  return copy;
+}
+
+void add_lookup(Program& p, const std::string& name, int x, int y, const Bytes1& table) { p.lookup(name, x, y, lookup_table(table)); }
+
+void add_concat(Program& p, const std::string& name, const std::vector<int>& inputs, int y, int64_t axis,
+                const std::vector<std::optional<Bytes1>>& tables) {
+  ConcatSpec spec{inputs, y, axis};
+  for (const auto& table : tables) spec.tables.push_back(table ? std::optional(lookup_table(*table)) : std::nullopt);
+  p.concat(name, spec);
 }
 
 void add_activate(Program& p, const std::string& name, int x, int y, const std::string& activation, const MaybeFloat& alpha,
@@ -65,9 +85,10 @@ void add_quantize(Program& p, const std::string& name, int x, int y, float y_sca
 InputTensor input(const AnyArray& array, size_t index) {
   const auto dtype = [&] {
     if (array.dtype() == nb::dtype<uint8_t>()) return DType::u8;
+    if (array.dtype() == nb::dtype<uint16_t>()) return DType::bf16;
     if (array.dtype() == nb::dtype<float>()) return DType::f32;
     if (array.dtype() == nb::dtype<int64_t>()) return DType::i64;
-    throw std::invalid_argument("Expected input " + std::to_string(index) + " of type u8, f32 or i64, found a type of " +
+    throw std::invalid_argument("Expected input " + std::to_string(index) + " of type u8, bf16 (as uint16), f32 or i64, found a type of " +
                                 std::to_string(array.itemsize()) + " bytes.");
   };
   return {dtype(), shape_of(array), array.data()};
@@ -100,11 +121,12 @@ void bind_steps(nb::class_<Program>& c) {
         "Layer norm to f32 `y`, u8 `yq`, or both; -1 is absent. `y_multiplier` [N] scales each channel of `yq` before it is\n"
         "quantized.");
   c.def("linear", &add_linear, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"),
-        nb::arg("max_rows"), nb::arg("scale").noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("activation"),
+        nb::arg("max_rows"), nb::arg("scale").none().noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("activation"),
         nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(), nb::arg("alpha") = nb::none(),
         nb::arg("beta") = nb::none(), nb::arg("activation_last") = false, nb::arg("residual_scale") = 1.0f,
         nb::arg("residual_zero_point") = 0,
-        "INT8 product. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows;\n"
+        "Product of u8 `x` and INT8 weights, of which `scale` [N] is needed, or of f32 or bf16 `x` and such weights; rows of f32\n"
+        "are rounded for weights of bf16. Residual and `y` are f32, bf16 or u8. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows;\n"
         "the last entry of max_rows is -1: any number. `alpha` and `beta` are the activation's numbers, where they are not the\n"
         "usual ones; it comes before the residual or, `activation_last`, after it.");
   const std::array<int64_t, 2> ones{1, 1};
@@ -117,18 +139,23 @@ void bind_steps(nb::class_<Program>& c) {
         "INT8 convolution of `x` [B, H, W, C], of which only B may be free, to `y` [B, OH, OW, N]; strides and dilations are\n"
         "(height, width), `pads` (top, left, bottom, right). weights[i] serves up to max_rows[i] output pixels. The rest as in\n"
         "linear().");
-  c.def("linear_float", &add_linear_float, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weight").noconvert(),
-        nb::arg("bias").none().noconvert(), nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
-        nb::arg("alpha") = nb::none(), nb::arg("beta") = nb::none(), nb::arg("activation_last") = false,
-        "FP32 product with `weight` [N, K].");
   c.def("attention", &add_attention, nb::arg("name"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask"), nb::arg("y"),
-        nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
-        "Attention; with `k` and `v` -1, `q` holds all three [B, L, 3 H]; `mask` -1 keeps every key.");
+        nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("score_scale") = nb::none(),
+        nb::arg("score_zero_point") = 0, nb::arg("probability_scale") = nb::none(), nb::arg("probability_zero_point") = 0,
+        "Attention; with `k` and `v` -1, `q` holds all three [B, L, 3 H]; `mask` -1 keeps every key. Where their scales are given,\n"
+        "q k^T (before `scale`) and the softmax's probabilities go through u8 and back.");
   c.def("mean_pool", &Program::mean_pool, nb::arg("name"), nb::arg("x"), nb::arg("mask"), nb::arg("y"), "Mean of the kept positions.");
   c.def("l2_normalize", &Program::l2_normalize, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("epsilon"),
         "x / max(norm, epsilon) over the last dimension.");
   c.def("quantize", &add_quantize, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("y_scale"), nb::arg("y_zero_point"),
         "f32 to u8.");
+  c.def("dequantize", &add_dequantize, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("scale"), nb::arg("zero_point"),
+        "u8 to f32: (x - zero_point) * scale.");
+  c.def("lookup", &add_lookup, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("table").noconvert(),
+        "u8 to u8: `table` u8 [256] holds what stands for each.");
+  c.def("concat", &add_concat, nb::arg("name"), nb::arg("inputs"), nb::arg("y"), nb::arg("axis"), nb::arg("tables") = nb::list(),
+        "The inputs side by side along `axis`, all of u8, bf16 or f32. `tables` has for each u8 input what stands for each of its\n"
+        "values, u8 [256], or None: they stay; an empty list: all stay.");
   c.def("add", &Program::add, nb::arg("name"), nb::arg("a"), nb::arg("b"), nb::arg("y"), "a + b.");
   c.def("activate", &add_activate, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("alpha") = nb::none(),
         nb::arg("beta") = nb::none(), "An activation by its name, with its usual numbers or these.");
@@ -144,7 +171,7 @@ void bind_program(nb::module_& m) {
               "A program for the instruction set `isa`, one of isas().");
   program.def("value", [](Program& p, const std::string& dtype, const std::vector<int64_t>& dims) {
     return p.value(dtype_named(dtype), dims);
-  }, nb::arg("dtype"), nb::arg("dims"), "Declares a value of \"u8\", \"f32\" or \"i64\"; the dimension -1 - s is the free dimension s.");
+  }, nb::arg("dtype"), nb::arg("dims"), "Declares a value of \"u8\", \"bf16\" (of arrays: uint16), \"f32\" or \"i64\"; the dimension -1 - s is the free dimension s.");
   bind_steps(program);
   program.def("finish", &Program::finish, nb::arg("inputs"), nb::arg("outputs"), "Names inputs and outputs, and checks the whole.");
 

@@ -1,12 +1,19 @@
-// What the forms with rows in the lanes need beyond other products (blocks_body.h).
+// How products with rows in the lanes are cut: what packing and the kernels (blocks_body.h) agree on.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/gemm.h"
+
 namespace openwork {
 
-// Memory of the calling thread for the activations of a block of rows, aligned to a cache line. It grows to what was asked
-// for and stays until the thread ends; each call makes what an earlier one returned invalid. Throws std::bad_alloc.
-uint8_t* block_scratch(int64_t bytes);
+// Vectors of rows of the largest tile on any instruction set, by the channels of a block row. More than four lose: their
+// activations leave L1. A single channel has too few sums to cover a dot product's latency with less than eight.
+constexpr int most_block_vectors(int channels) { return channels == 1 ? 8 : 4; }
+
+// What such a tile's activations take up in a thread's scratch: whole quads of each run.
+constexpr int64_t block_scratch_bytes(int64_t runs, int64_t run_bytes, int channels) {
+  return runs * ((run_bytes + 3) / 4) * 4 * kStripLanes * most_block_vectors(channels);
+}
 
 }  // namespace openwork

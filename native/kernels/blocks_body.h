@@ -121,11 +121,10 @@ template <class V, class Sum>
   for (int i = 0; i < kStripLanes; ++i) V::store_bytes(to + i * stride, m[i]);
 }
 
-// Vectors of rows of the largest tile. More than four lose: their activations leave L1. A single channel has too few sums to
-// cover a dot product's latency with less than eight.
+// Vectors of rows of the largest tile: its sums stay in registers.
 template <class V>
 constexpr int block_vectors(int channels) {
-  const int most = channels == 1 ? 8 : 4, fit = V::kBlockRegisters / channels;
+  const int most = most_block_vectors(channels), fit = V::kBlockRegisters / channels;
   return fit < most ? fit : most;
 }
 
@@ -149,16 +148,15 @@ struct Blocks {
   static Rows load(const GemmArgs& a, const Block& block, int64_t begin, int vectors) {
     const PackedView& w = a.weights;
     const int64_t left = block.row_end - begin, distance = int64_t{64} * vectors, run_bytes = (w.run_bytes + 3) / 4 * distance;
-    uint8_t* scratch = block_scratch(w.runs * run_bytes);
     for (int64_t run = 0; run < w.runs; ++run) {
       const uint8_t* const* x = a.x + run * a.x_stride + (begin - block.row_begin);
       for (int v = 0; v < vectors; ++v) {
         const uint8_t* row[kStripLanes];
         for (int i = 0; i < kStripLanes; ++i) row[i] = x[v * kStripLanes + i < left ? v * kStripLanes + i : left - 1];
-        interleave_rows<V, type>(row, w.run_bytes, scratch + run * run_bytes + 64 * v, distance);
+        interleave_rows<V, type>(row, w.run_bytes, a.scratch + run * run_bytes + 64 * v, distance);
       }
     }
-    return {begin, static_cast<int>(left < vectors * kStripLanes ? left : vectors * kStripLanes), vectors, scratch};
+    return {begin, static_cast<int>(left < vectors * kStripLanes ? left : vectors * kStripLanes), vectors, a.scratch};
   }
 
   // sums: [the group's channels][vectors][16]

@@ -63,6 +63,7 @@ struct GemmArgs {
   int64_t residual_stride = 0;      // elements
   void* y = nullptr;                // [rows, n]
   int64_t y_stride = 0;             // elements
+  uint8_t* scratch = nullptr;       // of the calling thread: PackedWeights::scratch_bytes(), aligned to 64 bytes
 };
 
 // The part of the output that one call makes.

@@ -1,12 +1,14 @@
 #include "kernels/packing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <new>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 
+#include "kernels/blocks.h"
 #include "kernels/cuts.h"
 #include "kernels/depthwise.h"
 #include "kernels/weight_reader.h"
@@ -74,7 +76,7 @@ class Packer {
         share_(std::max(1, info_.share)) {}
 
   void pack() {
-    add_columns();
+    to_.type_ == Type::i8 ? add_columns() : check_numbers();
     if (info_.body == Body::blocks)
       blocks();
     else if (info_.body == Body::depthwise)
@@ -94,7 +96,6 @@ class Packer {
   int64_t slots() const { return 4 / bytes_; }
 
   void add_columns() {
-    if (to_.type_ != Type::i8) return;
     const auto* w = static_cast<const int8_t*>(weight_);
     for (int64_t c = 0; c < shape_.n; ++c)
       for (int64_t i = 0; i < shape_.k(); ++i) {
@@ -104,6 +105,16 @@ class Packer {
                  "; quantize the weights symmetrically.");
         to_.column_sums_[static_cast<size_t>(c)] += w[c * shape_.k() + i];
       }
+  }
+
+  // A weight that is infinite or no number would spread over a tile.
+  void check_numbers() const {
+    for (int64_t i = 0; i < shape_.n * shape_.k(); ++i) {
+      float number = 0;
+      std::memcpy(reinterpret_cast<char*>(&number) + sizeof number - static_cast<size_t>(bytes_), reader_.at(i), static_cast<size_t>(bytes_));
+      if (!std::isfinite(number))
+        refuse("Expected finite weights, found " + std::to_string(number) + " in output channel " + std::to_string(i / shape_.k()) + ".");
+    }
   }
 
   // ---- dense
@@ -321,6 +332,12 @@ PackedView PackedWeights::view() const {
           span_,
           shape_.run_elements() * element_bytes(type_),
           shape_.kernel_w};
+}
+
+int64_t PackedWeights::scratch_bytes() const {
+  const FormInfo& info = form_info(form_);
+  if (info.body != Body::blocks) return 0;
+  return block_scratch_bytes(shape_.runs(), shape_.run_elements() * element_bytes(type_), info.share);
 }
 
 int64_t PackedWeights::natural(int64_t packed) const {

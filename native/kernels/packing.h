@@ -20,8 +20,8 @@ std::string refusal(const WeightShape& shape, Type type, Form form, const Kernel
 class PackedWeights {
  public:
   // `weight`: s8, BF16 as its upper 16 bits, or binary32, by `type`. Zeros are left out of the shuffled forms, whatever the
-  // pattern. Throws std::invalid_argument for an empty weight or a reduction that INT32 cannot hold, a weight of -128, and
-  // where the form is not on this instruction set or does not hold these weights.
+  // pattern. Throws std::invalid_argument for an empty weight or a reduction that INT32 cannot hold, a weight of -128 or one
+  // that is not finite, and where the form is not on this instruction set or does not hold these weights.
   static std::shared_ptr<const PackedWeights> pack(const WeightShape& shape, Type type, const void* weight, Form form,
                                                    const KernelTable& table);
 
@@ -37,6 +37,8 @@ class PackedWeights {
   int64_t channels() const { return groups_ * table_.group_channels(form_); }
   int64_t steps() const { return static_cast<int64_t>(advance_.size()); }
   int64_t bytes() const { return group_data_.back(); }
+  // What the kernel needs of each thread's memory while it runs.
+  int64_t scratch_bytes() const;
   const KernelTable& table() const { return table_; }
   // Per channel the sum of its INT8 weights, zero behind n; in natural order.
   const std::vector<int32_t>& column_sums() const { return column_sums_; }

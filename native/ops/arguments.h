@@ -34,23 +34,6 @@ struct LayerNormArgs {
   int32_t y_zero_point = 0;
 };
 
-// Unit: a block of kFloatRowBlock rows times kFloatStripBlock strips of 16 output channels; the strips vary fastest.
-inline constexpr int64_t kFloatRowBlock = 64;
-inline constexpr int64_t kFloatStripBlock = 4;
-
-struct LinearFloatArgs {
-  const float* x = nullptr;  // [rows, k]
-  int64_t rows = 0, k = 0, n = 0;
-  const float* weight = nullptr;  // [strips of 16 output channels][k][16], padded with zeros
-  const float* bias = nullptr;    // padded to whole strips
-  ActivationFunction activation;
-  bool activation_last = false;     // after the residual
-  const float* residual = nullptr;  // [rows, n] or null
-  void* y = nullptr;                // [rows, n]
-  bool quantized = false;
-  Quantizer quantizer;
-};
-
 constexpr int64_t strips_of(int64_t count) { return (count + kStripLanes - 1) / kStripLanes; }
 constexpr int64_t pairs_of(int64_t count) { return (count + 1) / 2; }
 
@@ -95,6 +78,14 @@ inline int64_t attention_scratch(int64_t length, int64_t size) {
   return fixed > general ? fixed : general;
 }
 
+// To u8 and back: the quantizer that a model has between two float operators.
+struct RoundTrip {
+  Quantizer quantizer = {};
+  float scale = 0.0f;  // 0: there is none
+
+  explicit operator bool() const { return scale != 0.0f; }
+};
+
 // Unit: one of `parts` ranges of the queries of a (batch, head); the parts vary fastest.
 struct AttentionArgs {
   const float* q = nullptr;  // [batch, length, heads * size], rows `stride` elements apart; k and v alike
@@ -108,6 +99,7 @@ struct AttentionArgs {
   void* y = nullptr;  // [batch, length, heads * size]
   bool quantized = false;
   Quantizer quantizer;
+  RoundTrip score = {}, probability = {};  // either takes the general form
   float* scratch = nullptr;  // this thread's, attention_scratch(length, size) floats, 64-byte aligned
 };
 
@@ -156,6 +148,31 @@ struct LookupArgs {
   const uint8_t* table = nullptr;  // [256]
   int64_t count = 0;
   uint8_t* y = nullptr;
+};
+
+// Unit: kElementBlock elements.
+struct DequantizeArgs {
+  const uint8_t* x = nullptr;
+  int64_t count = 0;
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+  float* y = nullptr;
+};
+
+// Unit: kElementBlock elements.
+struct RoundArgs {
+  const float* x = nullptr;
+  int64_t count = 0;
+  uint16_t* y = nullptr;  // BF16
+};
+
+// Unit: a row of bytes, which becomes a part of a row of y.
+struct CopyRowsArgs {
+  const uint8_t* x = nullptr;
+  int64_t bytes = 0;               // of a row of x
+  const uint8_t* table = nullptr;  // [256]: what stands for each byte; null: it stays
+  uint8_t* y = nullptr;            // where the part of the first row begins
+  int64_t y_stride = 0;            // bytes from row to row
 };
 
 }  // namespace openwork

@@ -7,6 +7,15 @@
 
 namespace openwork::ops {
 
+// False where this head's numbers do not allow fixed point.
+template <class V>
+bool run_fixed(const AttentionHead<V>& head, int64_t begin, int64_t end) {
+  FixedAttention<V> fixed(head);
+  if (!fixed.prepare()) return false;
+  fixed.run(begin, end);
+  return true;
+}
+
 template <class V>
 void attention(const AttentionArgs& a, int64_t begin, int64_t end) {
   for (int64_t unit = begin; unit < end; ++unit) {
@@ -16,11 +25,7 @@ void attention(const AttentionArgs& a, int64_t begin, int64_t end) {
     const int64_t strips = strips_of(a.length);
     const int64_t first = strips * part / a.parts * kStripLanes, last = strips * (part + 1) / a.parts * kStripLanes;
     const int64_t past = last < a.length ? last : a.length;
-    FixedAttention<V> fixed(head);
-    if (fixed.prepare())
-      fixed.run(first, past);
-    else
-      FloatAttention<V>(head).run(first, past);
+    if (a.score || a.probability || !run_fixed(head, first, past)) FloatAttention<V>(head).run(first, past);
   }
 }
 

@@ -7,6 +7,12 @@
 namespace openwork::ops {
 
 template <class V>
+[[gnu::always_inline]] inline typename V::F32 round_trip(typename V::F32 v, const RoundTrip& r) {
+  const auto q = V::to_f32(openwork::quantize<V>(v, r.quantizer));
+  return V::mul(V::sub(q, V::set1(static_cast<float>(r.quantizer.zero_point))), V::set1(r.scale));
+}
+
+template <class V>
 struct FloatAttention {
   using F32 = typename V::F32;
   static_assert(V::kFloatRows <= kAttentionRows);
@@ -70,14 +76,15 @@ struct FloatAttention {
 #pragma GCC unroll 8
       for (int r = 0; r < rows; ++r) {
         // Adding 0 or minus infinity inside the fma leaves the product's rounding as it is.
-        const F32 v = V::fma(tile.sum[r][s], scale, masked);
+        const F32 product = a.score ? round_trip<V>(tile.sum[r][s], a.score) : tile.sum[r][s];
+        const F32 v = V::fma(product, scale, masked);
         top[r] = V::max(top[r], v);
         V::store(score + r * strips * kStripLanes + at, v);
       }
     }
   }
 
-  // Turns the scores of a row into e and returns 1 / z.
+  // Turns the scores of a row into e and returns 1 / z; or into rounded probabilities, of which the factor is 1.
   [[gnu::always_inline]] float softmax(float* row, F32 top) const {
     const F32 m = V::set1(V::reduce_max(top));
     F32 sum = V::zero();
@@ -86,7 +93,11 @@ struct FloatAttention {
       sum = V::add(sum, e);
       V::store(row + j, e);
     }
-    return 1.0f / V::reduce_add(sum);
+    const float inverse = 1.0f / V::reduce_add(sum);
+    if (!a.probability) return inverse;
+    for (int64_t j = 0; j < strips * kStripLanes; j += kStripLanes)
+      V::store(row + j, round_trip<V>(V::mul(V::load(row + j), V::set1(inverse)), a.probability));
+    return 1.0f;
   }
 
   template <int rows>

@@ -1,4 +1,4 @@
-// Operators on elements: quantize, add, activations, tables of bytes.
+// Operators on elements: quantize and back, round to BF16, add, activations, tables of bytes.
 #pragma once
 
 #include "ops/arguments.h"
@@ -46,6 +46,24 @@ void lookup(const LookupArgs& a, int64_t begin, int64_t end) {
     const int left = static_cast<int>(last - i < 64 ? last - i : 64);
     V::store_bytes_part(a.y + i, V::lookup256(V::load_bytes_part(a.x + i, left), a.table), left);
   }
+}
+
+// A difference of two bytes is exact in binary32.
+template <class V>
+void dequantize(const DequantizeArgs& a, int64_t begin, int64_t end) {
+  const auto scale = V::set1(a.scale), zero_point = V::set1(static_cast<float>(a.zero_point));
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    const auto q = left >= kStripLanes ? V::load_u8(a.x + i) : V::load_u8_part(a.x + i, static_cast<int>(left));
+    store_lanes<V>(a.y + i, V::mul(V::sub(V::to_f32(q), zero_point), scale), left);
+  });
+}
+
+template <class V>
+void round_bf16(const RoundArgs& a, int64_t begin, int64_t end) {
+  each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {
+    const auto v = load_lanes<V>(a.x + i, left);
+    left >= kStripLanes ? V::store_bf16(a.y + i, v) : V::store_bf16_part(a.y + i, v, static_cast<int>(left));
+  });
 }
 
 }  // namespace openwork::ops

@@ -3,9 +3,9 @@
 #pragma once
 
 #include "ops/attention.h"
+#include "ops/copy_rows.h"
 #include "ops/elementwise.h"
 #include "ops/embedding_sum.h"
 #include "ops/finish_sums.h"
 #include "ops/layer_norm.h"
-#include "ops/linear_float.h"
 #include "ops/pooling.h"

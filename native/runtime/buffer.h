@@ -42,6 +42,17 @@ class AlignedBuffer {
   static void free_aligned(void* p) { ::operator delete[](p, std::align_val_t(kAlignment)); }
 };
 
+// Memory of each thread of a pool.
+class ThreadScratch {
+ public:
+  ThreadScratch(int threads, int64_t bytes) : stride_(padded_bytes(bytes)), buffer_(threads * stride_) {}
+  std::byte* of(int thread) const { return buffer_.data() + thread * stride_; }
+
+ private:
+  int64_t stride_;
+  AlignedBuffer buffer_;
+};
+
 // For arrays that a kernel reads in whole vectors: one that crosses a cache line costs two reads.
 template <class T>
 struct AlignedAllocator {

@@ -1,5 +1,6 @@
 #include "runtime/checks.h"
 
+#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -20,16 +21,15 @@ const Value& StepChecks::value(int id, const char* role) const {
   return values[id];
 }
 
-const Value& StepChecks::value(int id, const char* role, DType dtype) const {
-  const Value& v = value(id, role);
-  expect(v.dtype == dtype, "expected " + std::string(role) + " of type " + dtype_name(dtype) + ", found " +
-                               dtype_name(v.dtype) + ".");
-  return v;
-}
+const Value& StepChecks::value(int id, const char* role, DType dtype) const { return value(id, role, {dtype}); }
 
-const Value& StepChecks::output(int id, const char* role) const {
+const Value& StepChecks::value(int id, const char* role, std::initializer_list<DType> dtypes) const {
   const Value& v = value(id, role);
-  expect(v.dtype != DType::i64, "expected " + std::string(role) + " of type f32 or u8, found i64.");
+  std::string names;
+  for (const DType* dtype = dtypes.begin(); dtype != dtypes.end(); ++dtype)
+    names += (names.empty() ? "" : dtype + 1 == dtypes.end() ? " or " : ", ") + std::string(dtype_name(*dtype));
+  expect(std::count(dtypes.begin(), dtypes.end(), v.dtype) > 0,
+         "expected " + std::string(role) + " of type " + names + ", found " + dtype_name(v.dtype) + ".");
   return v;
 }
 
@@ -68,6 +68,11 @@ void StepChecks::zero_point(int number, const char* role) const {
          "expected " + std::string(role) + " from 0 to 255, found " + std::to_string(number) + ".");
 }
 
+void StepChecks::quantization(const OutputQuantization& quantization, const char* scale_role, const char* zero_point_role) const {
+  positive(quantization.scale, scale_role);
+  zero_point(quantization.zero_point, zero_point_role);
+}
+
 void StepChecks::activation(const ActivationFunction& activation) const {
   const auto problem = activation_problem(activation);
   if (problem) fail(*problem);
@@ -75,8 +80,7 @@ void StepChecks::activation(const ActivationFunction& activation) const {
 
 Quantizer StepChecks::quantizer(const Value& y, const OutputQuantization& quantization) const {
   if (y.dtype != DType::u8) return {};
-  positive(quantization.scale, "y_scale");
-  zero_point(quantization.zero_point, "y_zero_point");
+  this->quantization(quantization, "y_scale", "y_zero_point");
   return {1.0f / quantization.scale, quantization.zero_point};
 }
 

@@ -1,6 +1,7 @@
 // What the adders of a program have in common: checks that name the step and the argument.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,7 @@ class StepChecks {
 
   const Value& value(int id, const char* role) const;
   const Value& value(int id, const char* role, DType dtype) const;
-  // Float or quantized output: its dtype says which.
-  const Value& output(int id, const char* role) const;
+  const Value& value(int id, const char* role, std::initializer_list<DType> dtypes) const;
   void same_shape(const Value& found, const char* role, const std::vector<int64_t>& expected) const;
   // The last dimension, which a step with tensors needs fixed.
   int64_t width(const Value& value, const char* role) const;
@@ -30,12 +30,14 @@ class StepChecks {
   // Copies what is read in whole strips, and refuses NaN and infinity.
   Floats finite(const FloatTensor& tensor, const char* role) const;
   void positive(float number, const char* role) const;
+  // A finite scale whose inverse is finite, and a zero point.
+  void quantization(const OutputQuantization& quantization, const char* scale_role, const char* zero_point_role) const;
   void zero_point(int number, const char* role) const;
   // alpha and beta are numbers, and the ends of a clip in order.
   void activation(const ActivationFunction& activation) const;
-  // Of a u8 output; a default one for f32.
+  // Of a u8 output; a default one for another.
   Quantizer quantizer(const Value& y, const OutputQuantization& quantization) const;
-  // The inverse scale of each of the n channels of a u8 output; empty for f32.
+  // The inverse scale of each of the n channels of a u8 output; empty for another.
   Floats inverse_scales(const Value& y, const ChannelQuantization& quantization, int64_t n) const;
 
  private:

@@ -27,17 +27,25 @@ void grow(AlignedBuffer& buffer, int64_t bytes) {
   if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
 }
 
-// Kernels read behind the end of u8 values, and float and integer ones in whole elements.
-bool usable_in_place(const InputTensor& input) {
-  return input.dtype != DType::u8 && reinterpret_cast<uintptr_t>(input.data) % dtype_bytes(input.dtype) == 0;
+// Of each input whether some step reads behind its end, which the caller's memory need not allow, or reads what it checked.
+std::vector<bool> find_copied(const Program& program) {
+  std::vector<bool> copied(program.inputs().size(), false);
+  for (const Step& step : program.steps())
+    for (const Read& read : step.reads) {
+      const auto at = std::find(program.inputs().begin(), program.inputs().end(), read.value) - program.inputs().begin();
+      if ((read.ahead || read.checked) && at < static_cast<int64_t>(copied.size())) copied[at] = true;
+    }
+  return copied;
 }
+
+bool aligned(const InputTensor& input) { return reinterpret_cast<uintptr_t>(input.data) % dtype_bytes(input.dtype) == 0; }
 
 }  // namespace
 
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
     : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
-      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), slice_arenas_(threads),
-      seconds_(program_->steps().size(), 0.0), slice_seconds_(threads, seconds_) {}
+      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), copied_(find_copied(*program_)),
+      copies_(copied_.size()), slice_arenas_(threads), seconds_(program_->steps().size(), 0.0), slice_seconds_(threads, seconds_) {}
 
 void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   const auto& ids = program_->inputs();
@@ -51,17 +59,22 @@ void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   }
 }
 
-void Context::check_contents(const Plan& plan, const Operands& operands) {
-  const bool in_place = std::all_of(operands.inputs.begin(), operands.inputs.end(), usable_in_place);
-  if (!in_place) grow(arena_, plan.arena_bytes);
-  const Buffers buffers = place(plan, in_place ? nullptr : arena_.data(), operands);
-  for (const Work& work : plan.work)
-    if (work.check) work.check(buffers);
+std::vector<InputTensor> Context::held(const Plan& plan, const std::vector<InputTensor>& inputs) {
+  std::vector<InputTensor> held = inputs;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!copied_[i] && aligned(inputs[i])) continue;
+    const int64_t bytes = plan.sizes.elements(program_->inputs()[i]) * dtype_bytes(inputs[i].dtype);
+    grow(copies_[i], bytes);
+    std::memcpy(copies_[i].data(), inputs[i].data, static_cast<size_t>(bytes));
+    held[i].data = copies_[i].data();
+  }
+  return held;
 }
 
-Slicing Context::slicing_of(const Plan& plan, const std::vector<InputTensor>& inputs) const {
-  if (!batch_ || !std::all_of(inputs.begin(), inputs.end(), usable_in_place)) return {};
-  return slice_batch(*program_, *batch_, plan.sizes);
+void Context::check_contents(const Plan& plan, const Operands& operands) const {
+  const Buffers buffers = place(plan, nullptr, operands);
+  for (const Work& work : plan.work)
+    if (work.check) work.check(buffers);
 }
 
 Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& operands) const {
@@ -79,10 +92,7 @@ Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& opera
     const InputTensor& input = operands.inputs[i];
     const int v = program_->inputs()[i];
     const auto* data = static_cast<const std::byte*>(input.data) + skipped(v, input.dtype);
-    if (usable_in_place(input))
-      buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
-    else
-      std::memcpy(buffers.values[v], data, plan.sizes.elements(v) * dtype_bytes(input.dtype));
+    buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
   }
   buffers.scratch = arena ? arena + plan.scratch_offset : nullptr;
   buffers.scratch_stride = plan.scratch_stride;
@@ -141,10 +151,12 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   const auto free = free_sizes(*program_, shapes);
   const auto plan = plans_.get(free);
   auto outputs = make_outputs(*program_, *plan);
-  check_contents(*plan, {inputs, outputs});
-  const Slicing slicing = slicing_of(*plan, inputs);
-  if (slicing.count > 0) run_slices(slicing, free, {inputs, outputs});
-  run_rest(*plan, slicing.covered(), free, {inputs, outputs});
+  const auto readable = held(*plan, inputs);
+  const Operands operands{readable, outputs};
+  check_contents(*plan, operands);
+  const Slicing slicing = batch_ ? slice_batch(*program_, *batch_, plan->sizes) : Slicing{};
+  if (slicing.count > 0) run_slices(slicing, free, operands);
+  run_rest(*plan, slicing.covered(), free, operands);
   if (profiling_) ++profiled_;
   return outputs;
 }

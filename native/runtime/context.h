@@ -13,10 +13,11 @@
 
 namespace openwork {
 
+// Read to the last element and not behind it. Read once where its content is checked: the caller may write to it meanwhile.
 struct InputTensor {
   DType dtype;
   std::vector<int64_t> dims;
-  const void* data;  // read to the last element and not behind it
+  const void* data;
 };
 
 struct OutputTensor {
@@ -53,10 +54,11 @@ class Context {
   };
 
   void check_inputs(const std::vector<InputTensor>& inputs) const;
-  Slicing slicing_of(const Plan& plan, const std::vector<InputTensor>& inputs) const;
-  // With no arena, only what the caller holds has a place.
+  // The inputs as the steps may read them: where they are, or copied.
+  std::vector<InputTensor> held(const Plan& plan, const std::vector<InputTensor>& inputs);
+  // With no arena, only inputs and outputs have a place.
   Buffers place(const Plan& plan, std::byte* arena, const Operands& operands) const;
-  void check_contents(const Plan& plan, const Operands& operands);
+  void check_contents(const Plan& plan, const Operands& operands) const;
   // A whole plan on all threads; each step in turn.
   void run_whole(const Plan& plan, const Operands& operands);
   void run_step(const Work& work, const Buffers& buffers);
@@ -73,6 +75,8 @@ class Context {
   ThreadPool pool_;
   PlanCache plans_, slice_plans_;
   std::optional<int> batch_;
+  std::vector<bool> copied_;  // of each input: it may not be read where it is
+  std::vector<AlignedBuffer> copies_;
   AlignedBuffer arena_;
   std::vector<AlignedBuffer> slice_arenas_;  // of each thread
   bool profiling_ = false;

@@ -12,9 +12,12 @@ namespace openwork {
 struct ConvPlan {
   Indirection indirection;
   LinearPartition partition;
+  int64_t kernel_scratch;
 
   // Of one thread.
   int64_t scratch_bytes() const;
+  // The part of it that holds the table of pointers and what it leads to; the kernel's follows.
+  int64_t table_bytes() const;
 };
 
 class ConvLayer {

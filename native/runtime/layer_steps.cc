@@ -4,14 +4,28 @@ namespace openwork {
 
 namespace {
 
+Stored stored(DType dtype) { return dtype == DType::u8 ? Stored::u8 : dtype == DType::bf16 ? Stored::bf16 : Stored::f32; }
+
 void add_residual(const StepChecks& check, const LinearSpec& s, const Value& residual, LinearEpilogue& e) {
-  check.expect(residual.dtype != DType::i64, "expected residual of type f32 or u8, found i64.");
-  e.residual = residual.dtype == DType::u8 ? Stored::u8 : Stored::f32;
+  e.residual = stored(residual.dtype);
   if (residual.dtype != DType::u8) return;
-  check.positive(s.residual_quantization.scale, "residual_scale");
-  check.zero_point(s.residual_quantization.zero_point, "residual_zero_point");
+  check.quantization(s.residual_quantization, "residual_scale", "residual_zero_point");
   e.residual_scale = s.residual_quantization.scale;
   e.residual_zero_point = s.residual_quantization.zero_point;
+}
+
+// Sums of floats have no scale unless one is given.
+void add_scale(const StepChecks& check, const LinearSpec& s, int64_t n, LinearEpilogue& e) {
+  const bool integers = s.weights[0]->type() == Type::i8;
+  check.expect(integers || s.x_zero_point == 0,
+               "expected an x_zero_point of 0 because x is not quantized, found " + std::to_string(s.x_zero_point) + ".");
+  if (!s.scale && !integers) {
+    e.scale.assign(static_cast<size_t>(n), 1.0f);
+    return;
+  }
+  check.tensor(s.scale, "scale", {n});
+  e.scale = check.finite(s.scale, "scale");
+  for (const float scale : e.scale) check.expect(scale > 0, "expected positive numbers in scale, found " + std::to_string(scale) + ".");
 }
 
 }  // namespace
@@ -38,9 +52,7 @@ size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows) {
 LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& s, const Value& y) {
   const int64_t n = s.weights[0]->n();
   LinearEpilogue e;
-  check.tensor(s.scale, "scale", {n});
-  e.scale = check.finite(s.scale, "scale");
-  for (const float scale : e.scale) check.expect(scale > 0, "expected positive numbers in scale, found " + std::to_string(scale) + ".");
+  add_scale(check, s, n, e);
   if (s.bias) {
     check.tensor(s.bias, "bias", {n});
     e.bias = check.finite(s.bias, "bias");
@@ -50,10 +62,10 @@ LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& s, const
   check.activation(s.activation);
   e.activation = s.activation;
   e.activation_last = s.activation_last;
-  e.output = y.dtype == DType::u8 ? Stored::u8 : Stored::f32;
+  e.output = stored(y.dtype);
   e.inverse_scale = check.inverse_scales(y, s.quantization, n);
   e.y_zero_point = s.quantization.tensor.zero_point;
-  if (s.residual != kAbsent) add_residual(check, s, check.value(s.residual, "residual"), e);
+  if (s.residual != kAbsent) add_residual(check, s, check.value(s.residual, "residual", kStoredDTypes), e);
   return e;
 }
 

@@ -12,6 +12,8 @@ namespace openwork {
 void check_tactics(const StepChecks& check, const LinearSpec& spec, const KernelTable& table);
 // Which of the packed weights runs so many rows.
 size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows);
+// What a product may take to add, and may give.
+inline constexpr std::initializer_list<DType> kStoredDTypes = {DType::f32, DType::bf16, DType::u8};
 LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& spec, const Value& y);
 
 }  // namespace openwork

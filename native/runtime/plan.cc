@@ -24,7 +24,7 @@ std::vector<Life> find_lives(const Program& program, const Sizes& sizes) {
     lives[v].bytes = padded_bytes(sizes.elements(static_cast<int>(v)) * dtype_bytes(program.values()[v].dtype));
   for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
     for (const int v : program.steps()[i].writes) lives[v].first = lives[v].last = i;
-    for (const int v : program.steps()[i].reads) lives[v].last = i;
+    for (const Read& read : program.steps()[i].reads) lives[read.value].last = i;
   }
   return lives;
 }
@@ -43,6 +43,8 @@ int64_t first_fit(const std::vector<const Life*>& placed, const Life& life) {
   return offset;
 }
 
+bool is_one_of(const std::vector<int>& values, int v) { return std::count(values.begin(), values.end(), v) > 0; }
+
 // Large values first; returns the bytes of the whole.
 int64_t place(const Program& program, std::vector<Life>& lives) {
   std::vector<int> order(lives.size());
@@ -51,7 +53,7 @@ int64_t place(const Program& program, std::vector<Life>& lives) {
   std::vector<const Life*> placed;
   int64_t total = 0;
   for (const int v : order) {
-    if (std::count(program.outputs().begin(), program.outputs().end(), v) > 0) continue;
+    if (is_one_of(program.inputs(), v) || is_one_of(program.outputs(), v)) continue;
     lives[v].offset = first_fit(placed, lives[v]);
     placed.push_back(&lives[v]);
     total = std::max(total, lives[v].offset + lives[v].bytes);

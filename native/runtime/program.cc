@@ -11,7 +11,7 @@ struct DTypeInfo {
   const char* name;
   int64_t bytes;
 };
-constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"f32", 4}, {"i64", 8}};
+constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"bf16", 2}, {"f32", 4}, {"i64", 8}};
 
 constexpr int kMostFreeDimensions = 64;
 // A bound on the elements of one value, so that products of hostile dimensions do not overflow.
@@ -37,9 +37,9 @@ class Made {
     made_[id] = true;
   }
   void step(const Step& step) {
-    for (const int id : step.reads)
-      if (!made_[id])
-        fail("Step \"" + step.name + "\" reads " + value_text(id) + ", which is no input and no earlier step makes.");
+    for (const Read& read : step.reads)
+      if (!made_[read.value])
+        fail("Step \"" + step.name + "\" reads " + value_text(read.value) + ", which is no input and no earlier step makes.");
     for (const int id : step.writes) {
       if (made_[id]) fail("Step \"" + step.name + "\" makes " + value_text(id) + ", which is made before.");
       made_[id] = true;
@@ -81,9 +81,9 @@ const char* dtype_name(DType dtype) { return kDTypes[static_cast<int>(dtype)].na
 int64_t dtype_bytes(DType dtype) { return kDTypes[static_cast<int>(dtype)].bytes; }
 
 DType dtype_named(const std::string& name) {
-  for (int i = 0; i < 3; ++i)
+  for (size_t i = 0; i < std::size(kDTypes); ++i)
     if (name == kDTypes[i].name) return static_cast<DType>(i);
-  fail("Expected a type out of u8, f32 and i64, found \"" + name + "\".");
+  fail("Expected a type out of u8, bf16, f32 and i64, found \"" + name + "\".");
 }
 
 std::string shape_text(const std::vector<int64_t>& dims) {
@@ -117,7 +117,7 @@ int Program::value(DType dtype, const std::vector<int64_t>& dims) {
 }
 
 void Program::add_step(Step step) {
-  std::erase(step.reads, kAbsent);
+  std::erase_if(step.reads, [](const Read& read) { return read.value == kAbsent; });
   std::erase(step.writes, kAbsent);
   steps_.push_back(std::move(step));
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@
 
 namespace openwork {
 
-enum class DType { u8, f32, i64 };
+enum class DType { u8, bf16, f32, i64 };
 const char* dtype_name(DType dtype);
 DType dtype_named(const std::string& name);  // throws std::invalid_argument
 int64_t dtype_bytes(DType dtype);
@@ -28,7 +29,7 @@ struct FloatTensor {
   explicit operator bool() const { return data != nullptr; }
 };
 
-// The scale and zero point of a u8 output; unused where the output is f32.
+// The scale and zero point of a u8 output; unused where the output is one of floats.
 struct OutputQuantization {
   float scale = 1.0f;
   int zero_point = 0;
@@ -52,11 +53,12 @@ struct LayerNormSpec {
   float epsilon;
   ChannelQuantization quantization;
 };
+// x is u8 for weights of i8, f32 for those of f32, bf16 or f32, whose rows are then rounded, for those of bf16.
 struct LinearSpec {
   int x, residual, y;
   std::vector<std::shared_ptr<const PackedWeights>> weights;  // each for up to `max_rows` rows; -1 in the last: any number
   std::vector<int64_t> max_rows;
-  FloatTensor scale, bias;
+  FloatTensor scale, bias;  // without a scale, which weights of i8 need, it is 1
   int x_zero_point;
   ActivationFunction activation;
   ChannelQuantization quantization;
@@ -68,18 +70,19 @@ struct ConvSpec {
   LinearSpec layer;
   ConvAttributes attributes;
 };
-struct LinearFloatSpec {
-  int x, residual, y;
-  FloatTensor weight, bias;
-  ActivationFunction activation;
-  OutputQuantization quantization;
-  bool activation_last = false;  // after the residual
-};
 struct AttentionSpec {
   int q, k, v, mask, y;  // k and v absent: q is [B, L, 3 H]
   int64_t heads;
   float scale;
   OutputQuantization quantization;
+  std::optional<OutputQuantization> score = {}, probability = {};  // roundings of q k^T and of the softmax
+};
+// u8 inputs, each through a table of 256 bytes or as it is, or float inputs.
+struct ConcatSpec {
+  std::vector<int> inputs;
+  int y;
+  int64_t axis;
+  std::vector<std::optional<LookupTable>> tables = {};  // one for each input, or none at all
 };
 
 // Shapes made concrete, and the number of threads to cut the work for.
@@ -122,9 +125,19 @@ struct Work {
   std::function<void(const Buffers&)> check;  // of the inputs' contents; throws std::invalid_argument; may be empty
 };
 
+// A value that a step reads.
+struct Read {
+  int value;
+  bool ahead;    // up to kReadAhead bytes behind its last element too
+  bool checked;  // its content decides what memory is touched, so `Work::check` looks at it first
+
+  Read(int value_, bool ahead_ = false, bool checked_ = false) : value(value_), ahead(ahead_), checked(checked_) {}
+};
+
 struct Step {
   std::string name;
-  std::vector<int> reads, writes;
+  std::vector<Read> reads;
+  std::vector<int> writes;
   std::function<Work(const Sizes&)> bind;  // throws std::invalid_argument where the shapes do not do
 };
 
@@ -144,14 +157,18 @@ class Program {
   void embedding_sum(const std::string& name, const EmbeddingSumSpec& spec);
   void layer_norm(const std::string& name, const LayerNormSpec& spec);
   void linear(const std::string& name, const LinearSpec& spec);
-  void linear_float(const std::string& name, const LinearFloatSpec& spec);
   void conv(const std::string& name, const ConvSpec& spec);
   void attention(const std::string& name, const AttentionSpec& spec);
   void mean_pool(const std::string& name, int x, int mask, int y);
   void l2_normalize(const std::string& name, int x, int y, float epsilon);
   void quantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
+  void dequantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
+  void lookup(const std::string& name, int x, int y, const LookupTable& table);
+  void concat(const std::string& name, const ConcatSpec& spec);
   void add(const std::string& name, int a, int b, int y);
   void activate(const std::string& name, int x, int y, const ActivationFunction& activation);
+  // Any other step; the methods above end here. Its values must exist.
+  void add_step(Step step);
   // Nothing can be added afterwards, and only then can a context run the program.
   void finish(const std::vector<int>& inputs, const std::vector<int>& outputs);
 
@@ -164,8 +181,6 @@ class Program {
   int free_dimensions() const { return free_dimensions_; }
 
  private:
-  void add_step(Step step);
-
   const KernelTable& table_;
   std::vector<Value> values_;
   std::vector<Step> steps_;

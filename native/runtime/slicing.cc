@@ -10,8 +10,10 @@ std::optional<int> batch_dimension(const Program& program) {
   if (first >= 0) return std::nullopt;
   for (const Value& value : program.values())
     if (value.dims.front() != first || std::count(value.dims.begin() + 1, value.dims.end(), first) > 0) return std::nullopt;
-  for (const int v : program.outputs())
-    if (program.values()[v].dtype == DType::u8) return std::nullopt;
+  const auto& outputs = program.outputs();
+  for (const Step& step : program.steps())
+    for (const Read& read : step.reads)
+      if (read.ahead && std::count(outputs.begin(), outputs.end(), read.value) > 0) return std::nullopt;
   return static_cast<int>(-1 - first);
 }
 

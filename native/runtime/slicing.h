@@ -20,7 +20,7 @@ struct Slicing {
 inline constexpr int64_t kSliceRows = 128;
 
 // The free dimension that is the first of every value and no other one of any, so that batch elements do not meet; none
-// where there is no such dimension, or where a u8 output is read behind its slice.
+// where there is no such dimension, or where a step reads on behind an output's slice while the next one is written.
 std::optional<int> batch_dimension(const Program& program);
 
 // How the batch of these sizes is cut: as many slices as all threads finish in the same number of turns.

@@ -29,6 +29,12 @@ AttentionShape check_inputs(const StepChecks& check, const AttentionSpec& s, con
   return {width, stride};
 }
 
+RoundTrip round_trip(const StepChecks& check, const std::optional<OutputQuantization>& rounding, const char* scale, const char* zero_point) {
+  if (!rounding) return {};
+  check.quantization(*rounding, scale, zero_point);
+  return {{1.0f / rounding->scale, rounding->zero_point}, rounding->scale};
+}
+
 // Each part packs the keys and values again, so there are no more than the threads need.
 int64_t parts_for(int64_t pairs, int64_t length, int threads) {
   if (threads == 1 || pairs >= 2 * threads) return 1;
@@ -40,7 +46,7 @@ int64_t parts_for(int64_t pairs, int64_t length, int threads) {
 
 void Program::attention(const std::string& name, const AttentionSpec& s) {
   const StepChecks check(*this, name, "attention");
-  const Value& y = check.output(s.y, "y");
+  const Value& y = check.value(s.y, "y", {DType::f32, DType::u8});
   const AttentionShape shape = check_inputs(check, s, y);
   check.expect(s.heads > 0 && shape.width % s.heads == 0, "expected heads to divide the width " + std::to_string(shape.width) +
                                                               ", found " + std::to_string(s.heads) + ".");
@@ -52,6 +58,8 @@ void Program::attention(const std::string& name, const AttentionSpec& s) {
   fixed.scale = s.scale;
   fixed.quantized = y.dtype == DType::u8;
   fixed.quantizer = check.quantizer(y, s.quantization);
+  fixed.score = round_trip(check, s.score, "score_scale", "score_zero_point");
+  fixed.probability = round_trip(check, s.probability, "probability_scale", "probability_zero_point");
 
   add_step({name, {s.q, s.k, s.v, s.mask}, {s.y}, [this, s, fixed, width = shape.width](const Sizes& sizes) {
     const auto& dims = sizes.dims[s.q];

@@ -59,7 +59,7 @@ void Program::conv(const std::string& name, const ConvSpec& spec) {
   const LinearSpec& s = spec.layer;
   const StepChecks check(*this, name, "conv");
   const Value& x = check.value(s.x, "x", DType::u8);
-  const Value& y = check.output(s.y, "y");
+  const Value& y = check.value(s.y, "y", kStoredDTypes);
   check_image(check, x);
   check_weights(check, s, table_, x.dims[3]);
   const ConvGeometry g = geometry_of(check, spec, x);
@@ -68,7 +68,7 @@ void Program::conv(const std::string& name, const ConvSpec& spec) {
   if (s.residual != kAbsent) check.same_shape(check.value(s.residual, "residual"), "residual", out);
   const auto layers = make_layers(check, spec, make_epilogue(check, s, y));
 
-  add_step({name, {s.x, s.residual}, {s.y}, [s, layers](const Sizes& sizes) {
+  add_step({name, {{s.x, true}, s.residual}, {s.y}, [s, layers](const Sizes& sizes) {
     const auto& dims = sizes.dims[static_cast<size_t>(s.x)];
     const ConvLayer* layer = &(*layers)[tactic_for(s.max_rows, sizes.rows(s.y))];
     const auto plan = std::make_shared<const ConvPlan>(layer->plan(dims[0], dims[1], dims[2], sizes.threads));

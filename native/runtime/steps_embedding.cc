@@ -44,7 +44,7 @@ void Program::embedding_sum(const std::string& name, const EmbeddingSumSpec& s) 
   check.same_shape(y, "y", {ids.dims[0], ids.dims[1], width});
   check_tables(check, s, width);
 
-  add_step({name, {s.ids, s.type_ids}, {s.y}, [this, check, s, width](const Sizes& sizes) {
+  add_step({name, {{s.ids, false, true}, {s.type_ids, false, true}}, {s.y}, [this, check, s, width](const Sizes& sizes) {
     const int64_t rows = sizes.elements(s.ids), length = sizes.width(s.ids);
     check.expect(length <= s.position.shape[0], "the length " + std::to_string(length) + " exceeds the " +
                                                     std::to_string(s.position.shape[0]) + " rows of the table of positions.");

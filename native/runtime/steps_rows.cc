@@ -1,4 +1,4 @@
-// Steps over rows and single elements: layer norm, pooling, L2 norm, quantize, add, activations.
+// Steps over rows and single elements: layer norm, pooling, L2 norm, quantize and back, tables, add, activations.
 #include <memory>
 
 #include "runtime/checks.h"
@@ -28,9 +28,9 @@ Step element_step(const std::string& name, const ElementStep& s) {
   }};
 }
 
-// One f32 input and an output of the same shape.
-void check_element(const StepChecks& check, int x, int y, DType output) {
-  const Value& from = check.value(x, "x", DType::f32);
+// An input and an output of the same shape.
+void check_element(const StepChecks& check, int x, int y, DType output, DType input = DType::f32) {
+  const Value& from = check.value(x, "x", input);
   check.same_shape(check.value(y, "y", output), "y", from.dims);
 }
 
@@ -110,6 +110,34 @@ void Program::quantize(const std::string& name, int x, int y, const OutputQuanti
   const StepChecks check(*this, name, "quantize");
   check_element(check, x, y, DType::u8);
   add_step(element_step(name, {x, kAbsent, y, table_.quantize, check.quantizer(values_[y], quantization), {}}));
+}
+
+void Program::dequantize(const std::string& name, int x, int y, const OutputQuantization& quantization) {
+  const StepChecks check(*this, name, "dequantize");
+  check_element(check, x, y, DType::f32, DType::u8);
+  check.quantization(quantization, "scale", "zero_point");
+  add_step({name, {x}, {y}, [this, x, y, quantization](const Sizes& sizes) {
+    const int64_t count = sizes.elements(x), units = (count + kElementBlock - 1) / kElementBlock;
+    const DequantizeArgs fixed{nullptr, count, quantization.scale, quantization.zero_point, nullptr};
+    return make_work(units, even_chunk(units, sizes.threads), table_.dequantize, fixed, [x, y](DequantizeArgs& a, const Buffers& b, int) {
+      a.x = b.get<const uint8_t>(x);
+      a.y = b.get<float>(y);
+    });
+  }});
+}
+
+void Program::lookup(const std::string& name, int x, int y, const LookupTable& table) {
+  const StepChecks check(*this, name, "lookup");
+  check_element(check, x, y, DType::u8, DType::u8);
+  const auto held = std::make_shared<const Aligned<uint8_t>>(table.begin(), table.end());
+  add_step({name, {x}, {y}, [this, x, y, held](const Sizes& sizes) {
+    const int64_t count = sizes.elements(x), units = (count + kElementBlock - 1) / kElementBlock;
+    const LookupArgs fixed{nullptr, held->data(), count, nullptr};
+    return make_work(units, even_chunk(units, sizes.threads), table_.lookup, fixed, [x, y, held](LookupArgs& a, const Buffers& b, int) {
+      a.x = b.get<const uint8_t>(x);
+      a.y = b.get<uint8_t>(y);
+    });
+  }});
 }
 
 void Program::add(const std::string& name, int a, int b, int y) {

@@ -17,16 +17,15 @@ void check(bool holds, const std::string& sentence) {
 struct Planned {
   const ConvLayer& layer;
   ConvPlan plan;
-  int64_t scratch_stride;
-  AlignedBuffer scratch;
+  ThreadScratch scratch;
 
   Planned(const ConvLayer& layer_, const ImageSize& size, int threads)
       : layer(layer_), plan(layer.plan(size.batch, size.height, size.width, threads)),
-        scratch_stride(padded_bytes(plan.scratch_bytes())), scratch(threads * scratch_stride) {}
+        scratch(threads, plan.scratch_bytes()) {}
 
   void run(ThreadPool& pool, const LinearBuffers& buffers) const {
     pool.run(plan.partition.units(), [&](int64_t unit, int thread) {
-      layer.run(plan, buffers, unit, scratch.data() + thread * scratch_stride);
+      layer.run(plan, buffers, unit, scratch.of(thread));
     });
   }
 };

@@ -1,5 +1,6 @@
 #include "runtime/time_linear.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -10,9 +11,10 @@ namespace openwork {
 
 namespace {
 
-void run_layer(ThreadPool& pool, const LinearLayer& layer, int64_t rows, const LinearBuffers& buffers) {
+void run_layer(ThreadPool& pool, const LinearLayer& layer, int64_t rows, const LinearBuffers& buffers, const ThreadScratch& scratch) {
   const LinearPartition partition = layer.partition(rows, pool.threads());
-  pool.run(partition.units(), [&](int64_t unit, int) { layer.run(buffers, partition.block(unit)); });
+  pool.run(partition.units(),
+           [&](int64_t unit, int thread) { layer.run(buffers, partition.block(unit), scratch.of(thread)); });
 }
 
 void check(bool holds, const std::string& sentence) {
@@ -47,7 +49,7 @@ void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilog
   const AlignedBuffer padded(bytes);
   std::memcpy(padded.data(), x, bytes);
   ThreadPool pool(threads);
-  run_layer(pool, layer, rows, {padded.data(), residual, y});
+  run_layer(pool, layer, rows, {padded.data(), residual, y}, ThreadScratch(threads, layer.scratch_bytes(rows)));
 }
 
 std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<const PackedWeights>>& weights,
@@ -57,9 +59,12 @@ std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<c
   const LinearEpilogue epilogue = timing_epilogue(n, timing.activation, timing.quantized);
   std::vector<LinearLayer> layers;
   for (const auto& w : weights) layers.emplace_back(w, epilogue);
+  int64_t scratch_bytes = 0;
+  for (const auto& layer : layers) scratch_bytes = std::max(scratch_bytes, layer.scratch_bytes(timing.rows));
+  const ThreadScratch scratch(timing.threads, scratch_bytes);
   LayerTimer timer(timing.threads, weights[0]->type(), timing.rows * weights[0]->k(), timing.rows * n * (timing.quantized ? 1 : 4));
   const auto once = [&](size_t w, int repeat) {
-    return timer.once(repeat, [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers); });
+    return timer.once(repeat, [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers, scratch); });
   };
   return time_in_turns(weights.size(), timing.repeats, once);
 }

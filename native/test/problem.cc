@@ -192,6 +192,8 @@ std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeigh
   if (p.residual) a.residual = residual.data();
   a.residual_stride = a.y_stride = p.shape.n;
   a.y = y.data();
+  const Guarded scratch(nullptr, static_cast<size_t>(w.scratch_bytes()), 0);
+  a.scratch = scratch.data();
   const int64_t block_groups = block_spans * w.span();
   for (int64_t r = 0; r < p.rows; r += block_rows)
     for (int64_t g = 0; g < w.groups(); g += block_groups) {

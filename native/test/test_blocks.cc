@@ -4,8 +4,8 @@
 #include <cstring>
 #include <thread>
 
-#include "kernels/blocks.h"
-#include "runtime/linear_partition.h"
+#include "runtime/linear.h"
+#include "test/allocations.h"
 #include "test/harness.h"
 #include "test/problem.h"
 
@@ -146,16 +146,30 @@ TEST(blocks_are_cut_at_whole_vectors) {
     }
 }
 
-TEST(blocks_scratch_grows_and_is_each_threads_own) {
-  uint8_t* here = block_scratch(100);
-  here[99] = 7;
-  CHECK(block_scratch(50) == here && here[99] == 7);
-  uint8_t* there = nullptr;
-  std::thread([&] { there = block_scratch(100), there[99] = 8; }).join();
-  CHECK(here[99] == 7);
-  uint8_t* grown = block_scratch(1 << 20);
-  grown[(1 << 20) - 1] = 1;
-  CHECK(reinterpret_cast<uintptr_t>(grown) % 64 == 0);
+// No step may wait for the allocator's locks, or fail for want of memory, halfway through a run.
+TEST(blocks_allocate_nothing_while_they_run) {
+  Problem p = matrix(70, 200, 64);
+  p.zeros = {0, 0, 4, 16, 0.75};
+  const Data d = make_data(p);
+  LinearEpilogue epilogue;
+  epilogue.scale.assign(64, 1e-3f);
+  for (const Form form : kBlockForms) {
+    if (!available_tables().front()->kernel(p.type, form)) continue;
+    const LinearLayer layer(PackedWeights::pack(p.shape, p.type, d.weight.data(), form, *available_tables().front()), epilogue);
+    AlignedBuffer x(static_cast<int64_t>(d.x.size())), y(70 * 64 * 4);
+    std::memcpy(x.data(), d.x.data(), d.x.size());
+    const ThreadScratch scratch(1, layer.scratch_bytes(70));
+    int64_t made = -1;
+    std::thread([&] {
+      const int64_t before = allocations();
+      layer.run({x.data(), nullptr, y.data()}, {0, 70, 0, layer.weights().groups()}, scratch.of(0));
+      made = allocations() - before;
+    }).join();
+    CHECK_SAY(made == 0, std::to_string(made) + " allocations");
+  }
+  const int64_t before = allocations();
+  const AlignedBuffer buffer(1);
+  CHECK(allocations() > before);
 }
 
 }  // namespace

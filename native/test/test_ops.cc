@@ -138,6 +138,63 @@ TEST(elementwise_operators_equal_plain_loops) {
   }
 }
 
+TEST(dequantize_equals_plain_loops) {
+  for (const int64_t count : {int64_t{1}, int64_t{17}, int64_t{2048}, int64_t{4100}})
+    for (const int zero_point : {0, 119, 255}) {
+      Random random{static_cast<unsigned>(count)};
+      std::vector<uint8_t> x;
+      Floats expected;
+      for (int64_t i = 0; i < count; ++i) {
+        x.push_back(static_cast<uint8_t>(random.below(256)));
+        expected.push_back(static_cast<float>(x.back() - zero_point) * 0.37f);
+      }
+      const End<uint8_t> gx(x);
+      const End<float> y(count);
+      const DequantizeArgs args{gx.data(), count, 0.37f, zero_point, y.data()};
+      on_every_isa((count + kElementBlock - 1) / kElementBlock, [&](auto& t, int64_t i, int64_t j) { t.dequantize(args, i, j); },
+                   [&] { return y.holds(expected); }, text("dequantize", {count, zero_point}, random.seed));
+    }
+}
+
+// Half of a BF16's last bit is added, a little less where that bit is 0; NaN stays one.
+TEST(round_bf16_goes_to_the_nearest_even) {
+  for (const int64_t count : {int64_t{5}, int64_t{16}, int64_t{4100}}) {
+    Random random{static_cast<unsigned>(count)};
+    Floats x = random.floats(count);
+    x[0] = 0x1.01p0f, x[1] = 0x1.03p0f, x[2] = -INFINITY, x[3] = 0x1.fffffep127f, x[4] = 0x1p-140f;
+    std::vector<uint16_t> expected;
+    for (const float v : x) {
+      uint32_t bits;
+      std::memcpy(&bits, &v, sizeof bits);
+      expected.push_back(static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16));
+    }
+    const End<float> gx(x);
+    const End<uint16_t> y(count);
+    const RoundArgs args{gx.data(), count, y.data()};
+    on_every_isa((count + kElementBlock - 1) / kElementBlock, [&](auto& t, int64_t i, int64_t j) { t.round_bf16(args, i, j); },
+                 [&] { return y.holds(expected); }, text("round bf16", {count}, random.seed));
+  }
+}
+
+TEST(copy_rows_equals_plain_loops) {
+  for (const int64_t bytes : {1, 16, 63, 64, 65, 200})
+    for (const bool looked_up : {false, true}) {
+      Random random{static_cast<unsigned>(bytes)};
+      constexpr int64_t kRows = 5;
+      const int64_t stride = bytes + 7;
+      std::vector<uint8_t> x(static_cast<size_t>(kRows * bytes)), table(256), expected(static_cast<size_t>(kRows * stride), 9);
+      for (auto& v : x) v = static_cast<uint8_t>(random.below(256));
+      for (auto& v : table) v = static_cast<uint8_t>(random.below(256));
+      for (int64_t i = 0; i < kRows * bytes; ++i)
+        expected[static_cast<size_t>(i / bytes * stride + 3 + i % bytes)] = looked_up ? table[x[static_cast<size_t>(i)]] : x[static_cast<size_t>(i)];
+      const End<uint8_t> gx(x), gt(table), y(kRows * stride);
+      std::memset(y.data(), 9, static_cast<size_t>(kRows * stride));
+      const CopyRowsArgs args{gx.data(), bytes, looked_up ? gt.data() : nullptr, y.data() + 3, stride};
+      on_every_isa(kRows, [&](auto& t, int64_t i, int64_t j) { t.copy_rows(args, i, j); }, [&] { return y.holds(expected); },
+                   text("copy rows", {bytes, looked_up}, random.seed));
+    }
+}
+
 TEST(quantize_takes_zero_points_at_both_ends_and_ties) {
   const Floats x{-0.5f, 0.5f, 1.5f, 2.5f, -1.5f, 300.0f, -300.0f, NAN, 254.5f, -254.5f};
   for (const int zero_point : {0, 128, 255}) {
@@ -244,58 +301,12 @@ TEST(pooling_equals_plain_loops) {
 
 namespace {
 
-struct FloatProblem {
-  int64_t rows, k, n;
-  Activation activation;
-  bool residual, quantized;
-  bool last = false;  // the activation
-};
-
-void check_linear_float(const FloatProblem& p, unsigned seed) {
-  Random random{seed};
-  const int64_t padded = (p.n + 15) / 16 * 16;
-  const Floats x = random.floats(p.rows * p.k), w = random.floats(p.n * p.k, 0.2f), r = random.floats(p.rows * p.n);
-  Floats bias = random.floats(p.n), packed(padded * p.k), expected;
-  for (int64_t c = 0; c < p.n; ++c)
-    for (int64_t i = 0; i < p.k; ++i) packed[(c / 16 * p.k + i) * 16 + c % 16] = w[c * p.k + i];
-  for (int64_t row = 0; row < p.rows; ++row)
-    for (int64_t c = 0; c < p.n; ++c) {
-      float acc = 0;
-      for (int64_t i = 0; i < p.k; ++i) acc = std::fma(x[row * p.k + i], w[c * p.k + i], acc);
-      float v = acc + bias[c];
-      if (!p.last) v = test::plain_activation(p.activation, v);
-      if (p.residual) v += r[row * p.n + c];
-      expected.push_back(p.last ? test::plain_activation(p.activation, v) : v);
-    }
-  bias.resize(padded);
-  const End<float> gx(x), gw(packed), gb(bias), gr(r), y(p.rows * p.n);
-  const End<uint8_t> yq(p.rows * p.n);
-  const LinearFloatArgs args{gx.data(), p.rows, p.k, p.n, gw.data(), gb.data(), p.activation, p.last, p.residual ? gr.data() : nullptr,
-                             p.quantized ? static_cast<void*>(yq.data()) : y.data(), p.quantized, kQuantizer};
-  const int64_t blocks = (padded / 16 + kFloatStripBlock - 1) / kFloatStripBlock;
-  on_every_isa((p.rows + kFloatRowBlock - 1) / kFloatRowBlock * blocks,
-               [&](auto& t, int64_t i, int64_t j) { t.linear_float(args, i, j); },
-               [&] { return p.quantized ? yq.holds(plain_quantize(expected, kQuantizer)) : y.holds(expected); },
-               text("linear float", {p.rows, p.k, p.n, p.residual, p.quantized}, seed));
-}
-
-}  // namespace
-
-TEST(linear_float_equals_plain_loops) {
-  check_linear_float({1, 1, 1, Activation::none, false, false}, 1);
-  check_linear_float({7, 33, 100, Activation::gelu, true, true}, 2);
-  check_linear_float({65, 20, 17, Activation::relu, true, false}, 3);
-  check_linear_float({13, 48, 150, Activation::none, false, true}, 4);
-  check_linear_float({9, 31, 40, Activation::silu, true, false, true}, 5);
-}
-
-namespace {
-
 struct AttentionProblem {
   int64_t batch, length, heads, size, parts;
   int mask;  // 0: none; 1: padding at the end; 2: holes; 3: one element keeps nothing
   bool packed, quantized;
   float spread = 2.0f, scale = 0.4f;
+  RoundTrip score = {}, probability = {};
 };
 
 std::vector<int64_t> make_mask(const AttentionProblem& p, Random& random) {
@@ -318,6 +329,10 @@ struct Head {
   float at(const float* x, int64_t l, int64_t d) const { return x[(batch * a.length + l) * a.stride + head * a.size + d]; }
 };
 
+float plain_round_trip(float x, const RoundTrip& r) {
+  return r ? static_cast<float>(plain_quantize(x, r.quantizer) - r.quantizer.zero_point) * r.scale : x;
+}
+
 // One output row in binary32.
 void plain_float_row(const Head& h, int64_t i, float* y) {
   const auto& a = h.a;
@@ -326,11 +341,15 @@ void plain_float_row(const Head& h, int64_t i, float* y) {
   for (const int64_t j : h.keys) {
     float acc = 0;
     for (int64_t d = 0; d < a.size; ++d) acc = std::fma(h.at(a.q, i, d), h.at(a.k, j, d), acc);
-    e[j] = acc * a.scale;
+    e[j] = plain_round_trip(acc, a.score) * a.scale;
     m = max_of(m, e[j]);
   }
   for (const int64_t j : h.keys) e[j] = plain_exp(e[j] - m);
-  const float inverse = 1.0f / sum16(e.data(), a.length);
+  float inverse = 1.0f / sum16(e.data(), a.length);
+  if (a.probability) {
+    for (float& v : e) v = plain_round_trip(v * inverse, a.probability);
+    inverse = 1.0f;
+  }
   for (int64_t d = 0; d < a.size; ++d) {
     float acc = 0;
     for (int64_t j = 0; j < a.length; ++j) acc = std::fma(e[j], h.at(a.v, j, d), acc);
@@ -375,7 +394,7 @@ Fixed fixed_column(const Head& h, const float* x, int64_t d) {
 }
 
 bool fits_fixed(const Head& h) {
-  bool fits = h.a.size <= 4096 && h.a.scale >= 0x1p-32f && h.a.scale <= 0x1p32f;
+  bool fits = !h.a.score && !h.a.probability && h.a.size <= 4096 && h.a.scale >= 0x1p-32f && h.a.scale <= 0x1p32f;
   for (int64_t i = 0; i < h.a.length; ++i) fits = fits && fixed_row(h, h.a.q, i).fits;
   for (const int64_t j : h.keys) fits = fits && fixed_row(h, h.a.k, j).fits;
   for (int64_t d = 0; d < h.a.size; ++d) fits = fits && fixed_column(h, h.a.v, d).fits;
@@ -449,6 +468,8 @@ void check_attention(const AttentionProblem& p, unsigned seed) {
   args.scale = p.scale;
   args.quantized = p.quantized;
   args.quantizer = kQuantizer;
+  args.score = p.score;
+  args.probability = p.probability;
   args.y = p.quantized ? static_cast<void*>(yq.data()) : y.data();
   const End<float> scratch(attention_scratch(p.length, p.size));
   args.scratch = scratch.data();
@@ -478,6 +499,13 @@ TEST(attention_beyond_fixed_point_equals_plain_loops) {
   check_attention({2, 40, 2, 24, 2, 1, true, false, 2.0f, -0.3f}, 12);
   check_attention({1, 17, 1, 16, 1, 0, true, false, 1.0f, 1e-12f}, 13);
   check_attention({1, 3, 1, 4100, 1, 0, false, false, 0.1f}, 14);
+}
+
+TEST(attention_with_roundings_inside_equals_plain_loops) {
+  const RoundTrip score{{1.0f / 0.3f, 128}, 0.3f}, probability{{255.0f, 0}, 1.0f / 255.0f}, coarse{{20.0f, 17}, 0.05f};
+  check_attention({2, 33, 2, 20, 2, 2, false, false, 2.0f, 0.4f, score, {}}, 19);
+  check_attention({1, 47, 2, 16, 1, 1, true, true, 2.0f, 0.4f, {}, probability}, 20);
+  check_attention({2, 13, 1, 40, 1, 3, false, false, 2.0f, 0.4f, score, coarse}, 21);
 }
 
 TEST(attention_of_extreme_numbers_in_fixed_point_equals_plain_loops) {

@@ -1,7 +1,9 @@
 // The thread pool, the placement of values, the cut of the work, and programs from end to end.
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <stdexcept>
 #include <string>
@@ -113,7 +115,7 @@ TEST(values_of_the_same_time_lie_apart) {
     std::vector<int> last(program.values().size(), -1), first(program.values().size(), -1);
     for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
       for (const int v : program.steps()[i].writes) first[v] = last[v] = i;
-      for (const int v : program.steps()[i].reads) last[v] = i;
+      for (const Read& read : program.steps()[i].reads) last[read.value] = i;
     }
     for (size_t a = 0; a < first.size(); ++a)
       for (size_t b = 0; b < a; ++b) {
@@ -211,6 +213,75 @@ TEST(slices_change_no_bit) {
     CHECK(std::equal(few.begin(), few.end(), one.begin()));
     CHECK(one == run_quantized(2, rows));
     CHECK(one == run_quantized(3, rows));
+  }
+}
+
+namespace {
+
+// A step that calls `run` with the address of its one input.
+void add_reader(Program& program, const Read& read, int y, const std::function<void(const uint8_t*)>& run) {
+  program.add_step({"reader", {read}, {y}, [read, run](const Sizes&) {
+                      Work work;
+                      work.units = 1;
+                      work.run = [read, run](const Buffers& b, const Part&) { run(b.get<const uint8_t>(read.value)); };
+                      return work;
+                    }});
+}
+
+// What such a step is given for a caller's array of five 64-bit numbers that ends at a page which may not be touched.
+struct Seen {
+  const uint8_t *caller, *step;
+  int64_t sum;  // of the numbers, and of what lies behind them for a step that reads on
+};
+Seen read_through(bool ahead, bool checked, int64_t shift) {
+  auto program = std::make_shared<Program>(*available_tables().back());
+  const int x = program->value(DType::i64, {5}), y = program->value(DType::f32, {1});
+  Seen seen{};
+  add_reader(*program, {x, ahead, checked}, y, [&](const uint8_t* p) {
+    seen.step = p;
+    for (int64_t i = 0; i < 40 + (ahead ? kReadAhead : 0); ++i) seen.sum += i < 40 && i % 8 == 0 ? p[i] : p[i] & 0;
+  });
+  program->finish({x}, {y});
+  const std::vector<int64_t> numbers{1, 2, 3, 4, 5};
+  const Guarded memory(numbers.data(), 40, static_cast<size_t>(shift));
+  seen.caller = memory.data();
+  Context(program, 1, 1).run({{DType::i64, {5}, memory.data()}});
+  return seen;
+}
+
+}  // namespace
+
+TEST(inputs_are_copied_where_a_step_reads_on_or_reads_what_it_checked) {
+  const Seen plain = read_through(false, false, 0), ahead = read_through(true, false, 0), checked = read_through(false, true, 0);
+  CHECK(plain.step == plain.caller && plain.sum == 15);
+  CHECK(ahead.step != ahead.caller && ahead.sum == 15);
+  CHECK(checked.step != checked.caller && checked.sum == 15);
+  const Seen crooked = read_through(false, false, 4);
+  CHECK(crooked.step != crooked.caller && crooked.sum == 15);
+}
+
+// A caller that writes to its ids after they were checked: the next step's check stands for it.
+TEST(what_was_checked_is_what_is_read) {
+  constexpr int64_t kLength = 4, kWidth = 8;
+  const std::vector<float> word(3 * kWidth, 1.0f), position(kLength * kWidth, 0.5f);
+  for (const int64_t batch : {1, 300}) {
+    std::vector<int64_t> ids(static_cast<size_t>(batch * kLength), 2);
+    auto program = std::make_shared<Program>(*available_tables().front());
+    const int x = program->value(DType::i64, {-1, kLength}), y = program->value(DType::f32, {-1, kLength, kWidth});
+    const int other = program->value(DType::f32, {-1, kLength});
+    program->embedding_sum("embedding", {x, kAbsent, y, tensor(word, {3, kWidth}), tensor(position, {kLength, kWidth}), {}});
+    program->add_step({"hostile", {x}, {other}, [&ids](const Sizes&) {
+                         Work work;
+                         work.run = [](const Buffers&, const Part&) {};
+                         work.check = [&ids](const Buffers&) { std::fill(ids.begin(), ids.end(), int64_t{1} << 40); };
+                         return work;
+                       }});
+    program->finish({x}, {y, other});
+    Context context(program, 2, 2);
+    const auto out = context.run({{DType::i64, {batch, kLength}, ids.data()}});
+    const auto* found = out[0].buffer.as<float>();
+    CHECK(ids[0] == int64_t{1} << 40 && std::all_of(found, found + batch * kLength * kWidth, [](float v) { return v == 1.5f; }));
+    CHECK(test::refusal([&] { context.run({{DType::i64, {batch, kLength}, ids.data()}}); }).find("expected ids from 0 to 2") != std::string::npos);
   }
 }
 

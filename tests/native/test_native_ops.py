@@ -48,7 +48,7 @@ class OneStep:
         self.arrays: list[Array] = []
 
     def input(self, array: Array) -> int:
-        names = {"uint8": "u8", "float32": "f32", "int64": "i64"}
+        names = {"uint8": "u8", "uint16": "bf16", "float32": "f32", "int64": "i64"}
         self.inputs.append(self.program.value(names[array.dtype.name], list(array.shape)))
         self.arrays.append(array)
         return self.inputs[-1]
@@ -209,18 +209,124 @@ def test_attention_without_any_kept_key_is_zero(isa: str) -> None:
     assert found[1].all()
 
 
+ROUNDINGS = {"score_scale": 0.05, "score_zero_point": 120, "probability_scale": 1 / 255}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("names", [("score",), ("probability",), ("score", "probability")])
+def test_attention_with_roundings_inside(isa: str, names: tuple[str, ...], masked: bool) -> None:
+    q, k, v = (floats(seed, B, L, H, spread=2.0) for seed in (1, 2, 3))
+    mask = some_mask(4) if masked else None
+    rounded = {name: value for name, value in ROUNDINGS.items() if name.split("_")[0] in names}
+    step = OneStep(isa)
+    ids = [step.input(part) for part in (q, k, v)]
+    m, y = -1 if mask is None else step.input(mask), step.output("f32", (B, L, H))
+    step.program.attention("a", *ids, m, y, 2, 0.2, **rounded)
+    found = step.run(y)[0]
+    assert same_bits(found, reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2, **rounded}))
+    plain = reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2})
+    assert not close(found, plain, 1e-4)
+    # A score is off by at most half a step, or clamped; then the weights move by its exponential.
+    assert close(found, plain, float(np.abs(v).max()))
+
+
+def rounded_to_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def widened(x: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (x.astype(np.uint32) << 16).view(np.float32)
+
+
+def pruned_floats(seed: int, n: int, k: int) -> NDArray[np.float32]:
+    """Weights whose zeros four neighbouring channels share."""
+    kept = np.repeat(rng(seed).random((-(-n // 4), k)) < 0.4, 4, axis=0)[:n]
+    return floats(seed, n, k) * kept
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
 @pytest.mark.parametrize("quantized", [False, True])
-def test_linear_float(isa: str, activation: str, quantized: bool) -> None:
-    rows, k, n = 11, 37, 50
-    x, weight, bias, residual = floats(1, rows, k), floats(2, n, k), floats(3, n), floats(4, rows, n)
-    step = OneStep(isa)
-    i, r = step.input(x), step.input(residual)
-    y = step.output("u8" if quantized else "f32", (rows, n))
-    step.program.linear_float("f", i, r, y, weight, bias, activation, **QUANTIZED)
+def test_linear_of_floats_in_every_form(isa: str, activation: str, quantized: bool) -> None:
+    rows, k, n = 19, 37, 50
+    x, weight, bias, residual = floats(1, rows, k), pruned_floats(2, n, k), floats(3, n), floats(4, rows, n)
     attributes = {"activation": activation, **(QUANTIZED if quantized else {})}
-    assert same_bits(step.run(y)[0], reference.linear_float(x, residual, weight, bias, attributes))
+    expected = reference.linear_float(x, residual, weight, bias, attributes)
+    for form in native.forms(isa, "f32"):
+        if form == "depthwise":
+            continue
+        step = OneStep(isa)
+        i, r = step.input(x), step.input(residual)
+        y = step.output("u8" if quantized else "f32", (rows, n))
+        packed = native.PackedWeights.pack(weight, form, isa)
+        step.program.linear("f", i, r, y, [packed], [-1], None, bias, 0, activation, **QUANTIZED)
+        assert same_bits(step.run(y)[0], expected), form
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_linear_of_bf16_rounds_the_rows_of_floats(isa: str) -> None:
+    rows, k, n = 300, 70, 50
+    x, weight, residual = floats(1, rows, k), pruned_floats(2, n, k), rounded_to_bf16(floats(4, rows, n))
+    halves, exact = rounded_to_bf16(weight), widened(rounded_to_bf16(x)).astype(np.float64)
+    exact = exact @ widened(halves).astype(np.float64).T + widened(residual)
+    # Each of at most k products and k + 2 sums is rounded at the size of the magnitudes, the output once to
+    # 8 bits.
+    bound = 2 * (k + 2) * 2.0**-24 * (np.abs(x) @ np.abs(weight).T + np.abs(widened(residual)))
+    for form in native.forms(isa, "bf16"):
+        if form == "depthwise":
+            continue
+        made = []
+        for fed in (x, rounded_to_bf16(x)):
+            step = OneStep(isa)
+            i, r, y = step.input(fed), step.input(residual), step.output("bf16", (rows, n))
+            packed = native.PackedWeights.pack(halves, form, isa)
+            step.program.linear("f", i, r, y, [packed], [-1], None, None, 0, "none")
+            made.append(step.run(y)[0])
+        assert same_bits(*made), form
+        error = np.abs(widened(made[0]) - exact)
+        assert (error <= bound + 2.0**-8 * (np.abs(exact) + bound)).all(), form
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("zero_point", [0, 128, 255])
+def test_dequantize(isa: str, zero_point: int) -> None:
+    x = rng(1).integers(0, 256, (3, 1001)).astype(np.uint8)
+    step = OneStep(isa)
+    i, y = step.input(x), step.output("f32", x.shape)
+    step.program.dequantize("d", i, y, 0.037, zero_point)
+    expected = (x.astype(np.int32) - zero_point).astype(np.float32) * np.float32(0.037)
+    assert same_bits(step.run(y)[0], expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_lookup(isa: str) -> None:
+    x, table = rng(1).integers(0, 256, (7, 1001)).astype(np.uint8), rng(2).permutation(256).astype(np.uint8)
+    step = OneStep(isa)
+    i, y = step.input(x), step.output("u8", x.shape)
+    step.program.lookup("l", i, y, table)
+    assert same_bits(step.run(y)[0], table[x])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["u8", "bf16", "f32"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("width", [1, 5, 64, 130])
+def test_concat(isa: str, dtype: str, axis: int, width: int) -> None:
+    kind = {"u8": np.uint8, "bf16": np.uint16, "f32": np.float32}[dtype]
+    shapes = [[4, 6, width] for _ in range(3)]
+    for number, shape in enumerate(shapes):
+        shape[axis] = 1 + number * 2
+    arrays = [(floats(seed, *shape) * 100).astype(np.int32).astype(kind) for seed, shape in enumerate(shapes)]
+    tables = [None, rng(9).permutation(256).astype(np.uint8), None] if dtype == "u8" else []
+    expected = [a if i != 1 or not tables else tables[1][a] for i, a in enumerate(arrays)]
+    step = OneStep(isa)
+    inputs = [step.input(a) for a in arrays]
+    whole = np.concatenate(expected, axis=axis)
+    y = step.output(dtype, whole.shape)
+    step.program.concat("c", inputs, y, axis, tables)
+    assert same_bits(step.run(y)[0], whole)
 
 
 def _multiplied(

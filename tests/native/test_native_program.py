@@ -59,7 +59,8 @@ class TinyEncoder:
         scale = np.float32(X_SCALE) * self.weight_scale
         p.linear("qkv", q, -1, qkv, [packed, packed], [max_rows, -1], scale, self.bias, X_ZERO, "none")
         p.attention("attention", qkv, -1, -1, mask, context, HEADS, 0.35)
-        p.linear_float("dense", context, y, out, self.dense, None, "gelu")
+        dense = native.PackedWeights.pack(self.dense, "dense", isa)
+        p.linear("dense", context, y, out, [dense], [-1], None, None, 0, "gelu")
         pooled, normal = f32(p, BATCH, H), f32(p, BATCH, H)
         p.mean_pool("pool", out, mask, pooled)
         p.l2_normalize("unit", pooled, normal, 1e-12)
@@ -199,9 +200,13 @@ def packed(n: int = 4, k: int = 8, isa: str = "scalar") -> Any:
     return native.PackedWeights.pack(np.ones((n, k), np.int8), "dense", isa)
 
 
+def float_packed(n: int, k: int) -> Any:
+    return native.PackedWeights.pack(np.ones((n, k), np.float32), "dense", "scalar")
+
+
 def linear(p: Any, **changes: Any) -> None:
-    x = p.value("u8", [2, 8])
     arguments = {
+        "x": p.value("u8", [2, 8]),
         "residual": -1,
         "y": f32(p, 2, 4),
         "weights": [packed()],
@@ -211,7 +216,16 @@ def linear(p: Any, **changes: Any) -> None:
         "x_zero_point": 0,
         "activation": "none",
     }
-    p.linear("l", x, **(arguments | changes))
+    p.linear("l", **(arguments | changes))
+
+
+def concat(p: Any, **changes: Any) -> None:
+    arguments: dict[str, Any] = {
+        "inputs": [p.value("u8", [2, 4]), p.value("u8", [2, 4])],
+        "y": p.value("u8", [2, 8]),
+        "axis": 1,
+    }
+    p.concat("c", **(arguments | changes))
 
 
 def norm(p: Any, **changes: Any) -> None:
@@ -228,7 +242,7 @@ def norm(p: Any, **changes: Any) -> None:
 NOT_FINITE = np.array([1, np.nan, 1, 1], np.float32)
 
 REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
-    (lambda p: p.value("f16", [1]), 'Expected a type out of u8, f32 and i64, found "f16".'),
+    (lambda p: p.value("f16", [1]), 'Expected a type out of u8, bf16, f32 and i64, found "f16".'),
     (lambda p: p.value("f32", []), "Expected a value with at least one dimension, found none."),
     (
         lambda p: p.value("f32", [0]),
@@ -313,11 +327,82 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda p: linear(p, residual=p.value("i64", [2, 4])),
-        'Step "l" (linear): expected residual of type f32 or u8, found i64.',
+        'Step "l" (linear): expected residual of type f32, bf16 or u8, found i64.',
     ),
     (
         lambda p: linear(p, residual=p.value("u8", [2, 4]), residual_scale=0.0),
         'Step "l" (linear): expected residual_scale to be a positive finite number, found 0.000000.',
+    ),
+    (
+        lambda p: linear(p, weights=[float_packed(4, 8)]),
+        'Step "l" (linear): expected x of type f32 for weights of f32, found u8.',
+    ),
+    (
+        lambda p: linear(p, weights=[packed(), float_packed(4, 8)], max_rows=[5, -1]),
+        'Step "l" (linear): expected weights of one type, found i8 and f32.',
+    ),
+    (lambda p: linear(p, scale=None), 'Step "l" (linear): expected scale of shape [4], found [].'),
+    (
+        lambda p: linear(p, x=f32(p, 2, 8), weights=[float_packed(4, 8)], scale=None, x_zero_point=3),
+        'Step "l" (linear): expected an x_zero_point of 0 because x is not quantized, found 3.',
+    ),
+    (
+        lambda p: linear(p, x=f32(p, 2, 8)),
+        'Step "l" (linear): expected x of type u8 for weights of i8, found f32.',
+    ),
+    (
+        lambda p: p.dequantize("d", p.value("u8", [2]), f32(p, 2), -1.0, 0),
+        'Step "d" (dequantize): expected scale to be a positive finite number, found -1.000000.',
+    ),
+    (
+        lambda p: p.dequantize("d", f32(p, 2), f32(p, 2), 1.0, 0),
+        'Step "d" (dequantize): expected x of type u8, found f32.',
+    ),
+    (
+        lambda p: p.lookup("t", p.value("u8", [2]), p.value("u8", [2]), np.zeros(255, np.uint8)),
+        "Expected a table of 256 bytes, found 255.",
+    ),
+    (lambda p: concat(p, inputs=[]), 'Step "c" (concat): expected at least one input, found none.'),
+    (lambda p: concat(p, axis=2), 'Step "c" (concat): expected an axis from 0 to 1, found 2.'),
+    (lambda p: concat(p, axis=-1), 'Step "c" (concat): expected an axis from 0 to 1, found -1.'),
+    (
+        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [2, -1])]),
+        'Step "c" (concat): expected input 1 with dimension 1 fixed, because it is concatenated, found '
+        "[2, free 0].",
+    ),
+    (
+        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [3, 4])]),
+        'Step "c" (concat): expected input 1 of shape [2, 4], found [3, 4].',
+    ),
+    (
+        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [8])]),
+        'Step "c" (concat): expected input 1 of 2 dimensions as y has, found [8].',
+    ),
+    (
+        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), f32(p, 2, 4)]),
+        'Step "c" (concat): expected input 1 of type u8, found f32.',
+    ),
+    (
+        lambda p: concat(p, y=p.value("u8", [2, 9])),
+        'Step "c" (concat): expected y with 8 in dimension 1, the sum of the inputs\', found [2, 9].',
+    ),
+    (
+        lambda p: concat(p, tables=[None]),
+        'Step "c" (concat): expected a table or none for each of the 2 inputs, found 1.',
+    ),
+    (
+        lambda p: concat(p, inputs=[f32(p, 2, 8)], y=f32(p, 2, 8), tables=[np.zeros(256, np.uint8)]),
+        'Step "c" (concat): expected tables only where y is u8, found one for f32.',
+    ),
+    (
+        lambda p: p.attention(
+            "a", f32(p, 1, 2, 24), -1, -1, -1, f32(p, 1, 2, 8), 2, 1.0, score_scale=1.0, score_zero_point=256
+        ),
+        'Step "a" (attention): expected score_zero_point from 0 to 255, found 256.',
+    ),
+    (
+        lambda p: p.attention("a", f32(p, 1, 2, 24), -1, -1, -1, p.value("bf16", [1, 2, 8]), 2, 1.0),
+        'Step "a" (attention): expected y of type f32 or u8, found bf16.',
     ),
     (
         lambda p: p.attention("a", f32(p, 1, 2, 24), -1, -1, -1, f32(p, 1, 2, 8), 3, 1.0),
@@ -399,7 +484,7 @@ def test_a_run_refuses_inputs_that_do_not_fit() -> None:
         "Expected input 0 of type i64, found f32."
     )
     assert refusal(lambda: context.run([ids.astype(np.int32), mask])) == (
-        "Expected input 0 of type u8, f32 or i64, found a type of 4 bytes."
+        "Expected input 0 of type u8, bf16 (as uint16), f32 or i64, found a type of 4 bytes."
     )
     shape = "of shape [free 0, free 1], no dimension 0 and each free dimension alike in all inputs, found"
     assert refusal(lambda: context.run([ids, mask[:, :5].copy()])) == f"Expected input 1 {shape} [2, 5]."
@@ -432,6 +517,19 @@ def test_packing_takes_one_type_order_and_rank() -> None:
     assert "found 1 dimensions" in refusal(lambda: pack(np.ones(8, np.int8), "dense", "scalar"))
     with pytest.raises(TypeError):
         pack(np.ones((8, 4), np.int8).T, "dense", "scalar")
+
+
+def test_packing_refuses_weights_that_are_not_finite() -> None:
+    weight = np.ones((4, 8), np.float32)
+    weight[2, 3] = np.inf
+    assert refusal(lambda: native.PackedWeights.pack(weight, "dense", "scalar")) == (
+        "Expected finite weights, found inf in output channel 2."
+    )
+    halves = np.full((4, 8), 0x3F80, np.uint16)
+    halves[1, 7] = 0x7FC0
+    assert refusal(lambda: native.PackedWeights.pack(halves, "dense", "scalar")) == (
+        "Expected finite weights, found nan in output channel 1."
+    )
 
 
 def test_tensors_are_borrowed_or_refused_and_never_converted() -> None:

@@ -39,7 +39,7 @@ def linear(
     Without a weight_scale both are f32: `linear_float`.
     """
     if weight_scale is None:
-        return linear_float(x, residual, weight, bias, a)
+        return linear_float(x, residual, weight, bias, a, y_multiplier)
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
@@ -48,16 +48,20 @@ def linear(
     return finish(total, Channels(scale, offset, y_multiplier), residual, a)
 
 
-def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | None, a: Attributes) -> Array:
+def linear_float(
+    x: Float,
+    residual: Array | None,
+    weight: Float,
+    bias: Float | None,
+    a: Attributes,
+    y_multiplier: Float | None = None,
+) -> Array:
     """x f32 [..., K] times weight f32 [N, K], one fma per input channel in increasing order: [..., N]."""
     total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
     for i in range(x.shape[-1]):
         total = fma(x[..., i, None], weight[:, i], total)
-    with quiet():
-        total = total if bias is None else total + bias
-        v = total if a.get("activation_last") else apply_activation(total, a)
-        v = v if residual is None else v + residual
-    return store(apply_activation(v, a) if a.get("activation_last") else v, a)
+    scale, offset = np.ones(weight.shape[0], np.float32), np.zeros(weight.shape[0], np.float32)
+    return finish(total, Channels(scale, offset if bias is None else bias, y_multiplier), residual, a)
 
 
 def layer_norm(
@@ -103,13 +107,25 @@ def _heads(x: Float, heads: int) -> Float:
     return x.reshape(batch, length, heads, channels // heads).transpose(0, 2, 1, 3)
 
 
-def scores(q: Float, k: Float, scale: float) -> Float:
-    """s[..., i, j] = (sum over d of q[i, d] * k[j, d]) * scale, by fma in increasing order of d."""
+def round_trip(x: Float, a: Attributes, name: str) -> Float:
+    """x quantized with the attributes NAME_scale and NAME_zero_point, and back; as it is without them."""
+    scale, zero_point = a.get(f"{name}_scale"), a.get(f"{name}_zero_point", 0)
+    if scale is None:
+        return x
+    centred = binary32.quantize(x, scale, zero_point).astype(np.float32) - np.float32(zero_point)
+    return np.asarray(centred * np.float32(scale), np.float32)
+
+
+def scores(q: Float, k: Float, a: Attributes) -> Float:
+    """s[..., i, j] = (sum over d of q[i, d] * k[j, d]) * scale, by fma in increasing order of d.
+
+    The sum is rounded to u8 and back where there is a score_scale.
+    """
     total = np.zeros((*q.shape[:-1], k.shape[-2]), np.float32)
     for d in range(q.shape[-1]):
         total = fma(q[..., :, None, d], k[..., None, :, d], total)
     with quiet():
-        return np.asarray(total * np.float32(scale), np.float32)
+        return np.asarray(round_trip(total, a, "score") * np.float32(a["scale"]), np.float32)
 
 
 def softmax_parts(s: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float]:
@@ -120,23 +136,32 @@ def softmax_parts(s: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float]:
     return e, sum16(e)
 
 
-def attention_float(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], scale: float) -> Float:
-    """The general form, in binary32, of heads q, k, v [..., L, D] over the kept keys."""
-    e, z = softmax_parts(scores(q, k, scale), np.broadcast_to(kept, (*q.shape[:-1], len(kept))))
+def attention_float(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], a: Attributes) -> Float:
+    """The general form, in binary32, of heads q, k, v [..., L, D] over the kept keys.
+
+    Probabilities are rounded to u8 and back, before they weigh, where there is a probability_scale.
+    """
+    p, z = softmax_parts(scores(q, k, a), np.broadcast_to(kept, (*q.shape[:-1], len(kept))))
+    with quiet():
+        factor = (np.float32(1) / z)[..., None]
+        if "probability_scale" in a:
+            p, factor = round_trip(p * factor, a, "probability"), np.ones_like(factor)
     total = np.zeros(q.shape, np.float32)
     for j in range(len(kept)):
-        total = fma(e[..., j, None], v[..., None, j, :], total)
+        total = fma(p[..., j, None], v[..., None, j, :], total)
     with quiet():
-        return np.asarray(total * (np.float32(1) / z)[..., None], np.float32)
+        return np.asarray(total * factor, np.float32)
 
 
-def attention_head(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], scale: float) -> Float:
-    """One head, q, k, v [L, D]: in fixed point where its numbers allow it; 0 where nothing is kept."""
+def attention_head(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], a: Attributes) -> Float:
+    """One head, q, k, v [L, D]: in fixed point where its numbers allow it and nothing is rounded inside; 0
+    where nothing is kept."""
     if not kept.any():
         return np.zeros(q.shape, np.float32)
-    if fixed_attention.allowed(q, k[kept], v[kept], scale):
-        return fixed_attention.attention(q, k[kept], v[kept], scale)
-    return attention_float(q, k, v, kept, scale)
+    rounded = "score_scale" in a or "probability_scale" in a
+    if not rounded and fixed_attention.allowed(q, k[kept], v[kept], a["scale"]):
+        return fixed_attention.attention(q, k[kept], v[kept], a["scale"])
+    return attention_float(q, k, v, kept, a)
 
 
 def attention(q: Float, k: Float | None, v: Float | None, mask: Array | None, a: Attributes) -> Array:
@@ -150,7 +175,7 @@ def attention(q: Float, k: Float | None, v: Float | None, mask: Array | None, a:
     kept = np.ones(q.shape[:2], np.bool_) if mask is None else mask.astype(np.bool_)
     y = np.zeros(queries.shape, np.float32)
     for b, h in np.ndindex(*queries.shape[:2]):
-        y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a["scale"])
+        y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a)
     return store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,7 @@ class _Binding:
         row = row_of_step(step.op)
         if row is None:
             raise ValueError(f"The step '{step.name}' is a '{step.op}', which is no operator.")
-        call = native_call(row, step)
+        call = native_call(step)
         arguments = {
             **self._handles_of(row.activations, step.inputs),
             **self._handles_of(row.outputs, step.outputs),
@@ -86,6 +86,7 @@ class _Binding:
             **(self._weights(step, row) if row.weighted else {}),
             **call.fixed,
         }
+        arguments |= {name: convert(arguments[name]) for name, convert in call.converted.items()}
         named = {call.renamed.get(name, name): value for name, value in arguments.items()}
         method = getattr(self.native, call.method, None)
         if method is None:
@@ -103,12 +104,11 @@ class _Binding:
         return handles
 
     def _weights(self, step: Step, row: Operator) -> dict[str, Any]:
-        """The weight as it runs: packed for each tactic, its scale that of the sums."""
-        if "x_scale" not in step.attributes:
-            return {}
+        """The weight as it runs: packed for each tactic; the scale of the sums, where they are integers."""
         weights, rows = self._packed(step)
-        scale = _scales(step, self.tensors[step.tensors["weight_scale"]])
-        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale}
+        scale = _scales(step, self.tensors[step.tensors["weight_scale"]]) if is_integer(step) else None
+        x_zero_point = step.attributes.get("x_zero_point", 0)
+        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale, "x_zero_point": x_zero_point}
 
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
         """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
@@ -128,11 +128,12 @@ class _Binding:
 @dataclass(frozen=True)
 class NativeCall:
     """How the native library makes a step: its method, the arguments that it calls otherwise than the row
-    (by "" where it has none), and those that the row does not have."""
+    (by "" where it has none), those that the row does not have, and those that it takes in another form."""
 
     method: str
     renamed: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    converted: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
 
 _CALLS = {
@@ -140,14 +141,16 @@ _CALLS = {
     "linear": NativeCall("linear", {"weight": "weights", "weight_scale": "scale", "x_scale": ""}),
     **{name: NativeCall("activate", fixed={"activation": name}) for name in ACTIVATIONS},
 }
-_FLOAT_PRODUCT = NativeCall("linear_float", {"weight_scale": "", "y_multiplier": ""})
 
 
-def native_call(row: Operator, step: Step) -> NativeCall:
+def native_call(step: Step) -> NativeCall:
     """The native method of a step; a table of what differs, for as long as each operator has one."""
-    if row.weighted and "x_scale" not in step.attributes:
-        return _FLOAT_PRODUCT
     return _CALLS.get(step.op, NativeCall(step.op))
+
+
+def is_integer(step: Step) -> bool:
+    """Whether a product reads u8 and has integer weights."""
+    return "x_scale" in step.attributes
 
 
 def _value(row: Operator, name: str, value: Any) -> Any:

@@ -50,8 +50,8 @@ def chosen_isa(isa: str | None) -> str:
     return isa
 
 
-def pack(weight: NDArray[np.int8], form: str, isa: str) -> Any:
-    """A weight s8 [n, k] packed for one instruction set.
+def pack(weight: NDArray[Any], form: str, isa: str) -> Any:
+    """A weight s8, BF16 (as uint16) or f32 [n, k] packed for one instruction set.
 
     Raises ValueError where the instruction set lacks the form or the form cannot hold the weight.
     """

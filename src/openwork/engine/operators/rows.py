@@ -69,7 +69,7 @@ LINEAR = Operator(
         _tensor("weight", "s8|f32", "N K", scale="x_scale"),
         _tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         _tensor("bias", "f32", "N", optional=True),
-        _tensor("y_multiplier", "f32", "N", optional=True, needs=("x_scale", "y_scale")),
+        _tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
     ),
     (_slot("y", "f32|u8", "... N", scale="y_scale"),),
     (
@@ -79,7 +79,7 @@ LINEAR = Operator(
         number("beta", optional=True),
         flag("activation_last"),
         *_QUANTIZED,
-        *quantizer("residual", needs=("residual", "x_scale")),
+        *quantizer("residual", needs=("residual",)),
     ),
     checks=(activation_numbers, ordered_clip),
     weighted="weight",
@@ -94,7 +94,13 @@ ATTENTION = Operator(
         _slot("mask", "i64", "B L", optional=True),
     ),
     (_slot("y", "f32|u8", "B L H", scale="y_scale"),),
-    (integer("heads", 1, 65535), scale("scale"), *_QUANTIZED),
+    (
+        integer("heads", 1, 65535),
+        scale("scale"),
+        *quantizer("score"),
+        *quantizer("probability"),
+        *_QUANTIZED,
+    ),
     derive=packed_or_three,
     checks=(divides("heads", "H"),),
 )
