@@ -106,7 +106,7 @@ class _Binding:
     def _weights(self, step: Step, row: Operator) -> dict[str, Any]:
         """The weight as it runs: packed for each tactic; the scale of the sums, where they are integers."""
         weights, rows = self._packed(step)
-        scale = _scales(step, self.tensors[step.tensors["weight_scale"]]) if is_integer(step) else None
+        scale = _scales(step, self.tensors[step.tensors["weight_scale"]]) if step.reads_integers else None
         x_zero_point = step.attributes.get("x_zero_point", 0)
         return {row.weighted: weights, "max_rows": rows, "weight_scale": scale, "x_zero_point": x_zero_point}
 
@@ -146,11 +146,6 @@ _CALLS = {
 def native_call(step: Step) -> NativeCall:
     """The native method of a step; a table of what differs, for as long as each operator has one."""
     return _CALLS.get(step.op, NativeCall(step.op))
-
-
-def is_integer(step: Step) -> bool:
-    """Whether a product reads u8 and has integer weights."""
-    return "x_scale" in step.attributes
 
 
 def _value(row: Operator, name: str, value: Any) -> Any:
