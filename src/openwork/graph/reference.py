@@ -208,6 +208,13 @@ def add(x: Float, y: Float, a: Attributes) -> Float:
         return np.asarray(x + y, np.float32)
 
 
+def concat(tables: NDArray[np.uint8] | None, *inputs: Any) -> Array:
+    """The inputs side by side along `axis`, each through its row of the tables where there are any."""
+    arrays, a = inputs[:-1], inputs[-1]
+    made = arrays if tables is None else [row[x] for row, x in zip(tables, arrays, strict=True)]
+    return np.concatenate(made, a["axis"])
+
+
 def to_channels_last(x: Array, a: Attributes) -> Array:
     """[B, C, H, W] as [B, H, W, C]."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
@@ -232,6 +239,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "L2Normalize": l2_normalize,
     "Quantize": quantize,
     "Add": add,
+    "Concat": concat,
     "ToChannelsLast": to_channels_last,
     "ToChannelsFirst": to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},

@@ -136,8 +136,13 @@ class NativeCall:
     converted: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
 
 
+def _rows(tables: NDArray[np.uint8] | None) -> list[NDArray[np.uint8]]:
+    return [] if tables is None else list(tables)
+
+
 _CALLS = {
     "embedding_sum": NativeCall("embedding_sum", {"y": "out"}),
+    "concat": NativeCall("concat", {"x": "inputs"}, converted={"tables": _rows}),
     "linear": NativeCall("linear", {"weight": "weights", "weight_scale": "scale", "x_scale": ""}),
     **{name: NativeCall("activate", fixed={"activation": name}) for name in ACTIVATIONS},
 }

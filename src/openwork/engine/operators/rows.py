@@ -10,6 +10,8 @@ from openwork.engine.operators.checks import (
     ends_in_order,
     ordered_clip,
     packed_or_three,
+    side_by_side,
+    tables_of_integers,
 )
 from openwork.engine.operators.contract import Operator, Slot
 
@@ -118,6 +120,17 @@ QUANTIZE = Operator(
     layout="any",
 )
 ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
+CONCAT = Operator(
+    "Concat",
+    (
+        _tensor("tables", "u8", "I 256", optional=True),
+        Slot("x", ("f32", "u8"), ("*",), variadic=True),
+    ),
+    (_slot("y", "f32|u8", "..."),),
+    (integer("axis", 0, 7),),
+    derive=side_by_side,
+    checks=(tables_of_integers,),
+)
 TO_CHANNELS_LAST = Operator(
     "ToChannelsLast", (_slot("x", "f32|u8", "B C H W"),), (_slot("y", "f32|u8", "B H W C"),)
 )
@@ -148,6 +161,7 @@ OPERATORS: dict[str, Operator] = {
         L2_NORMALIZE,
         QUANTIZE,
         ADD,
+        CONCAT,
         TO_CHANNELS_LAST,
         TO_CHANNELS_FIRST,
         *_ACTIVATIONS,

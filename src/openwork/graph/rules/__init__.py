@@ -26,6 +26,7 @@ from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
 from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
+from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
@@ -55,7 +56,7 @@ PREPARE = Phase(
 PRODUCTS = Phase(
     "products",
     # Integer products first: what they read must still be integers.
-    (LINEAR, FOLD_DEQUANTIZED, DROP_ROUND_TRIP, LINEAR_FLOAT, BIAS),
+    (LINEAR, CONCAT_INTEGERS, FOLD_DEQUANTIZED, DROP_ROUND_TRIP, LINEAR_FLOAT, BIAS),
     requires=PREPARE.leaves,
     leaves=(PRODUCTS_MADE,),
 )
@@ -78,6 +79,7 @@ FUNCTIONS = Phase(
         GATE,
         UNARY,
         ADD,
+        CONCAT,
     ),
     requires=PRODUCTS.leaves,
     leaves=(FUNCTIONS_NAMED,),
