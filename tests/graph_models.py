@@ -115,7 +115,7 @@ class Reduced:
 
 def reduced(model: onnx.ModelProto, feeds: Mapping[str, Array], rounding: str = "exact") -> Reduced:
     """Reduce a model and run it before (ONNX Runtime) and after (the NumPy reference)."""
-    graph, changes, refusals = reduce(read(model), rounding=rounding)
+    graph, changes, refusals = reduce(read(model), rounding=rounding, thorough=True)
     return Reduced(
         operators=[operator_name(node) for node in graph.graph],
         rules=[change.rule for change in changes],

@@ -47,15 +47,10 @@ class Decided:
                 f"This build pruned {_counted(len(self.pruned), 'layer')} to 2:4 by magnitude, without "
                 "any training: the engine shows the speed, and the model's accuracy is not kept."
             )
-        floats = sum(bool(step.tactics) and not is_integer(step) for step in self.program.steps)
+        floats = sum(bool(step.tactics) and not step.reads_integers for step in self.program.steps)
         if floats:
             notes.append(f"Not quantized, so dense in FP32: {_counted(floats, 'linear layer')}.")
         return tuple(notes)
-
-
-def is_integer(step: Step) -> bool:
-    """Whether a product reads u8 and has integer weights; a float one runs dense."""
-    return "x_scale" in step.attributes
 
 
 def _counted(count: int, noun: str) -> str:
@@ -79,7 +74,7 @@ def decide(
     steps = []
     for number, step in enumerate(program.steps):
         advance(number / len(program.steps), step.name)
-        timed = step.tactics and is_integer(step)
+        timed = step.tactics and step.reads_integers
         steps.append(_linear(decided, step, sparsity, sizes, timer) if timed else step)
     decided.program = replace(program, steps=tuple(steps))
     return decided

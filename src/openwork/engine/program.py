@@ -50,6 +50,11 @@ class Step:
     pattern: str | None = None
     tactics: tuple[Choice, ...] = ()
 
+    @property
+    def reads_integers(self) -> bool:
+        """Whether a product reads u8 and has integer weights; else both are floats."""
+        return "x_scale" in self.attributes
+
 
 @dataclass(frozen=True)
 class Program:

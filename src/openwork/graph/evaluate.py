@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnx
@@ -51,6 +52,18 @@ def _anonymous(node: ir.Node, present: Sequence[bool]) -> bytes:
     return bytes(proto.SerializeToString(deterministic=True))
 
 
+_KNOWN: WeakKeyDictionary[ir.Node, dict[tuple[bool, ...], ReferenceEvaluator]] = WeakKeyDictionary()
+"""The evaluators of nodes that were computed before, since probing computes the same ones many times; nothing
+changes a node's attributes once it is made."""
+
+
+def _evaluator_of(node: ir.Node, present: tuple[bool, ...]) -> ReferenceEvaluator:
+    known = _KNOWN.setdefault(node, {})
+    if present not in known:
+        known[present] = _evaluator(_anonymous(node, present), _version(node), present)
+    return known[present]
+
+
 def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array | None]:
     """The outputs of one standard ONNX node; raises ModelError if onnx's evaluator cannot compute it."""
     if node.graph is None or node.domain not in ("", "ai.onnx"):
@@ -59,7 +72,7 @@ def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array |
         )
     present = tuple(value is not None for value in inputs)
     try:
-        evaluator = _evaluator(_anonymous(node, present), _version(node), present)
+        evaluator = _evaluator_of(node, present)
         feeds = {f"i{index}": value for index, value in enumerate(inputs) if value is not None}
         with np.errstate(all="ignore"):
             return [np.asarray(value) for value in evaluator.run(None, feeds)]

@@ -5,24 +5,25 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, pair
+from openwork.graph.driver import Change, Driver, Refusal
 from openwork.graph.model import describe, dims
-from openwork.graph.rewrite import Change, Driver, Refusal
-from openwork.graph.rules import rules_for
+from openwork.graph.rules import phases_for
 from openwork.graph.slots import row_of
 
 
 def reduce(
-    model: ir.Model, stop_after: int | None = None, *, rounding: str = "exact"
+    model: ir.Model, stop_after: int | None = None, *, rounding: str = "exact", thorough: bool = False
 ) -> tuple[ir.Model, list[Change], list[Refusal]]:
-    """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
+    """Apply the phases of `graph/rules` in place, until no rule applies or `stop_after` changes are made.
 
     model: of `read`. rounding: "exact" (every quantizer means its rounding and its clamps) or "relaxed"
-    (roundings between float operators are left out, with a note in the change; clamps stay). Returns the model,
-    the changes in order, and the refusals that still stand, each with its reason. Raises ModelError if a rule
-    breaks an invariant of the graph (a defect: the message names the change's number), and ValueError for
-    another rounding.
+    (roundings between float operators are left out, with a note in the change; clamps stay). thorough: verify
+    the whole model after each change, and what each phase leaves; tests do.
+    Returns the model, the changes in order, and the refusals that still stand, each with its reason. Raises
+    ModelError if a rule breaks an invariant of the graph (a defect: the message names the change's number),
+    and ValueError for another rounding.
     """
-    outcome = Driver(model, rules_for(rounding), stop_after).run()
+    outcome = Driver(model, phases_for(rounding), stop_after, thorough).run()
     if stop_after is None:
         _name_tensors(model.graph)
     return model, outcome.changes, outcome.refusals

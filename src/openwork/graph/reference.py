@@ -39,7 +39,7 @@ def linear(
     Without a weight_scale both are f32: `linear_float`.
     """
     if weight_scale is None:
-        return linear_float(x, residual, weight, bias, a)
+        return linear_float(x, residual, weight, bias, a, y_multiplier)
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
@@ -48,13 +48,20 @@ def linear(
     return finish(total, Channels(scale, offset, y_multiplier), residual, a)
 
 
-def linear_float(x: Float, residual: Float | None, weight: Float, bias: Float | None, a: Attributes) -> Array:
+def linear_float(
+    x: Float,
+    residual: Array | None,
+    weight: Float,
+    bias: Float | None,
+    a: Attributes,
+    y_multiplier: Float | None = None,
+) -> Array:
     """x f32 [..., K] times weight f32 [N, K], one fma per input channel in increasing order: [..., N]."""
     total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
     for i in range(x.shape[-1]):
         total = fma(x[..., i, None], weight[:, i], total)
     scale, offset = np.ones(weight.shape[0], np.float32), np.zeros(weight.shape[0], np.float32)
-    return finish(total, Channels(scale, offset if bias is None else bias), residual, a)
+    return finish(total, Channels(scale, offset if bias is None else bias, y_multiplier), residual, a)
 
 
 def layer_norm(
@@ -208,6 +215,23 @@ def add(x: Float, y: Float, a: Attributes) -> Float:
         return np.asarray(x + y, np.float32)
 
 
+def concat(tables: NDArray[np.uint8] | None, *inputs: Any) -> Array:
+    """The inputs side by side along `axis`, each through its row of the tables where there are any."""
+    arrays, a = inputs[:-1], inputs[-1]
+    made = arrays if tables is None else [row[x] for row, x in zip(tables, arrays, strict=True)]
+    return np.concatenate(made, a["axis"])
+
+
+def to_channels_last(x: Array, a: Attributes) -> Array:
+    """[B, C, H, W] as [B, H, W, C]."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def to_channels_first(x: Array, a: Attributes) -> Array:
+    """[B, H, W, C] as [B, C, H, W]."""
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
 def activation(name: str) -> Callable[[Float, Attributes], Float]:
     """The meaning of an activation as an operator of its own, element by element."""
     return lambda x, a: apply_activation(x, {**a, "activation": name})
@@ -223,6 +247,9 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Quantize": quantize,
     "Dequantize": dequantize,
     "Add": add,
+    "Concat": concat,
+    "ToChannelsLast": to_channels_last,
+    "ToChannelsFirst": to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }
 

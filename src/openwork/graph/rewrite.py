@@ -1,21 +1,15 @@
-"""The one way to change a graph: rules, and the driver that applies them in order until none applies."""
+"""The one way to change a graph: rules, and how a replacement takes its place."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
-from openwork.graph.model import ModelError, describe, graph_of
-from openwork.graph.verify import verify
-
-log = logging.getLogger(__name__)
-
-MAX_CHANGES = 100_000
+from openwork.graph.model import graph_of
 
 
 @dataclass(frozen=True)
@@ -50,118 +44,10 @@ class Rule:
     domain: str = ""
     lasting: bool = False
 
-
-@dataclass(frozen=True)
-class Change:
-    """One change: its number (from 1), the rule, the node it started from, the nodes it made.
-
-    note: what it left out of the model's meaning, on request; "" where it left out nothing.
-    """
-
-    number: int
-    rule: str
-    node: str
-    made: tuple[str, ...]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A pattern that was found and left alone, and why."""
-
-    rule: str
-    node: str
-    reason: str
-
-
-@dataclass
-class Outcome:
-    """What a driver did: the changes in order, and the refusals that still stand at the end."""
-
-    changes: list[Change] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-
-
-class Driver:
-    """Applies an ordered list of rules to a model, in place."""
-
-    def __init__(self, model: ir.Model, rules: Sequence[Rule], stop_after: int | None = None) -> None:
-        if stop_after is not None and stop_after < 0:
-            raise ValueError(f"stop_after must be at least 0 or None, but it is {stop_after}.")
-        self.model, self.rules = model, rules
-        self.limit = MAX_CHANGES if stop_after is None else stop_after
-        self.bounded = stop_after is not None
-        self.changes: list[Change] = []
-        self.refused: dict[tuple[ir.Node, Rule], str] = {}
-
-    def run(self) -> Outcome:
-        """Apply the rules until none applies or the limit is reached, verifying around every change."""
-        verify(self.model)
-        while self._pass():
-            pass
-        remove_unused(self.model.graph)
-        verify(self.model)
-        return Outcome(self.changes, self._standing())
-
-    def _pass(self) -> bool:
-        before = len(self.changes)
-        for rule in self.rules:
-            while self._sweep(rule):
-                pass
-        return len(self.changes) > before
-
-    def _sweep(self, rule: Rule) -> bool:
-        before = len(self.changes)
-        for node in list(self.model.graph):
-            if self._full():
-                return False
-            if node.graph is not None and node.op_type in rule.anchors and node.domain in _domains(rule):
-                self._try(rule, node)
-        return len(self.changes) > before
-
-    def _full(self) -> bool:
-        if len(self.changes) < self.limit:
-            return False
-        if not self.bounded:
-            raise ModelError(
-                f"The graph rules made {self.limit} changes without coming to an end; a rule undoes another."
-            )
-        return True
-
-    def _try(self, rule: Rule, node: ir.Node) -> None:
-        found = rule.match(node)
-        reason = None if found is None else rule.check(found)
-        self.refused.pop((node, rule), None)
-        if reason is not None:
-            self.refused[node, rule] = reason
-        elif found is not None:
-            self._apply(rule, node, rule.replace(found))
-
-    def _apply(self, rule: Rule, node: ir.Node, replacement: Replacement) -> None:
-        name = describe(node)
-        apply(self.model.graph, node, replacement)
-        made = tuple(describe(node) for node in replacement.nodes)
-        self.changes.append(Change(len(self.changes) + 1, rule.name, name, made, replacement.note))
-        log.debug("%d: %s at %s", len(self.changes), rule.name, name)
-        try:
-            verify(self.model)
-        except ModelError as error:
-            raise ModelError(
-                f"Change {len(self.changes)} ({rule.name} at {name}) broke the graph: {error}"
-            ) from error
-
-    def _standing(self) -> list[Refusal]:
-        standing = []
-        for (node, rule), why in self.refused.items():
-            if node.graph is not None or rule.lasting:
-                node.meta.setdefault("refusals", []).append((rule.name, why))
-                standing.append(Refusal(rule.name, describe(node), why))
-                log.info("%s refused at %s: %s", rule.name, describe(node), why)
-        return standing
-
-
-def _domains(rule: Rule) -> tuple[str, ...]:
-    return (DOMAIN,) if rule.domain == DOMAIN else ("", "ai.onnx")
+    def starts_at(self, node: ir.Node) -> bool:
+        """Whether the node is one of the anchors."""
+        domains = (DOMAIN,) if self.domain == DOMAIN else ("", "ai.onnx")
+        return node.op_type in self.anchors and node.domain in domains
 
 
 def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
@@ -213,3 +99,8 @@ def home(node: ir.Node) -> ir.Graph:
 def never(_: Any) -> str | None:
     """A check for rules whose every match may be replaced."""
     return None
+
+
+def precedes(first: ir.Node, second: ir.Node) -> bool:
+    """Whether a node stands in front of another one of its graph."""
+    return next(node is first for node in home(first) if node is first or node is second)

@@ -63,14 +63,12 @@ def has_epilogue(node: ir.Node | None) -> bool:
     return node is not None and is_openwork(node) and row_of(node).epilogue
 
 
-def problem_of(op_type: str, values: Mapping[str, Any]) -> str | None:
-    """Why an operator does not take these attributes, to follow "because"; None where it does."""
-    problem = attribute_problem(OPERATORS[op_type], values)
-    return (
-        None
-        if problem is None
-        else f"its {problem.place} must be {problem.expected}, but it is {problem.found}"
-    )
+def refused_numbers(node: ir.Node) -> str | None:
+    """Why an operator does not take the attributes that a rule read from the model; None where it does."""
+    problem = attribute_problem(row_of(node), attributes(node)) if is_openwork(node) else None
+    if problem is None:
+        return None
+    return f"the {problem.place} of {node.op_type} must be {problem.expected}, but it is {problem.found}"
 
 
 def is_read(value: ir.Value) -> bool:

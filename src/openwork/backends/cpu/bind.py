@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import DENSE, Tensors, available, native, pack, stored_weight
+from openwork.backends.cpu.packing import Tensors, available, native, pack, stored_weight
 from openwork.engine.dtypes import NATIVE_DTYPES
 from openwork.engine.operators import ACTIVATIONS, Operator, Slot, pair, row_of_step
 from openwork.engine.program import Program, Step, Value
@@ -86,8 +86,12 @@ class _Binding:
             **(self._weights(step, row) if row.weighted else {}),
             **call.fixed,
         }
+        arguments |= {name: convert(arguments[name]) for name, convert in call.converted.items()}
         named = {call.renamed.get(name, name): value for name, value in arguments.items()}
-        getattr(self.native, call.method)(step.name, **{name: value for name, value in named.items() if name})
+        method = getattr(self.native, call.method, None)
+        if method is None:
+            raise ValueError(f"The native library has no '{step.op}', which the step '{step.name}' needs.")
+        method(step.name, **{name: value for name, value in named.items() if name})
 
     def _handles_of(self, slots: tuple[Slot, ...], indices: tuple[int | None, ...]) -> dict[str, Any]:
         """The handle of each slot's value, of a variadic one those of all."""
@@ -100,13 +104,11 @@ class _Binding:
         return handles
 
     def _weights(self, step: Step, row: Operator) -> dict[str, Any]:
-        """The weight as it runs: packed for each tactic, its scale that of the sums."""
-        if "x_scale" not in step.attributes:
-            packed = pack(self.tensors[step.tensors[row.weighted]], DENSE, self.isa)
-            return {row.weighted: [packed], "max_rows": [-1], "weight_scale": None, "x_zero_point": 0}
+        """The weight as it runs: packed for each tactic; the scale of the sums, where they are integers."""
         weights, rows = self._packed(step)
-        scale = _scales(step, self.tensors[step.tensors["weight_scale"]])
-        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale}
+        scale = _scales(step, self.tensors[step.tensors["weight_scale"]]) if step.reads_integers else None
+        x_zero_point = step.attributes.get("x_zero_point", 0)
+        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale, "x_zero_point": x_zero_point}
 
     def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
         """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
@@ -126,15 +128,21 @@ class _Binding:
 @dataclass(frozen=True)
 class NativeCall:
     """How the native library makes a step: its method, the arguments that it calls otherwise than the row
-    (by "" where it has none), and those that the row does not have."""
+    (by "" where it has none), those that the row does not have, and those that it takes in another form."""
 
     method: str
     renamed: Mapping[str, str] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    converted: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+
+
+def _rows(tables: NDArray[np.uint8] | None) -> list[NDArray[np.uint8]]:
+    return [] if tables is None else list(tables)
 
 
 _CALLS = {
     "embedding_sum": NativeCall("embedding_sum", {"y": "out"}),
+    "concat": NativeCall("concat", {"x": "inputs"}, converted={"tables": _rows}),
     "linear": NativeCall("linear", {"weight": "weights", "weight_scale": "scale", "x_scale": ""}),
     "dequantize": NativeCall("dequantize", {"x_scale": "scale", "x_zero_point": "zero_point"}),
     **{name: NativeCall("activate", fixed={"activation": name}) for name in ACTIVATIONS},

@@ -55,3 +55,42 @@ def packed_or_three(form: Form, letters: Letters) -> Problem | None:
     if not isinstance(width, int) or width % 3 or not letters.bind("H", width // 3):
         return Problem("q", "three times as wide as the result where k and v are absent", str(width))
     return None
+
+
+def side_by_side(form: Form, letters: Letters) -> Problem | None:
+    """All values of x have one shape but for the axis, along which the result is as long as all together."""
+    shapes = [operand.shape for operand in form.given("x")]
+    known = [shape for shape in shapes if shape is not None]
+    if not known:
+        return None
+    axis, made = form.attributes["axis"], list(known[0])
+    if axis >= len(made):
+        return Problem("axis", f"below the number of dimensions, {len(made)}", str(axis))
+    for shape in known[1:]:
+        fits = len(shape) == len(made) and all(
+            place == axis or letters.equal(a, b) for place, (a, b) in enumerate(zip(made, shape, strict=True))
+        )
+        if not fits:
+            return Problem("x", f"of the shape {made} but for the axis {axis}", str(list(shape)))
+        made = [b if a is None else a for a, b in zip(made, shape, strict=True)]
+    sizes = [None if shape is None else shape[axis] for shape in shapes]
+    if len(sizes) > 1 and any(isinstance(size, str) for size in sizes):
+        return Problem("x", f"of fixed sizes along the axis {axis}", str(sizes))
+    numbers = [size for size in sizes if isinstance(size, int)]
+    made[axis] = sizes[0] if len(sizes) == 1 else sum(numbers) if len(numbers) == len(sizes) else None
+    letters.lead(tuple(made))
+    return None
+
+
+def tables_of_integers(form: Form, letters: Letters) -> Problem | None:
+    """Tables go with integers, a row for each value of x."""
+    if not form.has("tables"):
+        return None
+    floats = [operand for operand in form.given("x") if operand.dtype not in (None, "u8")]
+    if floats:
+        return Problem("tables", "absent where x is not u8", f"given with {floats[0].dtype}")
+    rows = (form.given("tables")[0].shape or (None,))[0]
+    count = len(form.given("x"))
+    if rows is not None and rows != count:
+        return Problem("tables", f"a row for each value of x, {count}", f"{rows} rows")
+    return None

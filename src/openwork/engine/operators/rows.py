@@ -10,6 +10,8 @@ from openwork.engine.operators.checks import (
     ends_in_order,
     ordered_clip,
     packed_or_three,
+    side_by_side,
+    tables_of_integers,
 )
 from openwork.engine.operators.contract import Operator, Slot
 
@@ -69,7 +71,7 @@ LINEAR = Operator(
         _tensor("weight", "s8|f32", "N K", scale="x_scale"),
         _tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         _tensor("bias", "f32", "N", optional=True),
-        _tensor("y_multiplier", "f32", "N", optional=True, needs=("x_scale", "y_scale")),
+        _tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
     ),
     (_slot("y", "f32|u8", "... N", scale="y_scale"),),
     (
@@ -79,7 +81,7 @@ LINEAR = Operator(
         number("beta", optional=True),
         flag("activation_last"),
         *_QUANTIZED,
-        *quantizer("residual", needs=("residual", "x_scale")),
+        *quantizer("residual", needs=("residual",)),
     ),
     checks=(activation_numbers, ordered_clip),
     weighted="weight",
@@ -97,9 +99,9 @@ ATTENTION = Operator(
     (
         integer("heads", 1, 65535),
         scale("scale"),
-        *_QUANTIZED,
         *quantizer("score"),
         *quantizer("probability"),
+        *_QUANTIZED,
     ),
     derive=packed_or_three,
     checks=(divides("heads", "H"),),
@@ -125,6 +127,23 @@ DEQUANTIZE = Operator(
     layout="any",
 )
 ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
+CONCAT = Operator(
+    "Concat",
+    (
+        _tensor("tables", "u8", "I 256", optional=True),
+        Slot("x", ("f32", "u8"), ("*",), variadic=True),
+    ),
+    (_slot("y", "f32|u8", "..."),),
+    (integer("axis", 0, 7),),
+    derive=side_by_side,
+    checks=(tables_of_integers,),
+)
+TO_CHANNELS_LAST = Operator(
+    "ToChannelsLast", (_slot("x", "f32|u8", "B C H W"),), (_slot("y", "f32|u8", "B H W C"),)
+)
+TO_CHANNELS_FIRST = Operator(
+    "ToChannelsFirst", (_slot("x", "f32|u8", "B H W C"),), (_slot("y", "f32|u8", "B C H W"),)
+)
 _ACTIVATIONS = tuple(
     Operator(
         operator_of_activation(name),
@@ -150,6 +169,9 @@ OPERATORS: dict[str, Operator] = {
         QUANTIZE,
         DEQUANTIZE,
         ADD,
+        CONCAT,
+        TO_CHANNELS_LAST,
+        TO_CHANNELS_FIRST,
         *_ACTIVATIONS,
     )
 }

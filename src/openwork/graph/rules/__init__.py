@@ -1,11 +1,27 @@
-"""The ordered list of rules. A rule runs until it applies nowhere before the next one begins, and the list is
-repeated until no rule applies; so a rule may rely on everything above it."""
+"""The phases of the reduction, in order, and the rules of each.
+
+Within a phase a rule runs until it applies nowhere before the next one begins, so a rule may rely on
+everything above it. The phases are repeated until no rule applies: what a later one makes may be work for an
+earlier one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
+from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
+from openwork.graph.rules.conditions import (
+    CONSTANTS_FOLDED,
+    EPILOGUES_TAKEN,
+    FUNCTIONS_NAMED,
+    MOVES_MEET_NOT,
+    MOVES_WRITTEN,
+    PRODUCTS_MADE,
+    QOPERATORS_EXPANDED,
+)
 from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD, RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
@@ -13,6 +29,7 @@ from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
 from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
+from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
@@ -28,65 +45,101 @@ from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
-RULES: tuple[Rule, ...] = (
-    FOLD_CONSTANTS,
-    SHAPE_OF_INPUT,
-    REMOVE_IDENTITIES,
-    EXPAND_QLINEAR_MATMUL,
+PREPARE = Phase(
+    "prepare",
+    (
+        FOLD_CONSTANTS,
+        SHAPE_OF_INPUT,
+        REMOVE_IDENTITIES,
+        EXPAND_QLINEAR_MATMUL,
+        QUANTIZE,
+        DEQUANTIZE,
+        SHARE_MULTIPLIER,
+        SHARE_QUANTIZE,
+    ),
+    leaves=(CONSTANTS_FOLDED, QOPERATORS_EXPANDED),
+)
+PRODUCTS = Phase(
+    "products",
     # Integer products first: what they read must still be integers.
-    QUANTIZE,
-    DEQUANTIZE,
-    SHARE_MULTIPLIER,
-    SHARE_QUANTIZE,
-    LINEAR,
-    FOLD_DEQUANTIZED,
-    ROUNDED_ALREADY,
-    REQUANTIZED,
-    BEFORE_MOVES,
-    AFTER_MOVES,
-    LINEAR_FLOAT,
-    BIAS,
-    # Functions that span many nodes, before the small ones take nodes away from them.
-    LAYER_NORM,
-    LAYER_NORM_WRITTEN_OUT,
-    GELU,
-    GELU_ERF,
-    EMBEDDING_SUM,
-    ATTENTION,
-    MEAN_POOL,
-    PLAIN_MEAN,
-    L2_NORMALIZE,
-    LP_NORMALIZE,
-    RELU,
-    CLIP,
-    GATE,
-    UNARY,
-    ADD,
-    # What follows a step goes into it.
-    ACTIVATION,
-    RESIDUAL_ADD,
-    MULTIPLIED_VALUES,
-    PACK_SIBLINGS,
-    SHARE_QUANTIZE,
-    QUANTIZED_OUTPUT,
-    QUANTIZED_NORM,
-    MULTIPLIED_OUTPUT,
-    MULTIPLIED_NORM,
-    RESIDUAL_INTEGERS,
+    (
+        LINEAR,
+        CONCAT_INTEGERS,
+        FOLD_DEQUANTIZED,
+        ROUNDED_ALREADY,
+        REQUANTIZED,
+        BEFORE_MOVES,
+        AFTER_MOVES,
+        LINEAR_FLOAT,
+        BIAS,
+    ),
+    requires=PREPARE.leaves,
+    leaves=(PRODUCTS_MADE,),
+)
+FUNCTIONS = Phase(
+    "functions",
+    (
+        # Those that span many nodes, before the small ones take nodes away from them.
+        LAYER_NORM,
+        LAYER_NORM_WRITTEN_OUT,
+        GELU,
+        GELU_ERF,
+        EMBEDDING_SUM,
+        ATTENTION,
+        MEAN_POOL,
+        PLAIN_MEAN,
+        L2_NORMALIZE,
+        LP_NORMALIZE,
+        RELU,
+        CLIP,
+        GATE,
+        UNARY,
+        ADD,
+        CONCAT,
+    ),
+    requires=PRODUCTS.leaves,
+    leaves=(FUNCTIONS_NAMED,),
+)
+EPILOGUE = Phase(
+    "epilogue",
+    (
+        ACTIVATION,
+        RESIDUAL_ADD,
+        MULTIPLIED_VALUES,
+        PACK_SIBLINGS,
+        SHARE_QUANTIZE,
+        QUANTIZED_OUTPUT,
+        QUANTIZED_NORM,
+        MULTIPLIED_OUTPUT,
+        MULTIPLIED_NORM,
+        RESIDUAL_INTEGERS,
+    ),
+    requires=FUNCTIONS.leaves,
+    leaves=(EPILOGUES_TAKEN,),
 )
 
+LAYOUT = Phase(
+    "layout",
+    (PUSH, SHARE, CANCEL),
+    leaves=(MOVES_MEET_NOT,),
+)
+# Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.
+TRANSPOSES = Phase("transposes", (WRITE,), requires=LAYOUT.leaves, leaves=(MOVES_WRITTEN,))
 
-def _with(rule: Rule, after: Rule) -> tuple[Rule, ...]:
-    place = RULES.index(after) + 1
-    return (*RULES[:place], rule, *RULES[place:])
+PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, TRANSPOSES)
+RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)
 
 
-_RULES: Mapping[str, tuple[Rule, ...]] = {
-    "exact": RULES,
-    # What the integer products left: their roundings must be taken before, the float functions come after.
-    "relaxed": _with(RELAX, after=AFTER_MOVES),
-}
-ROUNDINGS = tuple(_RULES)
+def _relaxed(phase: Phase) -> Phase:
+    """The phase with fewer roundings: integer products have taken theirs before, float functions come after."""
+    if phase is not PRODUCTS:
+        return phase
+    place = phase.rules.index(AFTER_MOVES) + 1
+    return replace(phase, rules=(*phase.rules[:place], RELAX, *phase.rules[place:]))
+
+
+_PHASES: Mapping[str, tuple[Phase, ...]] = {"exact": PHASES, "relaxed": tuple(map(_relaxed, PHASES))}
+ROUNDINGS = tuple(_PHASES)
 """How the model's roundings may be taken: all of them as they stand, or fewer between float operators."""
 
 
@@ -96,7 +149,7 @@ def check_rounding(rounding: str) -> None:
         raise ValueError(f"The rounding is {' or '.join(map(repr, ROUNDINGS))}, but it is {rounding!r}.")
 
 
-def rules_for(rounding: str) -> tuple[Rule, ...]:
-    """The ordered list for one of ROUNDINGS; raises ValueError for another."""
+def phases_for(rounding: str) -> tuple[Phase, ...]:
+    """The phases for one of ROUNDINGS; raises ValueError for another."""
     check_rounding(rounding)
-    return _RULES[rounding]
+    return _PHASES[rounding]

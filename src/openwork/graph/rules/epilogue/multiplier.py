@@ -19,7 +19,7 @@ from openwork.graph.model import (
     producer,
 )
 from openwork.graph.operands import split_constant
-from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.rewrite import Replacement, Rule, home, never, precedes
 from openwork.graph.rules.epilogue.quantized_outputs import BESIDE, IN_PLACE, both, made_by, quantizer
 from openwork.graph.slots import rebuilt, row_of
 
@@ -34,10 +34,9 @@ def _match_shared(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     split = split_constant(node)
     if split is None or node.outputs[0].is_graph_output():
         return None
-    order = list(home(node))
     for other in consumers(split[0]):
         if other is not node and other.op_type == "Mul" and _equal_multiplier(node, other):
-            return (node, other) if order.index(other) < order.index(node) else None
+            return (node, other) if precedes(other, node) else None
     return None
 
 

@@ -114,7 +114,7 @@ def _match_add(node: ir.Node) -> _Elementwise | None:
     reason = None
     if constant(a) is not None or constant(b) is not None:
         reason = "one of its operands is a constant"
-    elif not (same_dims(a, b) and same_dims(a, node.outputs[0])):
+    elif not same_dims(a, b):
         reason = "its operands do not have the same known shape"
     return _Elementwise(node, "Add", (a, b), reason)
 

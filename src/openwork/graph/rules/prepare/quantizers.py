@@ -23,7 +23,7 @@ from openwork.graph.model import (
     operand,
     scalar,
 )
-from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rewrite import Replacement, Rule, precedes
 
 SIGNED_OFFSET = 128
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -161,8 +161,7 @@ def _check_shared(found: tuple[ir.Node, ir.Node]) -> str | None:
     node, other = found
     if node.outputs[0].is_graph_output():
         return f"its {'integers are' if node.op_type == 'Quantize' else 'result is'} an output of the graph"
-    order = list(home(node))
-    return None if order.index(other) < order.index(node) else f"the equal {node.op_type} stands after it"
+    return None if precedes(other, node) else f"the equal {node.op_type} stands after it"
 
 
 def _replace_shared(found: tuple[ir.Node, ir.Node]) -> Replacement:

@@ -1,0 +1,170 @@
+"""Where the channels of images stand.
+
+ONNX keeps them second ([B, C, H, W]); an operator whose row wants "channels last" reads and makes
+[B, H, W, C]. A rule that makes such an operator calls `around`, which puts ToChannelsLast in front of it and
+ToChannelsFirst behind it. The rules of this file then move each ToChannelsFirst behind operators that work
+element by element, and drop it where it meets a ToChannelsLast, so that between two such operators nothing is
+moved at all. Height and width may be free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from openwork.engine.operators import DOMAIN, OPERATORS, Slot
+from openwork.graph.model import consumers, is_openwork, make, native_producer, needed, only_consumer
+from openwork.graph.rewrite import Replacement, Rule, never, precedes
+from openwork.graph.slots import filled, rebuilt, slots
+
+LAST, FIRST = "ToChannelsLast", "ToChannelsFirst"
+PERMUTATION = {LAST: (0, 2, 3, 1), FIRST: (0, 3, 1, 2)}
+"""What ONNX's Transpose calls the two."""
+
+NO_STEP = "there is no native step yet that moves the channels of an image"
+
+
+def moved(op_type: str, value: ir.Value, name: str) -> ir.Node:
+    """A node that moves the channels of an image."""
+    return make(op_type, {"x": value}, {}, name)
+
+
+def around(
+    op_type: str, inputs: Mapping[str, ir.Value | None], values: Mapping[str, Any], name: str
+) -> list[ir.Node]:
+    """An operator that wants channels last, for images with channels first: the nodes in order, of which the
+    last makes its first output with channels first.
+
+    inputs: by slot; those whose slot is an image are moved. values: the attributes.
+    """
+    row = OPERATORS[op_type]
+    if row.layout != "channels last":
+        raise ValueError(f"{op_type} does not want its channels last; make it as it is.")
+    nodes: list[ir.Node] = []
+    given = dict(inputs)
+    for entry in row.activations:
+        value = given.get(entry.name)
+        if value is not None and _is_image(entry):
+            nodes.append(moved(LAST, value, f"{name}.{entry.name}"))
+            given[entry.name] = nodes[-1].outputs[0]
+    nodes.append(make(op_type, given, values, name))
+    return [*nodes, moved(FIRST, nodes[-1].outputs[0], f"{name}.y")]
+
+
+def _is_image(entry: Slot) -> bool:
+    return len(entry.shape) == 4 and "..." not in entry.shape
+
+
+@dataclass(frozen=True)
+class _Pair:
+    node: ir.Node
+    source: ir.Value
+
+
+def _match_pair(node: ir.Node) -> _Pair | None:
+    """One that undoes another one."""
+    other = native_producer(filled(node, "x"), FIRST if node.op_type == LAST else LAST)
+    return None if other is None else _Pair(node, filled(other, "x"))
+
+
+def _check_pair(found: _Pair) -> str | None:
+    source = found.source
+    fixed = source.producer() is None or source.is_graph_output()
+    if found.node.outputs[0].is_graph_output() and fixed:
+        return "it makes an output of the graph out of an input or of another output"
+    return None
+
+
+def _replace_pair(found: _Pair) -> Replacement:
+    return Replacement((), [(found.node.outputs[0], found.source)])
+
+
+_MOVES = frozenset({LAST, FIRST})
+
+CANCEL = Rule("cancel moves of channels", _MOVES, _match_pair, _check_pair, _replace_pair, domain=DOMAIN)
+
+
+def _match_equal(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """An earlier one of the same value."""
+    for other in consumers(filled(node, "x")):
+        if other is not node and native_producer(other.outputs[0], node.op_type) and precedes(other, node):
+            return None if node.outputs[0].is_graph_output() else (node, other)
+    return None
+
+
+def _replace_equal(found: tuple[ir.Node, ir.Node]) -> Replacement:
+    node, other = found
+    return Replacement((), [(node.outputs[0], other.outputs[0])])
+
+
+SHARE = Rule("share moves of channels", _MOVES, _match_equal, never, _replace_equal, domain=DOMAIN)
+
+
+@dataclass(frozen=True)
+class _Push:
+    node: ir.Node
+    moves: dict[str, ir.Node | None]
+    """For each input the ToChannelsFirst that makes it, or None."""
+
+
+def elementwise() -> frozenset[str]:
+    """The operators that do the same to every element, wherever it stands."""
+    return frozenset(name for name, row in OPERATORS.items() if row.layout == "any")
+
+
+def _match_push(node: ir.Node) -> _Push | None:
+    moves = {name: native_producer(value, FIRST) for name, value in slots(node).items()}
+    return _Push(node, moves) if any(moves.values()) and _pays(node, list(moves.values())) else None
+
+
+def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:
+    """Whether fewer moves remain, or as many but further down.
+
+    That is so where only moves to channels last read the result, since all of them go, and where nobody else
+    reads what all inputs are moved to.
+    """
+    made, readers = node.outputs[0], consumers(node.outputs[0])
+    if readers and not made.is_graph_output() and all(is_openwork(reader, LAST) for reader in readers):
+        return True
+    return all(move is not None and only_consumer(move.outputs[0]) is node for move in moves)
+
+
+def _replace_push(found: _Push) -> Replacement:
+    node, nodes = found.node, []
+    changed: dict[str, ir.Value | None] = {}
+    for name, value in slots(node).items():
+        move = found.moves[name]
+        if move is None:
+            nodes.append(moved(LAST, value, f"{node.name}.{name}"))
+        changed[name] = nodes[-1].outputs[0] if move is None else filled(move, "x")
+    made = rebuilt(node, changed)
+    back = moved(FIRST, made.outputs[0], f"{node.name}.y")
+    return Replacement([*nodes, made, back], [(node.outputs[0], back.outputs[0])])
+
+
+PUSH = Rule(
+    "move channels behind an elementwise operator",
+    elementwise(),
+    _match_push,
+    never,
+    _replace_push,
+    domain=DOMAIN,
+)
+
+
+def _match_left(node: ir.Node) -> ir.Node:
+    return node
+
+
+def _replace_left(node: ir.Node) -> Replacement:
+    perm = ir.AttrInt64s("perm", PERMUTATION[node.op_type])
+    made = ir.Node("", "Transpose", [needed(node, 0)], {"perm": perm}, name=node.name)
+    made.outputs[0].shape, made.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
+    made.meta["refusals"] = [("layout", NO_STEP)]
+    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+
+
+WRITE = Rule("move of channels as Transpose", _MOVES, _match_left, never, _replace_left, domain=DOMAIN)
