@@ -16,10 +16,10 @@ def reduce(
     """Apply the rules of `graph/rules` in place, until none applies or `stop_after` changes are made.
 
     model: of `read`. rounding: "exact" (every quantizer means its rounding and its clamps) or "relaxed"
-    (roundings between float operators are left out, with a note in the change; clamps stay). Returns the model,
-    the changes in order, and the refusals that still stand, each with its reason. Raises ModelError if a rule
-    breaks an invariant of the graph (a defect: the message names the change's number), and ValueError for
-    another rounding.
+    (roundings between float operators are left out, with a note in the change; clamps stay). Returns the
+    model, the changes in order, and the refusals that still stand, each with its reason. Raises ModelError if
+    a rule breaks an invariant of the graph (a defect: the message names the change's number), and ValueError
+    for another rounding.
     """
     outcome = Driver(model, rules_for(rounding), stop_after).run()
     if stop_after is None:

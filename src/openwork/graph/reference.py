@@ -23,6 +23,7 @@ from openwork.graph.numerics.epilogue import Channels, apply_activation, finish,
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
 
+
 def linear(
     x: Array,
     residual: Array | None,

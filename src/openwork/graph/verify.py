@@ -101,7 +101,9 @@ def _check_roundings(node: ir.Node, found: Mapping[str, object]) -> None:
     """Scale and zero point of a rounding inside attention: both or neither."""
     for part in ("score", "probability"):
         if (f"{part}_scale" in found) != (f"{part}_zero_point" in found):
-            raise ModelError(f"{describe(node)} must have {part}_scale and {part}_zero_point together or neither.")
+            raise ModelError(
+                f"{describe(node)} must have {part}_scale and {part}_zero_point together or neither."
+            )
 
 
 def _check_ending(node: ir.Node, form: Operator, found: Mapping[str, object]) -> None:
