@@ -23,7 +23,7 @@ from graph_models import Builder, runtime
 from qdq_contract import GRAPHS_PER_MODEL, check, engine_of
 
 GRAPHS = int(os.environ.get("OPENWORK_TEST_GRAPHS", "2000"))
-"""`make contract` draws 10,000."""
+"""Each takes some 20 ms; OPENWORK_TEST_GRAPHS=10000 draws as many as the claim is made for."""
 
 
 def test_random_graphs_give_what_onnx_runtime_gives() -> None:
