@@ -1,9 +1,10 @@
-"""What a Q/DQ graph may give: for every element of every value the two ends between which any faithful run lies.
+"""What a Q/DQ graph may give: for each element of each value the ends between which any faithful run lies.
 
-Each operator is computed in binary64 on intervals, widened by what binary32 may lose there: u = 2^-24 for each rounding,
-times the magnitudes that were rounded; for functions the errors of docs/arithmetic.md and of the other side. A quantizer
-maps both ends: where they give one integer, every run must give it, to the bit; where a tie lies between them, either of its
-two neighbours. So a tolerance is never a guess, and it is zero for most elements of a quantized value.
+Each operator is computed in binary64 on intervals, widened by what binary32 may lose there: u = 2^-24 for
+each rounding, times the magnitudes that were rounded; for functions the errors of docs/arithmetic.md and of
+the other side. A quantizer maps both ends: where they give one integer, every run must give it, to the bit;
+where a tie lies between them, either of its neighbours. So a tolerance is never a guess, and it is zero for
+most elements of a quantized value.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from onnx import numpy_helper
 Array = NDArray[Any]
 U = 2.0**-24
 FUNCTION = 3e-6
-"""Of an activation, relative to max(1, |x|): below 1.6e-6 on either side (docs/arithmetic.md; ONNX Runtime's are closer)."""
+"""Of an activation, relative to max(1, |x|): below 1.6e-6 on either side (docs/arithmetic.md)."""
 FIXED = 1 / 11580 + 1 / 32767
-"""Of a product in fixed point, relative to sqrt(n) times the norms: half a unit of each element on either side."""
+"""Of a product in fixed point, relative to sqrt(n) and the norms: half a unit of each element, twice."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _along(parameter: Bounds, like: Array, a: Attributes) -> Array:
 
 
 def _quantize(x: Bounds, scale: Bounds, point: Bounds, a: Attributes) -> Bounds:
-    """Divided by the scale or multiplied by its reciprocal, which is rounded too: three roundings, and one more."""
+    """Divided by the scale or multiplied by its reciprocal, which is rounded too: four roundings at most."""
     by, zero = _along(scale, x.low, a), _along(point, x.low, a)
     least, most = (-128.0, 127.0) if a["signed"] else (0.0, 255.0)
     ends = (x.low - 4 * U * x.largest) / by, (x.high + 4 * U * x.largest) / by
@@ -88,12 +89,14 @@ def _dequantize(q: Bounds, scale: Bounds, point: Bounds, a: Attributes) -> Bound
 
 
 def _matmul(x: Bounds, w: Bounds, a: Attributes) -> Bounds:
-    """A sum of n products in any order errs by (n + 1) u of the sum of magnitudes; scales and bias are rounded 6 times."""
+    """A sum of n products in any order errs by (n + 1) u of their magnitudes; scales are rounded 6 times."""
     n = x.low.shape[-1]
     spread = x.largest @ w.largest
     radius = x.radius @ w.largest + x.largest @ w.radius + 2 * (n + 8) * U * spread
     if a.get("fixed"):
-        norms = np.linalg.norm(x.largest, axis=-1)[..., None] * np.linalg.norm(w.largest, axis=-2)[..., None, :]
+        norms = (
+            np.linalg.norm(x.largest, axis=-1)[..., None] * np.linalg.norm(w.largest, axis=-2)[..., None, :]
+        )
         radius = radius + FIXED * np.sqrt(n) * norms
     return Bounds.around(x.centre @ w.centre, radius)
 
@@ -111,8 +114,6 @@ def _add(x: Bounds, y: Bounds, a: Attributes) -> Bounds:
 def _mul(x: Bounds, y: Bounds, a: Attributes) -> Bounds:
     radius = x.radius * y.largest + x.largest * y.radius + 4 * U * x.largest * y.largest
     return Bounds.around(x.centre * y.centre, radius)
-
-
 
 
 def _relu(x: Bounds, a: Attributes) -> Bounds:
@@ -149,7 +150,7 @@ def _leaky(x: Bounds, a: Attributes) -> Bounds:
 
 
 def _layer_norm(x: Bounds, gamma: Bounds, beta: Bounds, a: Attributes) -> Bounds:
-    """By the largest change of the mean, the variance (mean of squares less square of the mean, or two passes), the root."""
+    """By the largest change of the mean, of the variance (by two passes or by mean squares), of the root."""
     n = x.low.shape[-1]
     mean, squares = x.centre.mean(-1, keepdims=True), (x.largest**2).mean(-1, keepdims=True)
     off = x.radius + x.radius.mean(-1, keepdims=True) + 2 * (n + 2) * U * x.largest.mean(-1, keepdims=True)
@@ -168,7 +169,8 @@ def _softmax(x: Bounds, a: Attributes) -> Bounds:
     low, high = np.exp(x.low - top), np.exp(x.high - top)
     least = low / (low + high.sum(-1, keepdims=True) - high)
     most = high / (high + low.sum(-1, keepdims=True) - low)
-    # The exponent is a difference of two rounded numbers; exp errs by 2e-7, in fixed point by 3e-6 and half of 1/32767.
+    # The exponent is a difference of two rounded numbers; exp errs by 2e-7, in fixed point by 3e-6 and by
+    # half of 1 / 32767.
     slack = 4 * U * (x.largest.max(-1, keepdims=True) + x.low.shape[-1] + 8)
     slack = slack + (8e-6 if a.get("fixed") else 1e-6)
     rough = (x.low.shape[-1] / 32767) * most if a.get("fixed") else 0.0
@@ -213,7 +215,9 @@ MEANING: Mapping[str, Callable[..., Bounds]] = {
 }
 
 
-def bounds_of(model: onnx.ModelProto, feeds: Mapping[str, Array], fixed: Sequence[str] = ()) -> dict[str, Bounds]:
+def bounds_of(
+    model: onnx.ModelProto, feeds: Mapping[str, Array], fixed: Sequence[str] = ()
+) -> dict[str, Bounds]:
     """The bounds of every value of a graph of the operators in MEANING.
 
     fixed: names of the nodes that attention may compute in 16-bit fixed point.

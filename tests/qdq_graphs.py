@@ -1,4 +1,4 @@
-"""Random small Q/DQ graphs by seed: several in one model, side by side, since a session costs more than a graph."""
+"""Random small Q/DQ graphs by seed: several side by side in one model, which costs less than a model each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Drawn:
 
 @dataclass
 class Value:
-    """A name, its shape [rows, channels] or [batch, length, channels], and about how large its elements are."""
+    """A name, a shape [rows, channels] or [batch, length, channels], and about how large its elements are."""
 
     name: str
     shape: tuple[int, ...]
@@ -63,7 +63,7 @@ class Artist:
         return Value(name, (*leading, channels), 5.0)
 
     def grid(self, size: float) -> tuple[float, int, type]:
-        """A scale, a zero point at either end, in the middle or anywhere, and the type; a third of them saturate."""
+        """A scale, a zero point at an end, in the middle or anywhere, the type; a third of them saturate."""
         dtype = np.uint8 if self.chance(0.7) else np.int8
         low = 0 if dtype is np.uint8 else -128
         point = low + int(self.rng.integers(256)) if self.chance(0.4) else low + int(self.one_of(0, 128, 255))  # type: ignore[call-overload]
@@ -102,7 +102,9 @@ class Artist:
     def activation(self, x: Value) -> Value:
         op = str(self.one_of(*ACTIVATIONS))
         if op == "Clip":
-            return Value(self.b.add(op, x.name, self.b.number(-1.0), self.b.number(1.5)), x.shape, min(x.size, 1.5))
+            return Value(
+                self.b.add(op, x.name, self.b.number(-1.0), self.b.number(1.5)), x.shape, min(x.size, 1.5)
+            )
         extra = {"alpha": 0.1} if op == "LeakyRelu" else {}
         return Value(self.b.add(op, x.name, **extra), x.shape, 1.0 if op in ("Tanh", "Sigmoid") else x.size)
 
@@ -110,7 +112,9 @@ class Artist:
         n = x.shape[-1]
         if n < 2:
             return x
-        name = self.b.add("LayerNormalization", x.name, self.b.normal(n), self.b.normal(n), epsilon=1e-3, axis=-1)
+        name = self.b.add(
+            "LayerNormalization", x.name, self.b.normal(n), self.b.normal(n), epsilon=1e-3, axis=-1
+        )
         return Value(name, x.shape, 4.0)
 
     def softmax(self, x: Value) -> Value:
@@ -143,7 +147,9 @@ class Artist:
         product = self.b.nodes[-1].name
         before = self.chance(0.3)
         scores = self.rounded(scores) if before else scores
-        scores = Value(self.b.add("Mul", scores.name, self.b.number(size**-0.5)), (), scores.size * size**-0.5)
+        scores = Value(
+            self.b.add("Mul", scores.name, self.b.number(size**-0.5)), (), scores.size * size**-0.5
+        )
         after = not before and self.chance(0.2)
         weights = self.softmax(self.rounded(scores) if after else scores)
         softmax, inside = self.b.nodes[-1].name, self.chance(0.3)
@@ -154,7 +160,9 @@ class Artist:
         mixed = self.maybe_rounded(Value(mixed, (), v.size), 0.3).name
         joined = self.b.add("Transpose", mixed, perm=[0, 2, 1, 3])
         return Value(
-            self.b.add("Reshape", joined, self.b.integers(0, 0, heads * size)), (*x.shape[:-1], heads * size), v.size
+            self.b.add("Reshape", joined, self.b.integers(0, 0, heads * size)),
+            (*x.shape[:-1], heads * size),
+            v.size,
         )
 
     def output(self, x: Value) -> None:
@@ -165,14 +173,23 @@ class Artist:
             name = self.rounded(x).name
         elif kind == "integers":
             scale, point, dtype = self.grid(x.size)
-            name, element = self.b.add("QuantizeLinear", x.name, *self.b.quantizer(scale, point, dtype)), TYPES[dtype]
+            name, element = (
+                self.b.add("QuantizeLinear", x.name, *self.b.quantizer(scale, point, dtype)),
+                TYPES[dtype],
+            )
         self.outputs.append(helper.make_tensor_value_info(name, element, x.shape))
 
     def graph(self) -> None:
         """One chain of blocks, some of them read by an output of their own."""
         with_attention = self.chance(0.12)
         x = self.input(self.width(), 3 if with_attention or self.chance(0.3) else 2)
-        blocks: list[Callable[[Value], Value]] = [self.product, self.product, self.sum, self.norm, self.activation]
+        blocks: list[Callable[[Value], Value]] = [
+            self.product,
+            self.product,
+            self.sum,
+            self.norm,
+            self.activation,
+        ]
         if with_attention:
             x = self.attention(x)
         elif self.chance(0.08):

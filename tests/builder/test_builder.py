@@ -167,6 +167,7 @@ def test_a_refused_build_writes_nothing(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"sparsity": "maybe"}, "The sparsity mode is one of off, on, force, but it is 'maybe'"),
+        ({"rounding": "fast"}, r"^The rounding is 'exact' or 'relaxed', but it is 'fast'\.$"),
         ({"threads": 0}, "The number of threads is at least 1, but it is 0"),
         ({"shapes": []}, "There are no shapes to time at"),
         ({"shapes": [[1, 2]]}, r"each free dimension of the inputs \(batch\), but one is 1x2"),
@@ -407,3 +408,41 @@ def test_default_shapes_fit_any_number_of_dimensions() -> None:
     assert default_shapes(1) == ((1,), (16,))
     assert default_shapes(3) == ((1, 32, 1), (1, 128, 1), (16, 128, 1))
     assert default_shapes(0) == ((),)
+
+
+def rounded_between(seed: int = 0) -> onnx.ModelProto:
+    """A product whose rounded output a float operator reads: scale 0.05, so -6.4 to 6.35."""
+    net = Net(np.random.default_rng(seed))
+    net.linear("first", 32, 64)
+    net.top = net.node("Tanh", net.quantized(net.top, 0.05))
+    return net.model(64, 32)
+
+
+def test_roundings_are_kept_unless_fewer_are_asked_for(tmp_path: Path) -> None:
+    model, x = rounded_between(), random_input(5)
+    report = built(model, tmp_path)
+    assert (report.settings.rounding, report.left_out) == ("exact", ())
+    steps = [step.op for step in read_engine(tmp_path / "m.engine").program.steps]
+    assert steps == ["quantize", "linear", "dequantize", "tanh"]
+    found = openwork.load(tmp_path / "m.engine").run({"x": x})["y"]
+    # A tie moves the product by a step of 0.05; tanh is nowhere steeper than 1, and errs by 1e-6 on both sides.
+    assert np.abs(found - onnx_runtime(model, x)).max() <= 0.05 + 4e-6
+    integers = np.arctanh(np.clip(found.astype(np.float64), -0.99, 0.99)) / 0.05
+    inner = np.abs(found) < 0.9
+    assert np.abs(integers - np.rint(integers))[inner].max() < 1e-3
+
+
+def test_what_relaxed_rounding_leaves_out_is_reported(tmp_path: Path) -> None:
+    model, x = rounded_between(), random_input(5)
+    report = built(model, tmp_path, rounding="relaxed")
+    assert report.settings.rounding == "relaxed"
+    (left,) = report.left_out
+    assert "to steps of 0.05 is left out; its clamps at -6.4 and 6.35 stay." in left.what
+    assert "(Rounding) 1 rounding between float operators left out, as asked" in "\n".join(report.lines())
+    file = read_engine(tmp_path / "m.engine")
+    assert read_report(file.report) == report
+    assert [step.op for step in file.program.steps] == ["quantize", "linear", "tanh"]
+    assert file.program.steps[1].attributes["activation"] == "clip"
+    found = openwork.load(tmp_path / "m.engine").run({"x": x})["y"]
+    # Half a step that is not rounded, and a whole one at a tie of the input.
+    assert np.abs(found - onnx_runtime(model, x)).max() <= 0.05 + 4e-6

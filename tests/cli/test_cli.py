@@ -70,6 +70,8 @@ def test_build_options_reach_the_build(folder: Path) -> None:
     options = (
         "--sparsity",
         "force",
+        "--rounding",
+        "relaxed",
         "--threads",
         "1",
         "--timing-cache",
@@ -157,6 +159,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "other shapes": (("build", "m.onnx", "-o", "x.engine", "--shapes", "1x32"), "(batch), but one is 1x32."),
     "bad mode": (("build", "m.onnx", "-o", "x.engine", "--sparsity", "very"), "one of off, on, force"),
+    "bad rounding": (("build", "m.onnx", "-o", "x.engine", "--rounding", "no"), "'exact' or 'relaxed'"),
     "strict": (("build", "sin.onnx", "-o", "x.engine", "--strict"), "The build is strict, but"),
     "no engine": (("bench", "none.engine"), "none.engine: No such file or directory."),
     "not an engine": (("bench", "m.onnx"), "m.onnx: field 'header length': expected"),

@@ -157,7 +157,7 @@ U8, S8 = ort_quantization.QuantType.QUInt8, ort_quantization.QuantType.QInt8
 
 
 def check_rounded(path: Path, truth: Path) -> None:
-    """Both ways to take the roundings of a model whose biases are added behind them, which no native step does."""
+    """Both ways to take the roundings of a model whose biases are added behind them, by no native step."""
     feeds = {name: value.numpy() for name, value in example(3, 9, seed=5).items()}
     (right,) = runtime(onnx.load(truth), feeds).values()
     for rounding in ("exact", "relaxed"):

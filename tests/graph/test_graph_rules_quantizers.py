@@ -69,9 +69,7 @@ def test_a_reader_on_another_grid_dequantizes_on_its_own() -> None:
     b = builder()
     x = b.input("x", ["rows", CHANNELS])
     integers = b.add("QuantizeLinear", x, *b.quantizer(0.02, 100))
-    near, far = (
-        b.add("DequantizeLinear", integers, *b.quantizer(*grid)) for grid in ((0.02, 100), (0.5, 3))
-    )
+    near, far = (b.add("DequantizeLinear", integers, *b.quantizer(*grid)) for grid in ((0.02, 100), (0.5, 3)))
     found = reduced(b.model(y=b.add("Tanh", near), z=far, p=product(b, far)), inputs(b, "x"))
     assert sorted(found.operators) == ["Dequantize", "Dequantize", "Linear", "Quantize", "Tanh"]
     linear = found.node("Linear")

@@ -1,4 +1,4 @@
-"""Free dimensions: each keeps its own name, a number is one that never changes, and the rest stays unknown."""
+"""Free dimensions: each keeps its name, a number is what never changes, and the rest stays unknown."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """One rounding of the model that the engine does without, as asked: where it stood, and what stays of it."""
+    """One rounding of the model that the engine does without, as asked: where it stood, what stays of it."""
 
     where: str
     what: str
@@ -170,7 +170,7 @@ class BuildReport:
         return tuple(layer.name for layer in self.layers if layer.sparse)
 
     def lines(self) -> list[str]:
-        """The two lines that users of TensorRT look for, what falls back, what was left out, and the notes."""
+        """The two lines that users of TensorRT look for, what falls back, what is left out, and the notes."""
         lines = [
             "(Sparsity) Layers eligible for sparse math: " + (", ".join(self.eligible) or "none"),
             "(Sparsity) The plan picked sparse implementation for layers: "
@@ -180,8 +180,8 @@ class BuildReport:
         if self.left_out:
             count = len(self.left_out)
             lines.append(
-                f"(Rounding) {count} {'rounding' if count == 1 else 'roundings'} between float operators left "
-                "out, as asked; the report lists them."
+                f"(Rounding) {count} rounding{'s' if count > 1 else ''} between float operators left out, as "
+                "asked; the report lists them."
             )
         return [*lines, *self.notes]
 

@@ -34,8 +34,8 @@ class Concrete:
     """The shapes of a graph's values for these sizes of its free dimensions.
 
     worked: the nodes whose results' shapes were found. failed: those of known operands whose results' shapes
-    cannot be inferred, or are empty: the model does not run so. pairs: of elementwise ones among them, the names
-    whose sizes differ where elements meet.
+    cannot be inferred, or are empty: the model does not run so. pairs: of elementwise ones among them, the
+    names whose sizes differ where elements meet.
     """
 
     def __init__(self, graph: ir.Graph, sizes: Sizes) -> None:

@@ -9,7 +9,7 @@ rule names as their source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ FIRST_PROBES = ((2, 3), (3, 5), (1, 2), (5, 1))
 """Sizes of the first two free dimensions; none is the same function of the other in all of them."""
 
 EQUAL_SIZES = "equal sizes"
-"""Where a graph keeps, in its `meta`, which names of free dimensions stand for one size: name -> first name."""
+"""Where a graph keeps in its `meta` which names of free dimensions mean one size: name -> first name."""
 
 MAX_NODES = 200
 ALONE = 16
@@ -121,21 +121,33 @@ def free_names(inputs: Iterable[ir.Value]) -> list[str]:
     return list(dict.fromkeys(d for value in inputs for d in dims(value) or () if isinstance(d, str)))
 
 
-def spread(names: Iterable[str], equal: Mapping[str, str], choose: Callable[[int], int]) -> Sizes:
-    """Sizes for names: `choose(i)` for the i-th that is not equal to one before, the other's for one that is."""
+@dataclass(frozen=True)
+class Ladder:
+    """Sizes that all differ: two to begin with, then `base`, `base + step`, and on."""
+
+    first: tuple[int, int]
+    base: int
+    step: int
+
+    def __getitem__(self, index: int) -> int:
+        return self.first[index] if index < 2 else self.base + self.step * (index - 2)
+
+
+def spread(names: Iterable[str], equal: Mapping[str, str], ladder: Ladder) -> Sizes:
+    """Sizes for names: the next of the ladder for each, or that of the name which `equal` gives."""
     sizes: Sizes = {}
     for name in names:
         first = equal.get(name, name)
-        sizes[name] = sizes[first] if first in sizes else choose(len(set(sizes.values())))
+        sizes[name] = sizes[first] if first in sizes else ladder[len(set(sizes.values()))]
     return sizes
 
 
 def samples(value: ir.Value) -> Iterator[Sizes]:
-    """The sizes of all free dimensions for each probe: every name has its own, and other ones in each probe."""
+    """The sizes of all free dimensions for each probe: each name has its own, and another in each probe."""
     names = free_names(_inputs(value))
     equal = value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(value.graph, ir.Graph) else {}
     for probe, first in enumerate(FIRST_PROBES):
-        yield spread(names, equal, lambda i, p=probe, two=first: two[i] if i < 2 else 4 * i - 2 + p)
+        yield spread(names, equal, Ladder(first, 6 + probe, 4))
 
 
 def sized(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Between which numbers a value provably lies, as far as its makers show: interval arithmetic up the graph."""
+"""Between which numbers a value provably lies, as far as its makers show: interval arithmetic."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class Replacement:
     """New nodes, in order, and which old value each new one stands for.
 
     before: the node in front of which the new ones are inserted; the anchor, if it is None.
-    note: a sentence for the report where the new nodes do less than the old ones, as the caller asked; else "".
+    note: a sentence for the report where the new nodes do less than the old ones, as was asked for; else "".
     """
 
     nodes: Sequence[ir.Node]

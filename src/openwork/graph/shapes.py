@@ -1,13 +1,13 @@
 """Shapes of all values, with the names of the free dimensions kept.
 
 onnx's own inference goes first. Where an exporter computes a shape with operators that it cannot follow, the
-graph's shapes are inferred again with numbers in place of the names (`graph/concrete.py`), for several numbers.
-Every name has numbers of its own in each of them. A dimension takes the name that it follows in all of them, or
-the number that it keeps while all names change; anything else (2 L, L - 1, H / 2) stays unknown.
+graph's shapes are inferred again with numbers in place of the names (`graph/concrete.py`), for several of
+them. Every name has numbers of its own in each. A dimension takes the name that it follows in all of them,
+or the number that it keeps while all names change; anything else (2 L, L - 1, H / 2) stays unknown.
 
-Numbers that the model does not run with say nothing: five strided convolutions need large ones, a table of nine
-positions small ones. Where it runs with none because an operation pairs two names element by element, it means
-one size by both, and they are given the same numbers.
+Numbers that the model does not run with say nothing: five strided convolutions need large ones, a table of
+nine positions small ones. Where it runs with none because an operation pairs two names element by element,
+it means one size by both, and they are given the same numbers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from openwork.graph.concrete import Concrete, Shape
 from openwork.graph.model import Dim, dims
-from openwork.graph.probe import EQUAL_SIZES, Sizes, free_names, free_sizes, spread
+from openwork.graph.probe import EQUAL_SIZES, Ladder, Sizes, free_names, free_sizes, spread
 
-SMALL = ((2, 3), (3, 5), (5, 2))
-LARGE = ((67, 101), (131, 83), (103, 149))
-"""Sizes of the first two names; three of a kind, since H / 2 is 1 for both 2 and 3."""
+LADDERS = (
+    *(Ladder(first, 7 + number, 4) for number, first in enumerate(((2, 3), (3, 5), (5, 2)))),
+    *(Ladder(first, 157 + number, 6) for number, first in enumerate(((67, 101), (131, 83), (103, 149)))),
+)
+"""Small and large sizes; three of a kind, since H / 2 is 1 for both 2 and 3."""
 FEWEST = 3
 
 
@@ -57,22 +59,10 @@ def _probes(names: Sequence[str], equal: Mapping[str, str]) -> list[Sizes]:
     """Sizes to try; one set is enough where nothing is free."""
     if not names:
         return [{}]
-    found = []
-    for first, step, kind in ((7, 4, SMALL), (157, 6, LARGE)):
-        for number, two in enumerate(kind):
-            found.append(
-                spread(
-                    names,
-                    equal,
-                    lambda i, two=two, base=first + number, by=step: two[i] if i < 2 else base + by * (i - 2),
-                )
-            )
-    return found
+    return [spread(names, equal, ladder) for ladder in LADDERS]
 
 
-def _merged(
-    names: Sequence[str], equal: Mapping[str, str], pairs: set[frozenset[str]]
-) -> dict[str, str]:
+def _merged(names: Sequence[str], equal: Mapping[str, str], pairs: set[frozenset[str]]) -> dict[str, str]:
     """`equal` after each of the pairs is one: every name but the first of its kind -> the first."""
     first = {name: equal.get(name, name) for name in names}
     for pair in pairs:

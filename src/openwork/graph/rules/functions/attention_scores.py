@@ -21,7 +21,7 @@ LOWEST_KEPT = -1e4
 class Scores:
     """What stands between q k^T and the softmax.
 
-    rounding: scale and zero point of the quantizer of the scores. after: the part of `scale` that comes after it.
+    rounding: scale and zero point of the scores' quantizer. after: the part of `scale` that comes after it.
     """
 
     product: ir.Node | None = None

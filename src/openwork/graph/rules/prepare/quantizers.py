@@ -1,7 +1,7 @@
-"""QuantizeLinear and DequantizeLinear of activations into Quantize and Dequantize, the model's roundings as they are.
+"""QuantizeLinear and DequantizeLinear of activations into Quantize and Dequantize, the roundings as they are.
 
-Nothing is left out here: a quantizer means its rounding and both clamps. What reads the integers (a product, a
-residual) takes them later; `graph/rules/relaxed` leaves roundings out where the caller asks for it.
+Nothing is left out here: a quantizer means its rounding and both clamps. What reads the integers (a product,
+a residual) takes them later; `relaxed.py` leaves roundings out where the caller asks for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from openwork.graph.rewrite import Replacement, Rule, precedes
 SIGNED_OFFSET = 128
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 LARGEST_SCALE = 2.0**119
-"""Between them quantizing what was dequantized gives the same integer: docs/arithmetic.md, Affine quantization."""
+"""Between them quantizing what was dequantized gives the same integer: docs/arithmetic.md."""
 
 
 @dataclass(frozen=True)

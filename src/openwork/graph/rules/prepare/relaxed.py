@@ -1,4 +1,4 @@
-"""Fewer roundings, for who asks for them: a round trip between float operators leaves its clamps and nothing else."""
+"""Fewer roundings, where they are asked for: a round trip between float operators leaves its clamps alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from openwork.graph.scaling import scaling_of
 
 
 def _is_score(value: ir.Value) -> bool:
-    """Whether the value is a product of two computed ones, scaled or not: what stands in front of a softmax."""
+    """Whether the value is a product of two computed ones, scaled or not: what a softmax reads."""
     node = producer(value, "MatMul", "Mul", "Div")
     if node is None:
         return False
@@ -83,13 +83,12 @@ def _replace(trip: RoundTrip) -> Replacement:
         note = f"{where}; its clamps at {low:.6g} and {high:.6g} too, since no value lies beyond them."
         return Replacement((), [(old, source)], note=note)
     graph, name = home(trip.quantize), trip.quantize.name or ""
-    ends = [add_initializer(graph, f"{name}.{end}", np.float32(x)) for end, x in (("low", low), ("high", high))]
+    named = ((f"{name}.low", low), (f"{name}.high", high))
+    ends = [add_initializer(graph, end, np.array(number, np.float32)) for end, number in named]
     clip = ir.Node("", "Clip", [source, *ends], name=name)
     clip.outputs[0].shape, clip.outputs[0].type = source.shape, ir.TensorType(ir.DataType.FLOAT)
     note = f"{where}; its clamps at {low:.6g} and {high:.6g} stay."
     return Replacement([clip], [(old, clip.outputs[0])], note=note)
 
 
-RELAX = Rule(
-    "leave out a rounding, keep its clamps", frozenset({"Dequantize"}), _match, _check, _replace, domain=DOMAIN
-)
+RELAX = Rule("leave out a rounding", frozenset({"Dequantize"}), _match, _check, _replace, domain=DOMAIN)

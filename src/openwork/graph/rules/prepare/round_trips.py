@@ -1,13 +1,14 @@
 """Round trips (a Quantize and its Dequantize) that say nothing new, or that stand behind moved axes.
 
-All of these changes are exact. quantize(dequantize(q)) = q (docs/arithmetic.md), so what already lies on the grid of a
-quantizer needs no second rounding on it; and a quantizer has one scale for the whole tensor, so it may as well
-come before axes are moved, where the product that makes the value can take it, or after they are moved, where
-attention ends.
+All of these changes are exact. quantize(dequantize(q)) = q (docs/arithmetic.md), so what already lies on the
+grid of a quantizer needs no second rounding on it; and a quantizer has one scale for the whole tensor, so it
+may as well come before axes are moved, where the product that makes the value can take it, or after they are
+moved, where attention ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +151,13 @@ def _check_behind(found: _Behind) -> str | None:
     return None
 
 
+def _again(node: ir.Node, inputs: Sequence[ir.Value | None], like: ir.Value) -> ir.Node:
+    """The same node on other inputs, its result of the shape and type of another value."""
+    made = ir.Node("", node.op_type, inputs, list(node.attributes.values()), name=node.name)
+    made.outputs[0].shape, made.outputs[0].type = like.shape, like.type
+    return made
+
+
 def _replace_behind(found: _Behind) -> Replacement:
     """The round trip on what the node reads, then the node again; a factor goes into the scale."""
     trip, scale, point = found.trip, found.scale, found.trip.grid[1]
@@ -159,9 +167,8 @@ def _replace_behind(found: _Behind) -> Replacement:
     values = {"x_scale": scale, "x_zero_point": point}
     dequantize = make("Dequantize", [quantize.outputs[0]], values, trip.dequantize.name or "")
     inputs = [dequantize.outputs[0] if v is found.source else v for v in found.node.inputs]
-    again = ir.Node("", found.node.op_type, inputs, list(found.node.attributes.values()), name=found.node.name)
     old = trip.dequantize.outputs[0]
-    again.outputs[0].shape, again.outputs[0].type = old.shape, old.type
+    again = _again(found.node, inputs, old)
     return Replacement([quantize, dequantize, again], [(old, again.outputs[0])])
 
 
@@ -211,8 +218,7 @@ def _replace_before(found: _Before) -> Replacement:
     """The node that moves axes first, then the round trip."""
     trip, node, old = found.trip, found.node, found.node.outputs[0]
     inputs = [trip.source, *node.inputs[1:]]
-    first = ir.Node("", node.op_type, inputs, list(node.attributes.values()), name=node.name)
-    first.outputs[0].shape, first.outputs[0].type = old.shape, old.type
+    first = _again(node, inputs, old)
     quantize = make("Quantize", [first.outputs[0]], attributes(trip.quantize), trip.quantize.name or "")
     read = attributes(trip.dequantize)
     dequantize = make("Dequantize", [quantize.outputs[0]], read, trip.dequantize.name or "")
