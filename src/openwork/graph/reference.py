@@ -23,6 +23,7 @@ from openwork.graph.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
 
+
 def linear(
     x: Array,
     residual: Array | None,

@@ -14,7 +14,6 @@ from openwork.runtime.packing import DENSE, Tensors, available, native, pack, st
 from openwork.shapes import Dim
 from openwork.sparsity.stored import dense
 
-
 ATTENTION_ROUNDINGS = ("score_scale", "score_zero_point", "probability_scale", "probability_zero_point")
 
 
