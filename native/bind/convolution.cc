@@ -2,7 +2,7 @@
 #include <nanobind/stl/array.h>
 
 #include "bind/arrays.h"
-#include "runtime/time_convolution.h"
+#include "runtime/timing/convolution.h"
 
 namespace openwork::bind {
 

@@ -2,8 +2,9 @@
 #include <algorithm>
 
 #include "bind/arrays.h"
-#include "runtime/convolution_shape.h"
-#include "runtime/time_linear.h"
+#include "kernels/outlook.h"
+#include "runtime/convolution/shape.h"
+#include "runtime/timing/linear.h"
 
 namespace openwork::bind {
 
@@ -156,26 +157,20 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weight
   return {flat->data(), {seconds.size(), static_cast<size_t>(repeats)}, owner};
 }
 
-// A mask costs 0.4 of a strip's dot product on Zen 4 with one own mask a strip (2:4 in window8 takes 0.7 of dense).
-constexpr double kMaskWork = 0.4;
-
-// Rows in the lanes: for each row a channel's quad is a sixteenth of a strip's dot product. Interleaving a byte of activations
-// and transposing a sum are measured on Zen 5.
-constexpr double kInterleaveWork = 0.1, kTransposeWork = 0.25;
-
-double block_work(const PackedWeights& w) {
-  const WeightShape& s = w.shape();
-  const int64_t bytes = s.runs() * s.run_elements() * element_bytes(w.type());
-  return static_cast<double>(w.steps() * form_info(w.form()).share) / kStripLanes + kInterleaveWork * static_cast<double>(bytes) +
-         kTransposeWork * static_cast<double>(s.n);
-}
-
-double work(const PackedWeights& w) {
-  const FormInfo& info = form_info(w.form());
-  if (info.body == Body::blocks) return block_work(w);
-  const auto strips = static_cast<double>(w.table().group_strips[static_cast<int>(w.form())]);
-  const double masks = info.shuffled() ? strips / info.share : 0.0;
-  return static_cast<double>(w.steps()) * (strips + kMaskWork * masks);
+nb::dict expected_work(const AnyWeight& weight, const std::vector<std::string>& names, const std::string& isa) {
+  expect(weight.ndim() == 2, "Expected a weight of shape [n, k], found " + std::to_string(weight.ndim()) + " dimensions.");
+  std::vector<Form> forms;
+  for (const auto& name : names) forms.push_back(form_named(name));
+  const WeightShape shape{static_cast<int64_t>(weight.shape(0)), static_cast<int64_t>(weight.shape(1))};
+  nb::dict found;
+  for (const Outlook& form : outlook(shape, type_of(weight), weight.data(), forms, choose_table(isa))) {
+    const nb::str name(form_info(form.form).name);
+    if (form.reason.empty())
+      found[name] = form.work;
+    else
+      found[name] = form.reason;
+  }
+  return found;
 }
 
 }  // namespace
@@ -190,7 +185,7 @@ void bind_linear(nb::module_& m) {
       .def_prop_ro("form", [](const PackedWeights& w) { return form_info(w.form()).name; }, "One of forms(isa).")
       .def_prop_ro("type", [](const PackedWeights& w) { return type_name(w.type()); }, "\"i8\", \"bf16\" or \"f32\".")
       .def_prop_ro("steps", &PackedWeights::steps, "Steps of all groups: what the kernel's time follows.")
-      .def_prop_ro("work", &work,
+      .def_prop_ro("work", &PackedWeights::work,
                    "What the kernel's time is expected to follow, in dot products of a strip for each row; compare it between the\n"
                    "forms of equal weights on one instruction set.")
       .def_prop_ro("ordered", [](const PackedWeights& w) { return w.span() > 1; }, "Whether output channels were put in another order.")
@@ -198,6 +193,9 @@ void bind_linear(nb::module_& m) {
       .def_prop_ro("k", &PackedWeights::k, "Input channels.")
       .def_prop_ro("isa", [](const PackedWeights& w) { return w.table().isa; }, "The instruction set.");
 
+  m.def("expected_work", &expected_work, nb::arg("weight").noconvert(), nb::arg("forms"), nb::arg("isa"),
+        "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], the dense form taking\n"
+        "1, or a sentence why it does not hold the weight. Raises ValueError for a weight that no form holds.");
   m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("bias").noconvert() = nb::none(),
         nb::arg("x_zero_point") = 0, nb::arg("activation") = "none", nb::arg("residual").noconvert() = nb::none(),
         nb::arg("y_scale") = nb::none(), nb::arg("y_zero_point") = 0, nb::arg("threads") = 1, nb::arg("alpha") = nb::none(),

@@ -1,5 +1,5 @@
 // What the machine does at most, for the benchmarks.
-#include "runtime/peak.h"
+#include "runtime/timing/peak.h"
 
 #include "bind/arrays.h"
 

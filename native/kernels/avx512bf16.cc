@@ -7,7 +7,7 @@ namespace openwork {
 
 extern const Bf16Kernels kAvx512Bf16Kernels = {
     {
-#define OPENWORK_GEMM(form, body, reach, share, bits) gemm_or_null<Avx512Bf16, Type::bf16, Form::form>(),
+#define OPENWORK_GEMM(form, body, reach, share, bits) kernel_or_null<body::Kernels<Avx512Bf16, Type::bf16, Form::form>>(),
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
     },

@@ -4,33 +4,19 @@
 #include <cstdint>
 
 #include "kernels/epilogue.h"
+#include "kernels/forms.h"
 
 namespace openwork {
 
-inline constexpr int kStripLanes = 16;
 // Bytes that a kernel may read behind the last element of a run of activations: the widest window, less one byte.
 inline constexpr int64_t kReadAhead = 63;
-
-// Of activations and weights. `i8` activations are u8, weights s8, sums INT32; the others sum in binary32.
-enum class Type { i8, bf16, f32 };
-constexpr int element_bytes(Type type) { return type == Type::i8 ? 1 : type == Type::bf16 ? 2 : 4; }
-
-// How a form is multiplied: output channels in the lanes, over windows of input channels (tile.h); rows in the lanes
-// (blocks_body.h); or each channel for itself (depthwise_body.h).
-enum class Body { windows, blocks, depthwise };
-
-enum class Form {
-#define OPENWORK_GEMM(form, body, reach, share, bits) form,
-#include "kernels/table.inc"
-#undef OPENWORK_GEMM
-  count
-};
 
 // Weights as a kernel reads them: a stream of steps for each group of strips. A strip is 16 output channels, one a lane of
 // four bytes. A step holds, at its place in a run of activations, the index bytes of each mask (shuffled forms: 64
 // bytes, or fewer where they are compressed), then 64 weight bytes of each strip. Of `blocks` a step holds the quad of four
 // bytes of each channel of a block row, run_steps is [groups, block rows], and advance goes from quad to quad over all runs,
-// each of whole quads. Of `depthwise` a step holds some taps of each channel (depthwise.h). Plain data: packing.h owns the memory.
+// each of whole quads. Of `depthwise` a step holds some taps of each channel (depthwise/cut.h). Plain data: packing.h owns the
+// memory.
 struct PackedView {
   const uint8_t* data = nullptr;
   const int64_t* group_data = nullptr;  // [groups + 1]: where the group's steps begin in `data`

@@ -1,26 +1,21 @@
 // The table of one instruction set from its vocabulary V. Included only by the instruction sets' own translation units.
 #pragma once
 
-#include "kernels/blocks_body.h"
-#include "kernels/depthwise_body.h"
-#include "kernels/gemm_body.h"
 #include "kernels/peak.h"
 #include "kernels/table.h"
 #include "ops/operators.h"
 
+#define OPENWORK_BODY_KERNELS
+#include "kernels/bodies.inc"
+
 namespace openwork {
 
-template <class V, Type type, Form form>
-constexpr GemmKernel gemm_or_null() {
-  constexpr FormShape shape = form_shape(form);
-  if constexpr (!has_kernel<V, type, form>())
-    return nullptr;
-  else if constexpr (shape.body == Body::blocks)
-    return Blocks<V, type, shape.share>::run;
-  else if constexpr (shape.body == Body::depthwise)
-    return Depthwise<V, type>::run;
+template <class Kernels>
+constexpr GemmKernel kernel_or_null() {
+  if constexpr (Kernels::kExists)
+    return Kernels::kernel();
   else
-    return Gemm<V, type, form>::run;
+    return nullptr;
 }
 
 template <class V>
@@ -29,22 +24,22 @@ constexpr KernelTable make_table() {
       V::kName,
       V::kActivationOffset,
       {
-#define OPENWORK_GEMM(form, body, reach, share, bits) Tiling<V, Form::form>::kStrips,
+#define OPENWORK_GEMM(form, body, reach, share, bits) body::Kernels<V, Type::i8, Form::form>::kGroupStrips,
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
       },
       {{
-#define OPENWORK_GEMM(form, body, reach, share, bits) gemm_or_null<V, Type::i8, Form::form>(),
+#define OPENWORK_GEMM(form, body, reach, share, bits) kernel_or_null<body::Kernels<V, Type::i8, Form::form>>(),
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
        },
        {
-#define OPENWORK_GEMM(form, body, reach, share, bits) gemm_or_null<V, Type::bf16, Form::form>(),
+#define OPENWORK_GEMM(form, body, reach, share, bits) kernel_or_null<body::Kernels<V, Type::bf16, Form::form>>(),
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
        },
        {
-#define OPENWORK_GEMM(form, body, reach, share, bits) gemm_or_null<V, Type::f32, Form::form>(),
+#define OPENWORK_GEMM(form, body, reach, share, bits) kernel_or_null<body::Kernels<V, Type::f32, Form::form>>(),
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
        }},

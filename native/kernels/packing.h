@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/steps.h"
 #include "kernels/table.h"
 #include "kernels/weight_shape.h"
 
@@ -33,10 +32,12 @@ class PackedWeights {
   int64_t k() const { return shape_.k(); }
   int64_t groups() const { return groups_; }      // of strips
   int64_t span() const { return span_; }          // groups that only run together
-  int64_t row_step() const { return form_info(form_).body == Body::blocks ? kStripLanes : 1; }  // rows of a vector
+  int64_t row_step() const { return form_info(form_).rows_at_once(); }  // rows of a vector
   int64_t channels() const { return groups_ * table_.group_channels(form_); }
   int64_t steps() const { return static_cast<int64_t>(advance_.size()); }
   int64_t bytes() const { return group_data_.back(); }
+  // What the kernel's time is expected to follow: dot products of a strip that each row takes.
+  double work() const;
   // What the kernel needs of each thread's memory while it runs.
   int64_t scratch_bytes() const;
   const KernelTable& table() const { return table_; }
@@ -49,6 +50,7 @@ class PackedWeights {
  private:
   friend class Packer;
   PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table);
+  void add_columns(const int8_t* weight);
 
   struct Free {
     void operator()(std::byte* p) const;

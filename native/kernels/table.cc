@@ -12,62 +12,50 @@
 
 namespace openwork {
 
-extern const KernelTable kScalarTable;
-#ifdef __x86_64__
-extern const KernelTable kAvx512VnniTable;
+#define OPENWORK_ISA(name, Symbol, runs) extern const KernelTable k##Symbol##Table;
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
 extern const Bf16Kernels kAvx512Bf16Kernels;
-extern const KernelTable kAvx512VnniNoVbmiTable;
-extern const KernelTable kAvxVnniTable;
-extern const KernelTable kAvx2Table;
-#endif
-#ifdef __aarch64__
-extern const KernelTable kNeonTable;
-#endif
 
 namespace {
 
-constexpr FormInfo kFormInfos[] = {
-#define OPENWORK_GEMM(form, body, reach, share, bits) {#form, Body::body, reach, share, bits},
-#include "kernels/table.inc"
-#undef OPENWORK_GEMM
-};
-
 #ifdef __x86_64__
-bool has_avx512vnni() {
+[[maybe_unused]] bool has_avx512vnni() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
 }
-bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
-// avx512vnni, with the CPU's own products of BF16 where it has them.
-const KernelTable& avx512vnni_table() {
-  static const KernelTable with_bf16 = [] {
-    KernelTable table = kAvx512VnniTable;
-    for (int form = 0; form < kForms; ++form) table.gemm[static_cast<int>(Type::bf16)][form] = kAvx512Bf16Kernels.gemm[form];
-    table.peak = [](const PeakArgs& a, int64_t begin, int64_t end) {
-      (a.type == Type::bf16 ? kAvx512Bf16Kernels.peak : kAvx512VnniTable.peak)(a, begin, end);
-    };
-    return table;
-  }();
-  return __builtin_cpu_supports("avx512bf16") ? with_bf16 : kAvx512VnniTable;
-}
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+[[maybe_unused]] bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
+[[maybe_unused]] bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+[[maybe_unused]] bool has_avxvnni() { return __builtin_cpu_supports("avxvnni"); }
 #endif
 #ifdef __aarch64__
-bool has_dot_product() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+[[maybe_unused]] bool has_dot_product() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
+#endif
+
+#if defined(__x86_64__) && !defined(OPENWORK_SCALAR_ALONE)
+// For CPUs that have products of BF16 of their own.
+const KernelTable& avx512vnni_with_bf16() {
+  static const KernelTable own = [] {
+    KernelTable copy = kAvx512VnniTable;
+    for (int form = 0; form < kForms; ++form) copy.gemm[static_cast<int>(Type::bf16)][form] = kAvx512Bf16Kernels.gemm[form];
+    copy.peak = [](const PeakArgs& a, int64_t begin, int64_t end) {
+      (a.type == Type::bf16 ? kAvx512Bf16Kernels.peak : kAvx512VnniTable.peak)(a, begin, end);
+    };
+    return copy;
+  }();
+  return own;
+}
 #endif
 
 std::vector<const KernelTable*> find_tables() {
   std::vector<const KernelTable*> tables;
-#ifdef __x86_64__
-  if (has_avx512vnni() && has_vbmi()) tables.push_back(&avx512vnni_table());
-  if (has_avx512vnni()) tables.push_back(&kAvx512VnniNoVbmiTable);
-  if (has_avx2() && __builtin_cpu_supports("avxvnni")) tables.push_back(&kAvxVnniTable);
-  if (has_avx2()) tables.push_back(&kAvx2Table);
+#define OPENWORK_ISA(name, Symbol, runs) \
+  if (runs) tables.push_back(&k##Symbol##Table);
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+#if defined(__x86_64__) && !defined(OPENWORK_SCALAR_ALONE)
+  if (tables.front() == &kAvx512VnniTable && __builtin_cpu_supports("avx512bf16")) tables.front() = &avx512vnni_with_bf16();
 #endif
-#ifdef __aarch64__
-  if (has_dot_product()) tables.push_back(&kNeonTable);
-#endif
-  tables.push_back(&kScalarTable);
   return tables;
 }
 
@@ -79,14 +67,26 @@ std::string names(const std::vector<const KernelTable*>& tables) {
 
 }  // namespace
 
-const FormInfo& form_info(Form form) { return kFormInfos[static_cast<int>(form)]; }
+std::optional<Form> find_form(const std::string& name) {
+  for (int i = 0; i < kForms; ++i)
+    if (name == kFormInfos[i].name) return static_cast<Form>(i);
+  return std::nullopt;
+}
 
 Form form_named(const std::string& name) {
-  for (int i = 0; i < static_cast<int>(Form::count); ++i)
-    if (name == kFormInfos[i].name) return static_cast<Form>(i);
+  if (const auto form = find_form(name)) return *form;
   std::string known;
   for (const auto& form : kFormInfos) known += (known.empty() ? "" : ", ") + std::string(form.name);
   throw std::invalid_argument("Expected one of the packed forms " + known + ", found \"" + name + "\".");
+}
+
+const char* body_name(Body body) {
+  static constexpr const char* kNames[] = {
+#define OPENWORK_BODY(body, rows) #body,
+#include "kernels/bodies.inc"
+#undef OPENWORK_BODY
+  };
+  return kNames[static_cast<int>(body)];
 }
 
 const char* type_name(Type type) { return type == Type::i8 ? "i8" : type == Type::bf16 ? "bf16" : "f32"; }

@@ -1,6 +1,7 @@
 // The kernels of one instruction set, and the choice among the sets.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,6 @@
 namespace openwork {
 
 inline constexpr int kTypes = 3;
-inline constexpr int kForms = static_cast<int>(Form::count);
 
 struct KernelTable {
   const char* isa;
@@ -26,19 +26,12 @@ struct KernelTable {
   int64_t group_channels(Form form) const { return int64_t{group_strips[static_cast<int>(form)]} * kStripLanes; }
 };
 
-struct FormInfo {
-  const char* name;
-  Body body;
-  int reach;  // activation bytes of a window
-  int share;  // windows: strips that one shuffle feeds; 0: no shuffle, dense. Blocks: channels of a block row
-  int bits;   // of a stored index
-
-  bool shuffled() const { return body == Body::windows && share > 0; }
-};
-const FormInfo& form_info(Form form);
 // Throws std::invalid_argument for a name that is not in the table.
 Form form_named(const std::string& name);
+// Of this name, or none.
+std::optional<Form> find_form(const std::string& name);
 
+const char* body_name(Body body);
 const char* type_name(Type type);
 Type type_named(const std::string& name);
 

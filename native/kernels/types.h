@@ -56,48 +56,4 @@ struct Element<V, Type::f32> : FloatElement<V> {
   }
 };
 
-struct FormShape {
-  Body body;
-  int reach;
-  int share;  // windows: strips that one shuffle feeds; 0: no shuffle. Blocks: channels of a block row
-  int bits;   // of a stored index
-};
-
-constexpr FormShape kFormShapes[] = {
-#define OPENWORK_GEMM(form, body, reach, share, bits) {Body::body, reach, share, bits},
-#include "kernels/table.inc"
-#undef OPENWORK_GEMM
-};
-constexpr FormShape form_shape(Form form) { return kFormShapes[static_cast<int>(form)]; }
-
-// How a form is tiled over V: strips of a group, index vectors of a step, rows of the largest tile.
-template <class V, Form form>
-struct Tiling {
-  static constexpr FormShape kShape = form_shape(form);
-  static constexpr bool kShuffled = kShape.body == Body::windows && kShape.share > 0;
-  static constexpr int kStrips = kShuffled && kShape.share > V::kStrips ? kShape.share : V::kStrips;
-  static constexpr int kMasks = kShuffled ? kStrips / kShape.share : 0;
-  static constexpr int kIndexBytes = kShape.bits * 8;  // of one mask and step
-  static constexpr int kStepBytes = kMasks * kIndexBytes + kStrips * 64;
-  static constexpr int kChannels = kStrips * kStripLanes;
-  static constexpr int kMaxRows = !kShuffled          ? V::kMaxRows
-                                  : kShape.share == 1 ? V::kMaxRowsSparse
-                                  : kShape.share == 2 ? V::kMaxRowsShared2
-                                                      : V::kMaxRowsShared4;
-};
-
-template <class V, Type type, Form form>
-constexpr bool has_kernel() {
-  constexpr FormShape shape = form_shape(form);
-  if (shape.body == Body::blocks) return shape.share <= V::kBlockRegisters;
-  if (shape.body == Body::depthwise) return true;
-  if (Tiling<V, form>::kMaxRows == 0) return false;
-  if (shape.bits && shape.bits < 8) return type == Type::i8 && V::kHasExpand;
-  if (shape.reach == 64) return V::kHasShuffle64;
-  // A window of two binary32 picks nothing that four do not.
-  if (shape.reach == 8) return type != Type::f32;
-  // Binary32 with shared masks runs faster on broadcasts of 16 bytes than on reads of 64.
-  return shape.reach == 4 || !V::kHasShuffle64 || V::kEveryForm || type == Type::f32;
-}
-
 }  // namespace openwork

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
-#include "kernels/steps.h"
 #include "kernels/weight_shape.h"
 
 namespace openwork {
+
+// Places in a run, increasing.
+using Positions = std::vector<int32_t>;
 
 class WeightReader {
  public:

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/packing.h"
-#include "runtime/convolution_shape.h"
+#include "runtime/convolution/shape.h"
 #include "runtime/epilogue.h"
 
 namespace openwork {

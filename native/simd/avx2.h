@@ -23,7 +23,7 @@ struct Avx256 {
   static constexpr int kChainedRegisters = 4;
   static constexpr bool kEveryForm = false;
 
-  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  // Accumulators of a product with rows in the lanes (kernels/blocks): channels times vectors of rows.
   static constexpr int kBlockRegisters = 4;
 
   // 8 accumulators cover four cycles of latency on two ports; with 2 lanes of weights and 1 broadcast they fit 16.

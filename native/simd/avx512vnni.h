@@ -28,7 +28,7 @@ struct Avx512 {
   static constexpr int kChainedRegisters = 8;
   static constexpr bool kEveryForm = false;
 
-  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  // Accumulators of a product with rows in the lanes (kernels/blocks): channels times vectors of rows.
   static constexpr int kBlockRegisters = 16;
 
   // 16 accumulators: eight cover four cycles of latency on two ports, and 8 rows divide the usual lengths.

@@ -27,7 +27,7 @@ struct Neon {
   // tbl from four registers takes up to four times as long as from one: windows of 8 and 16 bytes are worth having.
   static constexpr bool kEveryForm = true;
 
-  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  // Accumulators of a product with rows in the lanes (kernels/blocks): channels times vectors of rows.
   static constexpr int kBlockRegisters = 4;
 
   // 4 rows of 4 accumulators cover four cycles of latency on four ports.

@@ -25,7 +25,7 @@ struct Scalar {
   // Also the forms that a wider shuffle makes needless: here speed does not matter, and tests see all of them.
   static constexpr bool kEveryForm = true;
 
-  // Accumulators of a product with rows in the lanes (blocks_body.h): channels times vectors of rows.
+  // Accumulators of a product with rows in the lanes (kernels/blocks): channels times vectors of rows.
   static constexpr int kBlockRegisters = 8;
 
   // The tile of the FP32 products: rows, and strips of 16 lanes.

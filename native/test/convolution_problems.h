@@ -6,7 +6,7 @@
 #include <random>
 #include <string>
 
-#include "runtime/convolution_shape.h"
+#include "runtime/convolution/shape.h"
 
 namespace openwork::test {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <thread>
 
-#include "runtime/linear.h"
+#include "runtime/linear/layer.h"
 #include "test/allocations.h"
 #include "test/harness.h"
 #include "test/problem.h"

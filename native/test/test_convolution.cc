@@ -3,7 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "runtime/convolution.h"
+#include "runtime/convolution/layer.h"
 #include "test/convolution_problems.h"
 #include "test/guarded.h"
 #include "test/harness.h"

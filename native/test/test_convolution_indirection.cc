@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "runtime/convolution_indirection.h"
+#include "runtime/convolution/indirection.h"
 #include "test/convolution_problems.h"
 #include "test/guarded.h"
 #include "test/harness.h"

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "runtime/context.h"
-#include "runtime/linear.h"
+#include "runtime/linear/layer.h"
 #include "test/guarded.h"
 #include "test/harness.h"
 
@@ -196,7 +196,7 @@ std::vector<float> run_quantized(int threads, int64_t rows) {
 
 }  // namespace
 
-TEST(slices_change_no_bit) {
+TEST(slices_on_threads_change_no_bit) {
   const auto slices_of = [](int64_t rows, int threads) {
     auto program = std::make_shared<Program>(*available_tables().front());
     const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
@@ -261,7 +261,7 @@ TEST(inputs_are_copied_where_a_step_reads_on_or_reads_what_it_checked) {
 }
 
 // A caller that writes to its ids after they were checked: the next step's check stands for it.
-TEST(what_was_checked_is_what_is_read) {
+TEST(threads_read_what_was_checked) {
   constexpr int64_t kLength = 4, kWidth = 8;
   const std::vector<float> word(3 * kWidth, 1.0f), position(kLength * kWidth, 0.5f);
   for (const int64_t batch : {1, 300}) {
@@ -283,6 +283,43 @@ TEST(what_was_checked_is_what_is_read) {
     CHECK(ids[0] == int64_t{1} << 40 && std::all_of(found, found + batch * kLength * kWidth, [](float v) { return v == 1.5f; }));
     CHECK(test::refusal([&] { context.run({{DType::i64, {batch, kLength}, ids.data()}}); }).find("expected ids from 0 to 2") != std::string::npos);
   }
+}
+
+namespace {
+
+// Products of floats of every type from caller's memory that ends at a page which may not be touched, one after the other: f32 by
+// f32, then f32 rounded to BF16. Rows enough for slices.
+std::vector<float> run_floats(const KernelTable& table, Form form, int threads, int64_t rows) {
+  std::mt19937 rng(11);
+  std::uniform_real_distribution<float> real(-1.0f, 1.0f);
+  std::vector<float> first(24 * 37), values(static_cast<size_t>(rows * 37));
+  std::vector<uint16_t> second(20 * 24);
+  for (auto& w : first) w = rng() % 2 ? real(rng) : 0.0f;
+  for (auto& w : second) w = rng() % 2 ? 0x3f80 : 0;  // ones
+  for (auto& v : values) v = real(rng);
+  auto program = std::make_shared<Program>(table);
+  const int x = program->value(DType::f32, {-1, 37}), h = program->value(DType::f32, {-1, 24}), y = program->value(DType::f32, {-1, 20});
+  program->linear("first", {x, kAbsent, h, {PackedWeights::pack({24, 37}, Type::f32, first.data(), form, table)}, {-1}, {}, {}, 0, Activation::relu, {}});
+  program->linear("second", {h, kAbsent, y, {PackedWeights::pack({20, 24}, Type::bf16, second.data(), form, table)}, {-1}, {}, {}, 0, Activation::none, {}});
+  program->finish({x}, {y});
+  const Guarded gx(values.data(), values.size() * sizeof(float), 0);
+  Context context(program, threads, 4);
+  const auto out = context.run({{DType::f32, {rows, 37}, gx.data()}});
+  const auto* data = out[0].buffer.as<float>();
+  return {data, data + rows * 20};
+}
+
+}  // namespace
+
+TEST(products_of_floats_are_read_to_their_end_and_threads_change_no_bit) {
+  for (const KernelTable* table : available_tables())
+    for (const Form form : {Form::dense, Form::window16, Form::blocks4}) {
+      if (!table->kernel(Type::f32, form) || !table->kernel(Type::bf16, form)) continue;
+      for (const int64_t rows : {1, 17, 130, 700}) {
+        const auto one = run_floats(*table, form, 1, rows);
+        CHECK_SAY(one == run_floats(*table, form, 3, rows), std::string(table->isa) + " " + form_info(form).name);
+      }
+    }
 }
 
 TEST(a_value_too_large_to_address_is_refused) {

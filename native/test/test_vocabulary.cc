@@ -15,30 +15,25 @@
 
 namespace openwork::test {
 
-extern const Vocabulary kScalarVocabulary;
-#ifdef __x86_64__
-extern const Vocabulary kAvx512VnniVocabulary, kAvx512VnniNoVbmiVocabulary, kAvxVnniVocabulary, kAvx2Vocabulary;
-#endif
-#ifdef __aarch64__
-extern const Vocabulary kNeonVocabulary;
-#endif
+#define OPENWORK_ISA(name, Symbol, runs) extern const Vocabulary k##Symbol##Vocabulary;
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
 
 namespace {
 
-std::vector<const Vocabulary*> compiled() {
-  return {
-#ifdef __x86_64__
-      &kAvx512VnniVocabulary, &kAvx512VnniNoVbmiVocabulary, &kAvxVnniVocabulary, &kAvx2Vocabulary,
-#endif
-#ifdef __aarch64__
-      &kNeonVocabulary,
-#endif
-      &kScalarVocabulary};
-}
+struct Isa {
+  const char* name;
+  const Vocabulary* vocabulary;
+};
+constexpr Isa kIsas[] = {
+#define OPENWORK_ISA(name, Symbol, runs) {#name, &k##Symbol##Vocabulary},
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+};
 
 const Vocabulary* find(const std::string& isa) {
-  for (const Vocabulary* v : compiled())
-    if (v->isa == isa) return v;
+  for (const Isa& row : kIsas)
+    if (row.name == isa) return row.vocabulary;
   return nullptr;
 }
 
@@ -154,6 +149,11 @@ TEST(words_of_every_instruction_set_mean_what_the_scalar_ones_do) {
       CHECK_SAY(wrong == 0, std::string(table->isa) + ": " + word.name + " differs in " + std::to_string(wrong) + " of 400 calls");
     }
   }
+}
+
+TEST(every_instruction_set_bears_the_name_of_its_row) {
+  for (const Isa& row : kIsas) CHECK_SAY(std::string(row.vocabulary->isa) == row.name, row.name);
+  for (const KernelTable* table : available_tables()) CHECK_SAY(find(table->isa), table->isa);
 }
 
 // Else a build or an emulator that lost an instruction set would pass without it.

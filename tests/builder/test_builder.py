@@ -351,11 +351,11 @@ def test_forms_near_the_best_are_timed() -> None:
         "w4": 0.9,
         "w5": 0.65,
         "w6": 0.72,
-        "ppacked": 1.2,
-        "qpacked": 1.4,
+        "window8packed": 1.2,
+        "window16packed": 1.4,
     }
     assert rivals(work, 33) == ("w3", "w2", "w5", "w1")
-    assert rivals(work, 32) == ("w3", "w2", "w5", "w1", "ppacked")
+    assert rivals(work, 32) == ("w3", "w2", "w5", "w1", "window8packed")
     assert rivals({"w1": 1.3, "w2": 1.36}, 100) == ("w1",)
     assert rivals({}, 1) == ()
 

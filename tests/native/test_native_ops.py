@@ -254,7 +254,7 @@ def test_linear_of_floats_in_every_form(isa: str, activation: str, quantized: bo
     x, weight, bias, residual = floats(1, rows, k), pruned_floats(2, n, k), floats(3, n), floats(4, rows, n)
     attributes = {"activation": activation, **(QUANTIZED if quantized else {})}
     expected = reference.linear_float(x, residual, weight, bias, attributes)
-    for form in native.forms(isa, "f32"):
+    for form in [known.name for known in native.forms(isa, "f32")]:
         if form == "depthwise":
             continue
         step = OneStep(isa)
@@ -271,10 +271,9 @@ def test_linear_of_bf16_rounds_the_rows_of_floats(isa: str) -> None:
     x, weight, residual = floats(1, rows, k), pruned_floats(2, n, k), rounded_to_bf16(floats(4, rows, n))
     halves, exact = rounded_to_bf16(weight), widened(rounded_to_bf16(x)).astype(np.float64)
     exact = exact @ widened(halves).astype(np.float64).T + widened(residual)
-    # Each of at most k products and k + 2 sums is rounded at the size of the magnitudes, the output once to
-    # 8 bits.
+    # Each of k products and k + 2 sums is rounded at the size of the magnitudes, the output once to 8 bits.
     bound = 2 * (k + 2) * 2.0**-24 * (np.abs(x) @ np.abs(weight).T + np.abs(widened(residual)))
-    for form in native.forms(isa, "bf16"):
+    for form in [known.name for known in native.forms(isa, "bf16")]:
         if form == "depthwise":
             continue
         made = []

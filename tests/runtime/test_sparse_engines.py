@@ -15,6 +15,7 @@ import pytest
 import openwork
 from engine_files import rewritten
 from openwork import _native
+from openwork.backends.cpu.packing import for_few_rows
 from openwork.builder import tactics
 from openwork.builder.builder import build
 from openwork.engine.engine_file import read_engine, write_engine
@@ -88,7 +89,7 @@ def test_sparse_engines_have_the_bits_of_dense_ones(pattern: str, tmp_path: Path
 @pytest.mark.parametrize("pattern", ["2:4@2", "4x16:0.85"])
 def test_every_tactic_has_the_same_bits(pattern: str, isa: str, tmp_path: Path) -> None:
     path = built(pattern, tmp_path)
-    forms = [form for form in _native.forms(isa) if form != "depthwise"]
+    forms = [form.name for form in _native.forms(isa) if form.name != "depthwise"]
     expected = bits(with_tactics(path, Choice(None, "dense")), isa, 33)
     for form in forms:
         path_of_form = with_tactics(path, Choice(8, "dense"), Choice(None, form))
@@ -104,7 +105,7 @@ def test_a_build_for_each_instruction_set_runs_on_all(
     path = built("1x1:0.9", tmp_path)
     report = openwork.load(path, threads=1).report
     assert report.environment.isa == isa
-    assert all(set(layer.work) <= set(_native.forms(isa)) for layer in report.layers)
+    assert all(set(layer.work) <= {form.name for form in _native.forms(isa)} for layer in report.layers)
     for other in ISAS:
         np.testing.assert_array_equal(bits(path, other, 7), expected, err_msg=other)
 
@@ -124,9 +125,9 @@ def test_the_report_and_the_file_say_the_pattern(pattern: str, tmp_path: Path) -
         assert layer.bytes_stored == sum(array.nbytes for array in stored) < layer.bytes_dense
         assert min(layer.work.values()) < 1
         for bucket in layer.buckets:
-            packed = [form for form in bucket.seconds if form.endswith("packed")]
+            packed = [form for form in bucket.seconds if for_few_rows(form)]
             assert "dense" in bucket.seconds
-            assert bool(packed) == (bucket.rows <= 32 and any(f.endswith("packed") for f in layer.work))
+            assert bool(packed) == (bucket.rows <= 32 and any(map(for_few_rows, layer.work)))
             assert len(bucket.seconds) - len(packed) <= 6
     assert all(step.pattern == pattern for step in file.program.steps if step.op == "linear")
 
@@ -136,8 +137,10 @@ def test_shared_forms_are_timed_where_weights_share_masks(tmp_path: Path) -> Non
         report = openwork.load(built(pattern, tmp_path), threads=1).report
         return {form for layer in report.layers for form in layer.buckets[-1].seconds}
 
-    shared = {form for form in _native.forms(_native.active_isa()) if "x" in form}
-    assert not timed("2:4") & {form for form in shared if form.startswith("window8x")}
+    shared = {
+        form.name for form in _native.forms(_native.active_isa()) if form.body == "windows" and form.share > 1
+    }
+    assert not timed("2:4") & {name for name in shared if _native.form(name).reach == 8}
     assert timed("2:4@2") & shared
 
 

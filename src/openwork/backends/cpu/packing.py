@@ -16,8 +16,6 @@ from openwork.sparsity import Pattern
 log = logging.getLogger(__name__)
 
 DENSE = "dense"
-# A span of the packer, within which output channels change places (native/kernels/gemm.h).
-_SAMPLED_ROWS = 512
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -59,37 +57,27 @@ def pack(weight: NDArray[Any], form: str, isa: str) -> Any:
 
 
 def sparse_forms(isa: str) -> tuple[str, ...]:
-    """The sparse forms that an instruction set has."""
-    return tuple(form for form in native().forms(isa) if form != DENSE)
+    """The forms of INT8 weights that leave zeros out, of those that an instruction set has."""
+    return tuple(form.name for form in native().forms(isa) if form.sparse)
 
 
 def for_few_rows(form: str) -> bool:
-    """Whether a form's indices are compressed: worth their expansion only where reading weights is the
-    limit."""
-    return form.endswith("packed")
+    """Whether a form is for few rows alone; one that this build does not know counts as for all."""
+    known = native().form(form)
+    return known is not None and known.few_rows
 
 
-def rows_in_lanes(form: str) -> bool:
-    """Whether a form multiplies 16 rows by each weight, and not 16 channels by each activation."""
-    return form.startswith("blocks")
+def rows_at_once(form: str) -> int:
+    """The rows that a form makes together, whether there are as many or not; 1 for one that this build does
+    not know."""
+    known = native().form(form)
+    return 1 if known is None else int(known.rows_at_once)
 
 
 def expected_work(weight: NDArray[np.int8], forms: Iterable[str], isa: str) -> dict[str, float | str]:
     """The work that each form is expected to take for a row, the dense one taking 1; or why it does not hold
-    the weight s8 [n, k].
-
-    Counted on the first 512 output channels, which the packer orders by themselves.
-    """
-    sample = np.ascontiguousarray(weight[:_SAMPLED_ROWS])
-    dense = float(pack(sample, DENSE, isa).work)
-
-    def of(form: str) -> float | str:
-        try:
-            return float(pack(sample, form, isa).work) / dense
-        except ValueError as error:
-            return str(error)
-
-    return {form: of(form) for form in forms}
+    the weight s8 [n, k]."""
+    return dict(native().expected_work(np.ascontiguousarray(weight), list(forms), isa))
 
 
 def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
@@ -104,7 +92,7 @@ def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
     A form for few rows, or with rows in the lanes, stands in for its own kind alone. Of equals the one with
     the longest reach is taken, and dense where nothing takes less work.
     """
-    if tactic in native().forms(isa):
+    if any(form.name == tactic for form in native().forms(isa)):
         return tactic
     work = expected_work(weight, _stand_ins(tactic, isa), isa)
     known = {form: value for form, value in work.items() if not isinstance(value, str)}
@@ -118,6 +106,6 @@ def _stand_ins(tactic: str, isa: str) -> list[str]:
     """The sparse forms for any number of rows, and those made for few or for many as the tactic is."""
 
     def suits(form: str) -> bool:
-        return for_few_rows(form) <= for_few_rows(tactic) and rows_in_lanes(form) <= rows_in_lanes(tactic)
+        return for_few_rows(form) <= for_few_rows(tactic) and rows_at_once(form) <= rows_at_once(tactic)
 
     return [form for form in sparse_forms(isa) if suits(form)]

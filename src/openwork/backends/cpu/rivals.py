@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from openwork.backends.cpu.packing import for_few_rows, rows_in_lanes
+from openwork.backends.cpu.packing import for_few_rows, rows_at_once
 
 RIVAL = 1.35
 """What is expected to take this many times as much as the best, dense among them, is not timed."""
@@ -21,9 +21,6 @@ FEW_ROWS = 32
 """Up to this many rows the bytes of the weights can be the limit, and forms with compressed indices are
 timed."""
 
-LANES = 16
-"""Rows that forms with rows in the lanes make together, whether there are as many or not."""
-
 
 def rivals(work: Mapping[str, float], rows: int) -> tuple[str, ...]:
     """The forms to time against dense at a number of rows: of each kind those with the least work.
@@ -35,7 +32,7 @@ def rivals(work: Mapping[str, float], rows: int) -> tuple[str, ...]:
     at = {form: _at(form, value, rows) for form, value in work.items()}
     usable = sorted((form for form in at if at[form] <= RIVAL), key=at.__getitem__)
     packed = [form for form in usable if for_few_rows(form)]
-    lanes = [form for form in usable if rows_in_lanes(form)]
+    lanes = [form for form in usable if rows_at_once(form) > 1]
     windows = [form for form in usable if form not in (*packed, *lanes)]
     best = min([1.0, *(at[form] for form in windows)])
     near_lanes = _near_lanes(lanes, at, best)
@@ -60,5 +57,5 @@ def hopeful(work: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _at(form: str, work: float, rows: int) -> float:
-    padded = -(-rows // LANES) * LANES
-    return work * padded / rows if rows_in_lanes(form) else work
+    together = rows_at_once(form)
+    return work * (-(-rows // together) * together) / rows

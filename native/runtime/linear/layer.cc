@@ -1,0 +1,68 @@
+#include "runtime/linear/layer.h"
+
+#include <algorithm>
+
+namespace openwork {
+
+namespace {
+
+// Rows of one kernel call: as many pointers stand on the stack.
+constexpr int64_t kCallRows = 512;
+// The same where rows are rounded first, which stay in L2: as many as the widest tile of rows in the lanes takes.
+constexpr int64_t kRoundedRows = 128;
+
+// Each packed channel's sum begins with what the activations' zero point takes from it.
+Aligned<int32_t> starts(const PackedWeights& w, int x_zero_point) {
+  Aligned<int32_t> start(static_cast<size_t>(w.channels()));
+  const int32_t shift = w.table().activation_offset - x_zero_point;
+  for (int64_t c = 0; c < w.channels(); ++c)
+    start[static_cast<size_t>(c)] = shift * w.column_sums()[static_cast<size_t>(w.natural(c))];
+  return start;
+}
+
+}  // namespace
+
+LinearLayer::LinearLayer(std::shared_ptr<const PackedWeights> weights, const LinearEpilogue& epilogue, bool rounds)
+    : weights_(std::move(weights)), start_(starts(*weights_, epilogue.x_zero_point)),
+      epilogue_(epilogue, weights_->channels()), rounds_(rounds) {}
+
+LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
+  const PackedWeights& w = *weights_;
+  const int64_t row_bytes = w.k() * element_bytes(w.type());
+  return partition_linear({rows, row_bytes, w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()},
+                          threads);
+}
+
+GemmArgs LinearLayer::args(const void* residual, void* y, std::byte* scratch) const {
+  const int64_t n = weights_->n();
+  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), residual, n, y, n,
+          reinterpret_cast<uint8_t*>(scratch)};
+}
+
+int64_t LinearLayer::rounded_bytes(int64_t rows) const {
+  return rounds_ ? padded_bytes(std::min(rows, kRoundedRows) * weights_->k() * element_bytes(Type::bf16)) : 0;
+}
+
+const uint8_t* LinearLayer::find_rows(const void* x, int64_t begin, int64_t end, std::byte* scratch) const {
+  const int64_t k = weights_->k(), count = (end - begin) * k;
+  if (!rounds_) return static_cast<const uint8_t*>(x) + begin * k * element_bytes(weights_->type());
+  auto* rounded = reinterpret_cast<uint16_t*>(scratch);
+  weights_->table().round_bf16({static_cast<const float*>(x) + begin * k, count, rounded}, 0, (count + kElementBlock - 1) / kElementBlock);
+  return reinterpret_cast<const uint8_t*>(rounded);
+}
+
+void LinearLayer::run(const LinearBuffers& buffers, const Block& block, std::byte* scratch) const {
+  const int64_t row_bytes = weights_->k() * element_bytes(weights_->type()), most = rounds_ ? kRoundedRows : kCallRows;
+  const uint8_t* rows[kCallRows];
+  GemmArgs call = args(buffers.residual, buffers.y, scratch + rounded_bytes(block.row_end - block.row_begin));
+  call.x = rows;
+  call.row_bytes = row_bytes;
+  for (int64_t begin = block.row_begin; begin < block.row_end; begin += most) {
+    const int64_t end = std::min(begin + most, block.row_end);
+    const uint8_t* first = find_rows(buffers.x, begin, end, scratch);
+    for (int64_t r = 0; r < end - begin; ++r) rows[r] = first + r * row_bytes;
+    weights_->kernel()(call, {begin, end, block.group_begin, block.group_end});
+  }
+}
+
+}  // namespace openwork
