@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from openwork.backends.onnxruntime.session import checked_model
 from openwork.builder.stages import Stage, boundary, model_of, split
 from openwork.engine.operators import Operator
 from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
@@ -160,10 +161,19 @@ class _Lowering:
         indices = tuple(self._known(value, "ONNX Runtime") for value in inputs)
         content = np.frombuffer(model_of(stage, self.model, inputs, outputs), np.uint8)
         made = tuple(self.declare(value) for value in outputs)
-        step = self._unique(name)
-        self.tensors[f"{step}.model"] = content
-        self.steps.append(Step(FALLBACK, step, indices, made, {"model": f"{step}.model"}))
-        self.fallbacks.append(Fallback(step, tuple(describe(node) for node in stage.nodes)))
+        tensor = f"{self._unique(name)}.model"
+        step = Step(FALLBACK, tensor.removesuffix(".model"), indices, made, {"model": tensor})
+        self._check_model(step, content)
+        self.tensors[tensor] = content
+        self.steps.append(step)
+        self.fallbacks.append(Fallback(step.name, tuple(describe(node) for node in stage.nodes)))
+
+    def _check_model(self, step: Step, content: NDArray[np.uint8]) -> None:
+        """An engine's reader refuses what is not safe for ONNX Runtime; so does its writer."""
+        try:
+            checked_model(step, tuple(self.values), content)
+        except ValueError as error:
+            raise BuildError(str(error)) from None
 
     def finish(self) -> Lowered:
         """The program with every free dimension under the one name that stands for it."""

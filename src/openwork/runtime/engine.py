@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | No
     file = read_engine(path)
     report = read_report(file.report)
     try:
-        bound = tuple(_bind(part, file, chosen) for part in split(file.program))
+        bound = tuple(_bind(part, file, chosen, threads or physical_cores()) for part in split(file.program))
     except ValueError as error:
         raise EngineFileError(
             f"{file.path}: field 'program': expected steps that can run here, found: {error}"
@@ -193,23 +193,22 @@ class _BoundPart:
 
     part: Part
     bound: Bound | None
-    model: NDArray[np.uint8] | None
+    session: FallbackSession | None
 
     def runner(self, threads: int) -> _NativeRunner | _FallbackRunner:
         if self.bound is not None:
             return _NativeRunner(
                 native().Context(self.bound.program, threads), self.bound.inputs, self.bound.outputs
             )
-        if self.model is None:
-            raise ValueError("A part of a program is native or has a model.")
-        step = self.part.program.steps[0]
+        if self.session is None:
+            raise ValueError("A part of a program is native or has a session.")
         expected = outputs_of(self.part.program)
-        return _FallbackRunner(
-            FallbackSession(step, self.model, threads), self.part.inputs, self.part.outputs, expected
-        )
+        return _FallbackRunner(self.session, self.part.inputs, self.part.outputs, expected)
 
 
-def _bind(part: Part, file: EngineFile, isa: str) -> _BoundPart:
+def _bind(part: Part, file: EngineFile, isa: str, threads: int) -> _BoundPart:
     if part.native:
         return _BoundPart(part, bind(part.program, file.tensors, isa), None)
-    return _BoundPart(part, None, file.tensors[part.program.steps[0].tensors["model"]])
+    step = part.program.steps[0]
+    model = file.tensors[step.tensors["model"]]
+    return _BoundPart(part, None, FallbackSession(step, part.program.values, model, threads))
