@@ -37,11 +37,20 @@ class StepTime:
     calls: int
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | None = None) -> Engine:
+def load(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    isa: str | None = None,
+    *,
+    verify: bool = False,
+) -> Engine:
     """Load an engine file, checking everything in it, and pack its weights for this machine.
 
     threads : of each context; default the physical cores that this process may use.
     isa : an instruction set; default what OPENWORK_ISA says, or the best of this machine.
+    verify : check the digests of embedding tables of more than 64 MiB as well, which are otherwise mapped and
+    not
+        read: that takes their whole length in time and memory.
     Raises EngineFileError for a file that is damaged or malformed, OSError where it cannot be opened,
     ValueError for an instruction set that this machine lacks, ImportError where the engine needs ONNX
     Runtime and it is missing.
@@ -51,13 +60,17 @@ def load(path: str | os.PathLike[str], threads: int | None = None, isa: str | No
     chosen = chosen_isa(isa)
     file = read_engine(path)
     report = read_report(file.report)
+    if verify:
+        file.tensors.verify()
     try:
         bound = tuple(_bind(part, file, chosen, threads or physical_cores()) for part in split(file.program))
+    except EngineFileError:
+        raise
     except ValueError as error:
         raise EngineFileError(
             f"{file.path}: field 'program': expected steps that can run here, found: {error}"
         ) from error
-    limits = id_limits(file.program, file.tensors)
+    limits = id_limits(file.program, file.tensors.mapped)
     return Engine(file.program, report, chosen, threads or physical_cores(), bound, limits)
 
 

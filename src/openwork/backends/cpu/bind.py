@@ -8,11 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import Tensors, available, native, pack, stored_weight
+from openwork.backends.cpu.packing import Tensors, native
+from openwork.backends.cpu.weights import pack_weights
+from openwork.engine.file_tensors import table
 from openwork.engine.operators import ACTIVATIONS, RESIDUAL_QUANTIZATION
 from openwork.engine.program import NATIVE_DTYPES, Program, Step, Value
 from openwork.engine.shapes import Dim
-from openwork.patterns.stored import dense
+
+TABLES = ("word", "position", "type")
+"""The tables of an embedding sum, of which a run reads the rows that its ids name."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class _Binding:
     def __init__(self, program: Program, tensors: Tensors, isa: str) -> None:
         self.program, self.tensors, self.isa = program, tensors, isa
         self.native = native().Program(isa)
+        self._packed = pack_weights(program, tensors, isa)
         self._dims: dict[str, int] = {}
         self._handles: dict[int, int] = {}
 
@@ -74,13 +79,15 @@ class _Binding:
     def _tensor(self, step: Step, slot: str) -> NDArray[Any] | None:
         return self.tensors[step.tensors[slot]] if slot in step.tensors else None
 
+    def _table(self, step: Step, slot: str) -> NDArray[Any] | None:
+        return table(self.tensors, step.tensors[slot]) if slot in step.tensors else None
+
     def _handles_of(self, step: Step) -> tuple[list[int], list[int]]:
         return [self.handle(i) for i in step.inputs], [self.handle(o) for o in step.outputs]
 
     def _embedding_sum(self, step: Step) -> None:
         (ids, types), (y,) = self._handles_of(step)
-        tables = [self._tensor(step, slot) for slot in ("word", "position", "type")]
-        self.native.embedding_sum(step.name, ids, types, y, *tables)
+        self.native.embedding_sum(step.name, ids, types, y, *(self._table(step, slot) for slot in TABLES))
 
     def _layer_norm(self, step: Step) -> None:
         (x,), (y, yq) = self._handles_of(step)
@@ -99,7 +106,7 @@ class _Binding:
 
     def _linear(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
-        weights, rows = self._packed(step)
+        packed = self._packed[step.outputs[0]]
         scale = _scales(step, self.tensors[step.tensors["weight_scale"]])
         tail = (step.attributes["x_zero_point"], step.attributes["activation"], *_quantization(step))
         self.native.linear(
@@ -107,28 +114,14 @@ class _Binding:
             x,
             residual,
             y,
-            weights,
-            rows,
+            packed.weights,
+            packed.max_rows,
             scale,
             self._tensor(step, "bias"),
             *tail,
             self._tensor(step, "y_multiplier"),
             **_ending(step),
         )
-
-    def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
-        """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
-        width = self.program.values[step.inputs[0] or 0].shape[-1]
-        weight = dense(stored_weight(step, self.tensors, int(width)))
-        packed: dict[str, Any] = {}
-        weights, rows = [], []
-        for choice in step.tactics:
-            form = available(choice.tactic, weight, self.isa)
-            if form not in packed:
-                packed[form] = pack(weight, form, self.isa)
-            weights.append(packed[form])
-            rows.append(-1 if choice.max_rows is None else choice.max_rows)
-        return weights, rows
 
     def _linear_float(self, step: Step) -> None:
         (x, residual), (y,) = self._handles_of(step)
@@ -184,7 +177,5 @@ def _scales(step: Step, weight_scale: NDArray[np.float32]) -> NDArray[np.float32
     with np.errstate(all="ignore"):
         scale = np.float32(step.attributes["x_scale"]) * weight_scale
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise ValueError(
-            f"The step '{step.name}' has a weight scale that is negative, infinite or no number."
-        )
+        raise ValueError(f"The step '{step.name}' has a weight scale that is negative, infinite or NaN.")
     return scale
