@@ -94,7 +94,7 @@ def _report_alone(path: Path) -> None:
     load(path)
     seconds = time.perf_counter() - begin
     print(
-        f"alone: {seconds:.2f} s, {_peak_mebibytes() - before:.0f} MiB more at the peak, mapped pages included"
+        f"alone: {seconds:.2f} s, {_peak_mebibytes() - before:.0f} MiB more at the peak, mapped pages too"
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-import openwork
 from benchmarks.loading.__main__ import stages
 from benchmarks.loading.encoder import Size, write_encoder
+
+import openwork
 from openwork.engine.engine_file import read_engine
 
 SMALL = Size(layers=2, width=128, inner=256, vocabulary=50, positions=16)

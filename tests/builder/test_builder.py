@@ -25,6 +25,7 @@ from openwork.engine.program import Choice
 from openwork.engine.report import Bucket, BuildReport, Environment, read_report
 from openwork.engine.sizes import default_shapes
 from openwork.graph import ModelError
+from openwork.patterns.metadata import PATTERN_KEY
 from qdq_models import Net, keep_two_of_four, two_layers
 
 SHAPES = [[3], [20]]
@@ -328,6 +329,23 @@ def test_a_pattern_that_no_kernel_holds_is_refused_with_the_reason() -> None:
     assert judge(weight, "on", lambda weight: {}).reason == (
         "The weights hold 2:4, but no kernel here runs it: this instruction set has none."
     )
+
+
+def test_the_name_in_the_metadata_is_used_where_the_zeros_hold_it(tmp_path: Path) -> None:
+    model = two_layers()
+    assert [layer.pattern for layer in built(model, tmp_path).layers] == ["2:4", None]
+    for stated, pattern in (("4:8", "4:8"), ("32:64", "32:64"), ("1:4", "2:4"), ("nothing", "2:4")):
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {PATTERN_KEY + "first.weight": stated})
+        first = built(model, tmp_path).layers[0]
+        assert first.pattern == pattern
+        assert read_engine(tmp_path / "m.engine").program.steps[1].pattern == pattern
+        assert first.reason == f"The weights hold {pattern}" + (
+            " and not 1:4, which the model's metadata name." if stated == "1:4" else "."
+        )
+        x = random_input(3)
+        found = openwork.load(tmp_path / "m.engine", threads=1).run({"x": x})["y"]
+        np.testing.assert_allclose(found, onnx_runtime(model, x), rtol=0, atol=ONE_UNIT)
 
 
 def test_a_pattern_that_costs_more_than_dense_is_refused_with_its_work() -> None:

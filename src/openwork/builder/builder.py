@@ -20,6 +20,7 @@ from openwork.engine.report import REPORT_VERSION, BuildReport, FallbackPart, Fu
 from openwork.engine.sizes import free_sizes
 from openwork.graph import lowerable, read, reduce
 from openwork.graph.model import describe
+from openwork.graph.stated_patterns import stated_patterns
 from openwork.support.cores import physical_cores
 from openwork.support.progress import progress_bar
 
@@ -60,7 +61,8 @@ def build(
         lowered = lower(reduced)
         fallbacks = _fallbacks(lowered, {describe(node): why for node, why in lowerable(reduced)}, strict)
         sizes = free_sizes(lowered.program, shapes)
-        decided = decide(lowered.program, lowered.tensors, sparsity, sizes, timer, advance)
+        stated = stated_patterns(reduced.graph)
+        decided = decide(lowered.program, lowered.tensors, sparsity, sizes, timer, advance, stated)
         cache.save()
         report = BuildReport(
             REPORT_VERSION,

@@ -43,15 +43,19 @@ class Eligibility:
 
 
 def judge(
-    weight: NDArray[np.int8], sparsity: str, outlook: Callable[[NDArray[np.int8]], Outlook]
+    weight: NDArray[np.int8],
+    sparsity: str,
+    outlook: Callable[[NDArray[np.int8]], Outlook],
+    stated: Pattern | None = None,
 ) -> Eligibility:
     """Find the pattern that a weight s8 [n, k] holds and what can run it.
 
     sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by
         magnitude).
     outlook : of a weight that holds a pattern.
+    stated : the pattern that the model's metadata names.
     """
-    pattern = detect(weight)
+    pattern = detect(weight, stated)
     pruned = pattern is None and sparsity == "force"
     if pruned:
         pattern, weight = FORCED, prune(weight, FORCED)
@@ -64,6 +68,8 @@ def judge(
     work = {form: value for form, value in found.items() if not isinstance(value, str)}
     work = {form: work[form] for form in hopeful(work)}
     held = f"The weights hold {pattern}" + (", pruned by this build" if pruned else "")
+    if stated is not None and pattern != stated:
+        held += f" and not {stated}, which the model's metadata name"
     return Eligibility(weight, pattern, stored, f"{held}{'.' if work else _refusal(found)}", work, pruned)
 
 

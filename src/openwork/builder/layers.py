@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,26 +64,35 @@ def decide(
     sizes: Sequence[dict[str, int]],
     timer: Timer,
     advance: Advance,
+    stated: Mapping[str, Pattern],
 ) -> Decided:
     """Judge, time and store every linear step; other steps and tensors pass through.
 
     program, tensors : of `openwork.builder.lower`, all weights dense.
-    sizes : the free dimensions' sizes to time at.
+    sizes : the free dimensions' sizes to time at. stated : by its tensor's name, what the model's metadata
+    say
+        that a weight keeps to.
     """
     decided = Decided(program, dict(tensors))
     steps = []
     for number, step in enumerate(program.steps):
         advance(number / len(program.steps), step.name)
-        steps.append(_linear(decided, step, sparsity, sizes, timer) if step.op == "linear" else step)
+        pattern = stated.get(step.tensors.get("weight", ""))
+        steps.append(_linear(decided, step, sparsity, sizes, timer, pattern) if step.op == "linear" else step)
     decided.program = replace(program, steps=tuple(steps))
     return decided
 
 
 def _linear(
-    decided: Decided, step: Step, sparsity: str, sizes: Sequence[dict[str, int]], timer: Timer
+    decided: Decided,
+    step: Step,
+    sparsity: str,
+    sizes: Sequence[dict[str, int]],
+    timer: Timer,
+    stated: Pattern | None,
 ) -> Step:
     weight = decided.tensors[step.tensors["weight"]]
-    found = judge(weight, sparsity, outlook(timer.environment.isa))
+    found = judge(weight, sparsity, outlook(timer.environment.isa), stated)
     problem = _problem(step, found)
     rows = rows_of(step, decided.program, sizes)
     buckets = settle([timer.bucket(problem, found.weight, count) for count in rows])

@@ -20,6 +20,7 @@ from openwork.graph.model import (
 )
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.epilogue.followers import is_plain, linear_of, output_count
+from openwork.graph.stated_patterns import carry_pattern
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,14 @@ def _replace_siblings(found: _Siblings) -> Replacement:
     inputs: list[ir.Value | None] = [first.inputs[0], None]
     for index, slot in enumerate(slots, start=2):
         array = _concatenated(found, index)
-        inputs.append(None if array is None else add_initializer(graph, f"{name}.{slot}", array))
+        made = None if array is None else add_initializer(graph, f"{name}.{slot}", array)
+        inputs.append(made and carry_pattern([operand(linear, index) for linear in found.linears], made))
     linear = make(first.op_type, inputs, attributes(first), name)
     values = with_attributes(found.attention, packed=1)
-    made = make(
+    attention = make(
         "Attention", [linear.outputs[0], operand(found.attention, 3)], values, found.attention.name or ""
     )
-    return Replacement([linear, made], [(found.attention.outputs[0], made.outputs[0])])
+    return Replacement([linear, attention], [(found.attention.outputs[0], attention.outputs[0])])
 
 
 PACK_SIBLINGS = Rule(

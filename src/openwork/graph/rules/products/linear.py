@@ -29,6 +29,7 @@ from openwork.graph.rules.products.weights import (
     read_weight,
     rows_are_outputs,
 )
+from openwork.graph.stated_patterns import carry_pattern
 
 ANCHORS = frozenset({"MatMul", "Gemm"})
 
@@ -73,7 +74,7 @@ def _replace(found: _Quantized) -> Replacement:
     inputs = [
         found.quantize.outputs[0],
         None,
-        add_initializer(graph, f"{name}.weight", weight.values),
+        carry_pattern([found.source], add_initializer(graph, f"{name}.weight", weight.values)),
         add_initializer(graph, f"{name}.weight_scale", weight.scale),
         None if bias is None else add_initializer(graph, f"{name}.bias", bias),
     ]
@@ -117,7 +118,7 @@ def _replace_float(found: _Float) -> Replacement:
     inputs = [
         needed(node, 0),
         None,
-        add_initializer(graph, f"{name}.weight", weight),
+        carry_pattern([node.inputs[1]], add_initializer(graph, f"{name}.weight", weight)),
         None if bias is None else add_initializer(graph, f"{name}.bias", bias),
     ]
     made = make("LinearFloat", inputs, {"activation": "none"}, name)
