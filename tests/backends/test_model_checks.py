@@ -25,7 +25,7 @@ from openwork.graph.reader import MAX_OPSET, MIN_OPSET
 from openwork.support.fields import EngineFileError
 
 PORT = Value("f32", ("rows", 4))
-STEP = Step(FALLBACK, "part", (0,), (1,), {"model": "part.model"})
+STEP = Step(FALLBACK, "part", (0,), (1,), {"model": "part.model"}, backend="onnxruntime")
 WEIGHT = np.arange(16, dtype=np.float32).reshape(4, 4)
 
 

@@ -35,6 +35,7 @@ def layer(name: str, pattern: str | None, tactic: str) -> Layer:
         name,
         8,
         16,
+        "i8",
         "none",
         "f32",
         pattern,
@@ -61,7 +62,7 @@ def report() -> BuildReport:
         (layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
         (Fusion("relu", "Relu 'r'"),),
         (Refusal("gelu", "Erf 'e'", "why"),),
-        (FallbackPart("f", ("Sin 's'",), "Sin 's': no rule."),),
+        (FallbackPart("f", "ONNX Runtime", ("Sin 's'",), "Sin 's': no rule."),),
     )
 
 
@@ -84,7 +85,7 @@ def test_the_lines_that_users_look_for() -> None:
 
 
 def test_a_long_fallback_is_cut_in_the_log() -> None:
-    part = FallbackPart("f", tuple("abcde"), "long")
+    part = FallbackPart("f", "ONNX Runtime", tuple("abcde"), "long")
     assert (
         str(part) == "f runs in ONNX Runtime: a, b, c and 2 more nodes; the report has the reason for each."
     )
@@ -93,7 +94,7 @@ def test_a_long_fallback_is_cut_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 1, "expected a build report of version 2"),
+        (("version",), 1, "expected a build report of version 3"),
         (("accuracy_kept",), 1, "'report.accuracy_kept': expected true or false, found 1"),
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.problem import DENSE
 from openwork.engine.program import Step
 from openwork.patterns.stored import Weight, assemble
 from openwork.sparsity import Pattern
 
 log = logging.getLogger(__name__)
 
-DENSE = "dense"
 # A span of the packer, within which output channels change places (native/kernels/gemm.h).
 _SAMPLED_ROWS = 512
 
@@ -58,9 +58,9 @@ def pack(weight: NDArray[np.int8], form: str, isa: str) -> Any:
     return native().PackedWeights.pack(weight, form, isa)
 
 
-def sparse_forms(isa: str) -> tuple[str, ...]:
-    """The sparse forms that an instruction set has."""
-    return tuple(form for form in native().forms(isa) if form != DENSE)
+def sparse_forms(isa: str, element: str = "i8") -> tuple[str, ...]:
+    """The sparse forms that an instruction set has for weights of an element type."""
+    return tuple(form for form in native().forms(isa, element) if form != DENSE)
 
 
 def for_few_rows(form: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from openwork.backends.cpu.packing import Tensors, available, pack, stored_weight
+from openwork.engine.problem import Tactic
 from openwork.engine.program import Program, Step
 from openwork.patterns.pattern import BlockPattern, Pattern
 from openwork.patterns.stored import dense
@@ -27,14 +28,14 @@ class Packed:
 
 
 def pack_weights(program: Program, tensors: Tensors, isa: str) -> dict[int | None, Packed]:
-    """Pack the weights of all linear steps, by the value that the step makes.
+    """Pack the weights of all steps that have tactics, by the value that the step makes.
 
     Several at a time: digests, decoding and packing run outside of Python's lock where they can, and beside
     what is packed only one dense weight for each thread is in memory.
     Raises ValueError where a weight is not stored in its canonical form, breaks its pattern, or the native
     library refuses it.
     """
-    steps = [step for step in program.steps if step.op == "linear"]
+    steps = [step for step in program.steps if step.tactics]
     with ThreadPoolExecutor(physical_cores()) as pool:
         packed = pool.map(lambda step: _pack(program, step, tensors, isa), steps)
         return {step.outputs[0]: found for step, found in zip(steps, packed, strict=True)}
@@ -42,7 +43,7 @@ def pack_weights(program: Program, tensors: Tensors, isa: str) -> dict[int | Non
 
 def _pack(program: Program, step: Step, tensors: Tensors, isa: str) -> Packed:
     weight = dense_weight(program, step, tensors)
-    forms = [available(choice.tactic, weight, isa) for choice in step.tactics]
+    forms = [available(Tactic.parse(choice.tactic).form, weight, isa) for choice in step.tactics]
     packed = {form: pack(weight, form, isa) for form in dict.fromkeys(forms)}
     rows = [-1 if choice.max_rows is None else choice.max_rows for choice in step.tactics]
     return Packed([packed[form] for form in forms], rows)
