@@ -1,4 +1,4 @@
-"""The benchmark of loading: its engines are real ones, and every stage is timed."""
+"""The benchmarks of loading and of the threads beside ours: real engines, every stage, equal outputs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks.fallback_threads import WIDTH, loaded, measure, model, spinning
 from benchmarks.loading.__main__ import stages
 from benchmarks.loading.encoder import Size, write_encoder
 
 import openwork
+from openwork.backends.onnxruntime import session
 from openwork.engine.engine_file import read_engine
 
 SMALL = Size(layers=2, width=128, inner=256, vocabulary=50, positions=16)
@@ -36,3 +38,15 @@ def test_its_engine_runs_and_every_stage_is_timed(pattern: str | None, kind: str
         "verify",
     ]
     assert all(seconds > 0 for seconds in times.values())
+
+
+def test_threads_that_spin_and_threads_that_sleep_give_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.engine"
+    openwork.build(model(), path, shapes=[[2]], threads=1, timing_cache=tmp_path / "t.json", progress=False)
+    before = dict(session.SETTINGS)
+    engines = loaded(path, 1)
+    assert before == session.SETTINGS
+    with spinning(True):
+        assert session.SETTINGS["session.intra_op.allow_spinning"] == "1"
+    found = measure(engines, {"x": np.ones((2, WIDTH), np.float32)}, 10)
+    assert {name: len(seconds) for name, seconds in found.items()} == {"spin": 10, "sleep": 10}

@@ -11,7 +11,7 @@ from openwork.engine.program import Step, Value
 
 Array = NDArray[Any]
 
-_SETTINGS = {
+SETTINGS = {
     # A protobuf message can be written so that it also looks like ONNX Runtime's own format, which nothing
     # checks.
     "session.load_model_format": "ONNX",
@@ -70,7 +70,7 @@ def _session(step: Step, model: Any, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    for name, setting in _SETTINGS.items():
+    for name, setting in SETTINGS.items():
         options.add_session_config_entry(name, setting)
     try:
         # Written anew: ONNX Runtime reads what was checked, not what another parser might find in the bytes.
