@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ REPORT = BuildReport(
 
 
 def rewritten(engine: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> bytes:
-    """The engine with its header changed by `change(header, program)` and both digests made right again."""
+    """The engine with its header changed by `change(header, program)` and its digest made right again."""
     content = engine.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -36,6 +35,5 @@ def rewritten(engine: Path, change: Callable[[dict[str, Any], dict[str, Any]], N
     change(header, program)
     if metadata.get("program"):
         metadata["program"] = json.dumps(program)
-    metadata["tensors_sha256"] = hashlib.sha256(content[start:]).hexdigest()
     metadata["header_sha256"] = engine_file._NO_DIGEST
     return b"".join([*engine_file._header(header), content[start:]])

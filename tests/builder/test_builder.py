@@ -18,16 +18,19 @@ from openwork.builder import tactics
 from openwork.builder.builder import build
 from openwork.builder.eligibility import FORCED, judge, prune
 from openwork.builder.lower import BuildError, Dims
-from openwork.builder.tactics import Problem, choices, explain, fastest, settle
+from openwork.builder.tactics import choices, explain, fastest, settle, timing_key
 from openwork.builder.timing_cache import TimingCache
 from openwork.engine.engine_file import read_engine
+from openwork.engine.problem import MatrixProduct, Problem, Tactic
 from openwork.engine.program import Choice
 from openwork.engine.report import Bucket, BuildReport, Environment, read_report
 from openwork.engine.sizes import default_shapes
 from openwork.graph import ModelError
+from openwork.patterns.metadata import PATTERN_KEY
 from qdq_models import Net, keep_two_of_four, two_layers
 
 SHAPES = [[3], [20]]
+A, B, C = (Tactic(form) for form in "abc")
 
 
 @pytest.fixture
@@ -321,26 +324,45 @@ def test_pruning_keeps_the_largest_of_each_group() -> None:
 
 def test_a_pattern_that_no_kernel_holds_is_refused_with_the_reason() -> None:
     weight = keep_two_of_four(np.random.default_rng(1).integers(1, 100, (8, 16)).astype(np.int8))
-    found = judge(weight, "on", lambda weight: {"windowX": "It has no windows.", "windowY": "Nor has it."})
+    found = judge(
+        weight, "on", lambda *_: {Tactic("windowx"): "It has no windows.", Tactic("windowy"): "Nor has it."}
+    )
     assert found.work == {}
     assert found.reason == (
-        "The weights hold 2:4, but no kernel here runs it: windowX: It has no windows. windowY: Nor has it."
+        "The weights hold 2:4, but no kernel here runs it: windowx: It has no windows. windowy: Nor has it."
     )
-    assert judge(weight, "on", lambda weight: {}).reason == (
+    assert judge(weight, "on", lambda *_: {}).reason == (
         "The weights hold 2:4, but no kernel here runs it: this instruction set has none."
     )
 
 
+def test_the_name_in_the_metadata_is_used_where_the_zeros_hold_it(tmp_path: Path) -> None:
+    model = two_layers()
+    assert [layer.pattern for layer in built(model, tmp_path).layers] == ["2:4", None]
+    for stated, pattern in (("4:8", "4:8"), ("32:64", "32:64"), ("1:4", "2:4"), ("nothing", "2:4")):
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, {PATTERN_KEY + "first.weight": stated})
+        first = built(model, tmp_path).layers[0]
+        assert first.pattern == pattern
+        assert read_engine(tmp_path / "m.engine").program.steps[1].pattern == pattern
+        assert first.reason == f"The weights hold {pattern}" + (
+            " and not 1:4, which the model's metadata name." if stated == "1:4" else "."
+        )
+        x = random_input(3)
+        found = openwork.load(tmp_path / "m.engine", threads=1).run({"x": x})["y"]
+        np.testing.assert_allclose(found, onnx_runtime(model, x), rtol=0, atol=ONE_UNIT)
+
+
 def test_a_pattern_that_costs_more_than_dense_is_refused_with_its_work() -> None:
     weight = keep_two_of_four(np.random.default_rng(1).integers(1, 100, (8, 16)).astype(np.int8))
-    found = judge(weight, "on", lambda weight: {"a": 1.5, "b": 1.416, "c": "It holds nothing."})
+    found = judge(weight, "on", lambda *_: {A: 1.5, B: 1.416, C: "It holds nothing."})
     assert found.work == {}
     assert found.reason == (
         "The weights hold 2:4, but b, the sparse kernel with the least work here, is expected to take 1.42 "
         "times as much as dense; up to 1.35 times is timed."
     )
-    near = judge(weight, "on", lambda weight: {"a": 1.5, "b": 1.3, "c": "It holds nothing."})
-    assert (near.work, near.reason) == ({"b": 1.3}, "The weights hold 2:4.")
+    near = judge(weight, "on", lambda *_: {A: 1.5, B: 1.3, C: "It holds nothing."})
+    assert (near.work, near.reason) == ({B: 1.3}, "The weights hold 2:4.")
 
 
 def test_forms_near_the_best_are_timed() -> None:
@@ -377,17 +399,22 @@ def test_other_forms_are_timed_beside_those_with_rows_in_the_lanes() -> None:
 
 def test_the_cache_knows_zeros_apart() -> None:
     here = Environment("0", "a cpu", "avx2", 2, "abc")
-    work = {"window8": 0.704, "window16x2": 0.6, "window8packed": 0.7}
-    problem = Problem(96, 64, "1x1:0.8", "relu", True, work)
-    assert problem.key(40, here) == (
+    dense, a, b, packed = (Tactic(form) for form in ("dense", "window8", "window16x2", "window8packed"))
+    work = {a: 0.704, b: 0.6, packed: 0.7}
+    problem = Problem(MatrixProduct(96, 64), "i8", "relu", "u8", "1x1:0.8", work)
+    assert timing_key(problem, (dense, b, a), 40, here) == (
         "a cpu; avx2; 2 threads; kernels abc; 96x64 1x1:0.8 relu u8; "
         "work window16x2 0.60, window8 0.70; 40 rows"
     )
-    assert problem.key(4, here).endswith("window8packed 0.70; 4 rows")
-    assert problem.key(40, here) != replace(problem, work={**work, "window8": 0.72}).key(40, here)
-    assert Problem(96, 64, None, "none", False).key(1, here) == (
+    assert timing_key(problem, (dense, packed), 4, here).endswith("window8packed 0.70; 4 rows")
+    other = replace(problem, work={**work, a: 0.72})
+    assert timing_key(problem, (dense, a), 40, here) != timing_key(other, (dense, a), 40, here)
+    plain = Problem(MatrixProduct(96, 64), "i8", "none", "f32")
+    assert timing_key(plain, (dense,), 1, here) == (
         "a cpu; avx2; 2 threads; kernels abc; 96x64 dense none f32; 1 rows"
     )
+    floats = replace(plain, element="f32")
+    assert timing_key(floats, (floats.dense,), 1, here).endswith("; f32 96x64 dense none f32; 1 rows")
 
 
 def test_equated_dimensions() -> None:
@@ -425,7 +452,7 @@ def test_roundings_are_kept_unless_fewer_are_asked_for(tmp_path: Path) -> None:
     steps = [step.op for step in read_engine(tmp_path / "m.engine").program.steps]
     assert steps == ["quantize", "linear", "dequantize", "tanh"]
     found = openwork.load(tmp_path / "m.engine").run({"x": x})["y"]
-    # A tie moves the product by a step of 0.05; tanh is nowhere steeper than 1, and errs by 1e-6 on both sides.
+    # A tie moves the product by a step of 0.05; tanh is nowhere steeper than 1 and errs by 1e-6 on both sides.
     assert np.abs(found - onnx_runtime(model, x)).max() <= 0.05 + 4e-6
     integers = np.arctanh(np.clip(found.astype(np.float64), -0.99, 0.99)) / 0.05
     inner = np.abs(found) < 0.9

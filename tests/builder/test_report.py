@@ -36,6 +36,7 @@ def layer(name: str, pattern: str | None, tactic: str) -> Layer:
         name,
         8,
         16,
+        "i8",
         "none",
         "f32",
         pattern,
@@ -63,7 +64,7 @@ def report() -> BuildReport:
         (Fusion("relu", "Relu 'r'"),),
         (Refusal("gelu", "Erf 'e'", "why"),),
         (LeftOut("Dequantize 'd'", "A sentence."),),
-        (FallbackPart("f", ("Sin 's'",), "Sin 's': no rule."),),
+        (FallbackPart("f", "ONNX Runtime", ("Sin 's'",), "Sin 's': no rule."),),
     )
 
 
@@ -87,7 +88,7 @@ def test_the_lines_that_users_look_for() -> None:
 
 
 def test_a_long_fallback_is_cut_in_the_log() -> None:
-    part = FallbackPart("f", tuple("abcde"), "long")
+    part = FallbackPart("f", "ONNX Runtime", tuple("abcde"), "long")
     assert (
         str(part) == "f runs in ONNX Runtime: a, b, c and 2 more nodes; the report has the reason for each."
     )

@@ -130,6 +130,19 @@ def test_inspect_shows_what_an_engine_holds(built: Path, folder: Path) -> None:
     assert found["report"]["layers"][0]["pattern"] == "2:4"
 
 
+def test_inspect_finds_altered_bytes_where_asked(built: Path, folder: Path) -> None:
+    said = "Every tensor has the digest that was written with it."
+    assert said not in run("inspect", built)
+    assert said in run("inspect", built, "--verify")
+    content = bytearray(built.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    content[header] ^= 1
+    (folder / "altered.engine").write_bytes(content)
+    run("inspect", folder / "altered.engine")
+    error = run("inspect", folder / "altered.engine", "--verify", code=2)
+    assert "expected the bytes that were written" in error
+
+
 def test_every_pattern_is_shown_within_80_columns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     net = Net(np.random.default_rng(0))

@@ -13,7 +13,7 @@ import safetensors
 
 from engine_files import rewritten
 from engine_samples import encoder
-from openwork.engine import engine_file
+from openwork.engine import file_tensors
 from openwork.engine.engine_file import read_engine, write_engine
 from openwork.support.fields import EngineFileError
 
@@ -48,7 +48,7 @@ def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
 
 def test_tensors_are_views_of_the_file_aligned_and_read_only(engine: Path) -> None:
     for name, tensor in read_engine(engine).tensors.items():
-        assert tensor.ctypes.data % engine_file.ALIGNMENT == 0, name
+        assert tensor.ctypes.data % file_tensors.ALIGNMENT == 0, name
         assert not tensor.flags.owndata, name
         assert not tensor.flags.writeable, name
 
@@ -62,7 +62,7 @@ def test_writing_twice_gives_the_same_bytes(engine: Path, tmp_path: Path) -> Non
 def refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(EngineFileError) as raised:
-        read_engine(path)
+        read_engine(path).tensors.verify()
     assert str(path) in str(raised.value)
     assert str(raised.value).endswith(".")
     return str(raised.value)
@@ -76,7 +76,8 @@ def places(content: bytes) -> list[int]:
     for key, entry in header.items():
         if key == "__metadata__":
             bounds |= {content.index(f'"{name}"'.encode()) + 1 for name in entry}
-            bounds |= {content.index(entry[name].encode()) for name in entry if name.endswith("sha256")}
+            digests = json.loads(entry["tensor_sha256"])
+            bounds |= {content.index(text.encode()) for text in (entry["header_sha256"], *digests.values())}
         else:
             bounds |= {start + entry["data_offsets"][0], start + entry["data_offsets"][1] - 1}
     return sorted(bounds) + np.random.default_rng(SEED).integers(0, len(content), 2000).tolist()
@@ -101,6 +102,42 @@ def test_a_file_cut_short_or_grown_is_found(engine: Path, tmp_path: Path) -> Non
         refused(tmp_path / "grown.engine", content + tail)
 
 
+def altered(engine: Path, path: Path, name: str) -> Path:
+    """The engine with one bit of a tensor changed."""
+    content = bytearray(engine.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[start + json.loads(content[8:start])[name]["data_offsets"][0]] ^= 1
+    path.write_bytes(content)
+    return path
+
+
+def test_a_tensor_is_checked_when_it_is_first_read(engine: Path, tmp_path: Path) -> None:
+    read = read_engine(altered(engine, tmp_path / "a.engine", "word"))
+    np.testing.assert_array_equal(read.tensors["position"], encoder()[1]["position"])
+    for _ in range(2):
+        with pytest.raises(
+            EngineFileError, match=r"a\.engine: field 'header\.word': expected the bytes that were"
+        ):
+            read.tensors["word"]
+    with pytest.raises(EngineFileError, match="the file is damaged or was altered"):
+        read.tensors.verify()
+    assert read.tensors.mapped["word"].shape == encoder()[1]["word"].shape
+
+
+def test_large_tables_are_checked_on_demand(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = altered(engine, tmp_path / "a.engine", "word")
+    with pytest.raises(EngineFileError, match=r"field 'header\.word'"):
+        read_engine(path).tensors.table("word")
+    monkeypatch.setattr(file_tensors, "LARGEST_CHECKED_TABLE", encoder()[1]["word"].nbytes - 1)
+    read = read_engine(path)
+    assert read.tensors.table("word").shape == encoder()[1]["word"].shape
+    np.testing.assert_array_equal(read.tensors.table("type"), encoder()[1]["type"])
+    with pytest.raises(EngineFileError, match=r"field 'header\.word'"):
+        read.tensors.verify()
+
+
 def test_a_rewritten_header_is_otherwise_believed(engine: Path, tmp_path: Path) -> None:
     (tmp_path / "same.engine").write_bytes(rewritten(engine, lambda header, program: None))
     assert read_engine(tmp_path / "same.engine").program == encoder()[0]
@@ -112,12 +149,28 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "version": (
-        lambda h, p: h["__metadata__"].update(openwork_format="2"),
+        lambda h, p: h["__metadata__"].update(openwork_format="1"),
         "'header.__metadata__.openwork_format': expected '3' (another version of openwork wrote this engine: "
-        "build it again from its model), found '2'",
+        "build it again from its model), found '1'",
     ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
     "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),
+    "no digest": (
+        lambda h, p: h["__metadata__"].update(tensor_sha256="{}"),
+        "'tensor_sha256': expected an object with the member",
+    ),
+    "a digest of another tensor": (
+        lambda h, p: h["__metadata__"].update(
+            tensor_sha256=h["__metadata__"]["tensor_sha256"].replace('"word":', '"work":')
+        ),
+        "'tensor_sha256': expected an object with the member 'word'",
+    ),
+    "a digest that is none": (
+        lambda h, p: h["__metadata__"].update(
+            tensor_sha256=h["__metadata__"]["tensor_sha256"].replace('"word":"', '"word":"x', 1)
+        ),
+        "'tensor_sha256.word': expected a",
+    ),
     "program no json": (lambda h, p: h["__metadata__"].update(program=None), "a string of 1 to"),
     "tensor type": (
         lambda h, p: h["word"].update(dtype="F64"),

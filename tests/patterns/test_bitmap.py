@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openwork.patterns.bitmap import Bitmap, check, compress, decompress
+from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.patterns.stored import arrays, assemble, dense, names, store
-from openwork.sparsity import Pattern
 
 
 def sparse(rng: np.random.Generator, n: int, k: int, density: float) -> np.ndarray:
@@ -44,6 +44,7 @@ def test_every_altered_bit_is_refused(seed: int, bit: int) -> None:
         check(replace(found, bits=bits))
 
 
+TYPES = r"has uint8 bits \[n, bytes\] and int8 or float32 values"
 GOOD = compress(np.array([[0, 3, 0], [4, 0, 0]], np.int8))
 
 
@@ -59,9 +60,18 @@ GOOD = compress(np.array([[0, 3, 0], [4, 0, 0]], np.int8))
         (replace(GOOD, k=9), r"9 input channels has bits \[n, 2\], .* they are \[2, 1\]"),
         (replace(GOOD, k=0), r"0 input channels has bits \[n, 0\]"),
         (replace(GOOD, bits=GOOD.bits[:0], values=GOOD.values[:0]), r"at least 1, but they are \[0, 1\]"),
-        (replace(GOOD, bits=GOOD.bits.reshape(-1)), r"has uint8 bits \[n, bytes\] and int8 values"),
-        (replace(GOOD, values=GOOD.values.reshape(2, 1)), r"has uint8 bits \[n, bytes\] and int8 values"),
-        (replace(GOOD, values=GOOD.values.astype(np.int16)), r"has uint8 bits \[n, bytes\] and int8 values"),
+        (
+            replace(GOOD, bits=GOOD.bits.reshape(-1)),
+            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+        ),
+        (
+            replace(GOOD, values=GOOD.values.reshape(2, 1)),
+            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+        ),
+        (
+            replace(GOOD, values=GOOD.values.astype(np.int16)),
+            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+        ),
     ],
 )
 def test_other_than_the_canonical_form_is_refused(broken: Bitmap, message: str) -> None:
@@ -72,14 +82,34 @@ def test_other_than_the_canonical_form_is_refused(broken: Bitmap, message: str) 
 
 @pytest.mark.parametrize("weight", [np.zeros((2, 8)), np.zeros(8, np.int8), np.zeros((0, 8), np.int8)])
 def test_other_weights_are_refused(weight: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="compressed from a non-empty int8"):
+    with pytest.raises(ValueError, match="compressed from a non-empty int8 or float32"):
         compress(weight)
 
 
-@pytest.mark.parametrize("text", [None, "2:4", "2:4@2", "4x1:0.5", "1x1:0.5"])
-def test_engines_take_weights_apart_and_together(text: str | None) -> None:
-    weight = np.tile(np.array([1, 0, 0, 2], np.int8), (4, 5))
+@pytest.mark.parametrize("dtype", [np.int8, np.float32])
+@pytest.mark.parametrize("text", [None, "2:4", "2:4@2", "4:8", "10:20", "4x1:0.5", "1x1:0.5"])
+def test_engines_take_weights_apart_and_together(text: str | None, dtype: type) -> None:
+    weight = np.tile(np.array([1, 0, 0, 2], dtype), (4, 5))
     pattern = None if text is None else Pattern.parse(text)
     parts = arrays("w", store(weight, pattern))
     assert tuple(parts) == names("w", pattern)
-    np.testing.assert_array_equal(dense(assemble(parts, "w", pattern, 20)), weight)
+    found = dense(assemble(parts, "w", pattern, 20))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, weight)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        *((text, "indices") for text in ("1:2", "2:4", "4:16", "4:64", "8:256")),
+        *((text, "bitmap") for text in ("4:8", "16:64", "32:64", "4:512", "1x1:0.9")),
+    ],
+)
+def test_the_smaller_form_is_stored(text: str, kind: str) -> None:
+    pattern = Pattern.parse(text)
+    assert names("w", pattern) == ("w.values", f"w.{kind}")
+    weight = np.zeros((16, 1024), np.int8)
+    if isinstance(pattern, GroupPattern):
+        weight.reshape(16, -1, pattern.group)[:, :, : pattern.kept] = 1
+        chosen, bits = store(weight, pattern), compress(weight)
+        assert chosen.nbytes <= bits.nbytes

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openwork.patterns import compressed
 from openwork.patterns.compressed import Compressed, check, compress, decompress, shapes
 
 
@@ -43,13 +44,15 @@ def test_every_row_starts_on_a_new_byte() -> None:
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 9),
     k=st.integers(1, 140),
-    group=st.sampled_from([2, 3, 4, 5, 8, 16, 31, 32, 64]),
+    group=st.sampled_from([2, 3, 4, 5, 8, 16, 31, 32, 64, 100, 128, 256]),
+    dtype=st.sampled_from([np.int8, np.float32]),
     data=st.data(),
 )
-def test_round_trip(seed: int, n: int, k: int, group: int, data: st.DataObject) -> None:
+def test_round_trip(seed: int, n: int, k: int, group: int, dtype: type, data: st.DataObject) -> None:
     kept = data.draw(st.integers(1, group - 1))
-    weight = sparse_weight(np.random.default_rng(seed), n, k, kept, group)
+    weight = sparse_weight(np.random.default_rng(seed), n, k, kept, group).astype(dtype)
     packed = compress(weight, kept, group)
+    assert packed.values.dtype == dtype
     assert (packed.values.shape, packed.indices.shape) == shapes(n, k, kept, group)
     check(packed)
     np.testing.assert_array_equal(decompress(packed), weight)
@@ -70,6 +73,17 @@ def test_every_altered_index_bit_is_refused_or_changes_the_weight(seed: int, bit
     assert not np.array_equal(decompress(altered), weight)
 
 
+def test_many_rows_are_made_dense_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = sparse_weight(np.random.default_rng(1), 23, 70, 3, 8)
+    monkeypatch.setattr(compressed, "_WEIGHTS_AT_ONCE", 300)
+    packed = compress(weight, 3, 8)
+    np.testing.assert_array_equal(decompress(packed), weight)
+    indices = packed.indices.copy()
+    indices[19] = 0
+    with pytest.raises(ValueError, match="Row 19 of a 3:8 weight has positions that do not increase"):
+        decompress(replace(packed, indices=indices))
+
+
 def test_size_of_the_patterns() -> None:
     weight = np.zeros((64, 384), np.int8)
     assert compress(weight, 2, 4).nbytes == weight.nbytes * 5 // 8
@@ -85,7 +99,7 @@ def test_a_broken_pattern_is_refused() -> None:
         compress(weight, 2, 4)
 
 
-@pytest.mark.parametrize(("kept", "group"), [(0, 4), (4, 4), (5, 4), (1, 1), (1, 1 << 17)])
+@pytest.mark.parametrize(("kept", "group"), [(0, 4), (4, 4), (5, 4), (1, 1), (1, 257)])
 def test_numbers_that_name_no_pattern_are_refused(kept: int, group: int) -> None:
     with pytest.raises(ValueError, match="keeps N of M"):
         compress(np.zeros((2, 8), np.int8), kept, group)
@@ -93,7 +107,7 @@ def test_numbers_that_name_no_pattern_are_refused(kept: int, group: int) -> None
 
 @pytest.mark.parametrize("weight", [np.zeros((2, 8)), np.zeros(8, np.int8), np.zeros((1, 2, 4), np.int8)])
 def test_other_types_and_shapes_are_refused(weight: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="compressed from int8"):
+    with pytest.raises(ValueError, match="compressed from int8 or float32"):
         compress(weight, 2, 4)
 
 

@@ -186,8 +186,8 @@ def test_detect_finds_the_pattern_a_weight_was_pruned_to(text: str) -> None:
     assert str(detect(_pruned(text))) == text
 
 
-def test_detect_prefers_the_sparsest_and_may_find_none() -> None:
-    assert str(detect(np.zeros((8, 128)))) == "4:64@4"
+def test_zeros_alone_are_the_sparsest_and_dense_weights_are_none() -> None:
+    assert str(detect(np.zeros((8, 128)))) == "1:128@4"
     assert detect(np.ones((8, 128))) is None
     assert detect(np.ones((3, 3))) is None
 

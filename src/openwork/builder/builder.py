@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
-from openwork.backends.cpu.packing import chosen_isa
+from openwork.backends.registry import backends as chosen_backends
+from openwork.backends.target import choose_target, environment
 from openwork.builder.eligibility import SPARSITY_MODES
-from openwork.builder.layers import decide, used_tensors
+from openwork.builder.free_sizes import known_sizes
+from openwork.builder.layers import Request, decide, used_tensors
 from openwork.builder.lower import BuildError, Lowered, lower
-from openwork.builder.tactics import Timer, environment
+from openwork.builder.tactics import Timer
 from openwork.builder.timing_cache import TimingCache, default_path
 from openwork.engine.engine_file import write_engine
 from openwork.engine.report import (
@@ -26,9 +28,8 @@ from openwork.engine.report import (
     Settings,
 )
 from openwork.engine.sizes import free_sizes
-from openwork.graph import check_rounding, lowerable, read, reduce
-from openwork.graph.model import describe
-from openwork.support.cores import physical_cores
+from openwork.graph import check_rounding, read, reduce
+from openwork.graph.stated_patterns import stated_patterns
 from openwork.support.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ def build(
     threads: int | None = None,
     strict: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
+    backends: Sequence[str] | None = None,
     progress: bool = True,
 ) -> BuildReport:
     """Build an engine from an ONNX model and write it to `output`, whole or not at all.
@@ -55,7 +57,10 @@ def build(
     shapes : one size per free dimension of the inputs, in order of appearance; what the tactics are timed at.
         Default 1x32, 1x128 and 16x128.
     threads : what the tactics are timed with; default the physical cores that this process may use.
-    strict : refuse a model that needs ONNX Runtime for a part of it.
+    strict : refuse a model that needs more than the first back end.
+    backends : names of the back ends that may run parts of the model, the one to ask first in front; default
+    all,
+        "cpu" first, then "onnxruntime".
     timing_cache : a JSON file; default one in the user's cache folder.
     progress : whether to show a bar on the standard error stream.
     Raises ValueError, in a sentence, for a model or an option that cannot be used, and OSError where the
@@ -64,22 +69,26 @@ def build(
     _check_options(sparsity, rounding, threads)
     source = model if isinstance(model, onnx.ModelProto) else Path(model)
     cache = TimingCache.open(Path(timing_cache) if timing_cache is not None else default_path())
-    timer = Timer(environment(chosen_isa(None), threads or physical_cores()), cache)
+    target = choose_target(None, threads)
+    timer = Timer(target, environment(target), cache)
+    usable = chosen_backends(backends)
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
         reduced, changes, refusals = reduce(read(source), rounding=rounding)
-        lowered = lower(reduced)
-        fallbacks = _fallbacks(lowered, {describe(node): why for node, why in lowerable(reduced)}, strict)
-        sizes = free_sizes(lowered.program, shapes)
-        decided = decide(lowered.program, lowered.tensors, sparsity, sizes, timer, advance)
+        lowered = lower(reduced, usable)
+        fallbacks = _fallbacks(lowered, strict)
+        inputs = free_sizes(lowered.program, shapes)
+        known = known_sizes(lowered.program, lowered.tensors, inputs)
+        request = Request(sparsity, known.sizes, stated_patterns(reduced.graph))
+        decided = decide(lowered.program, lowered.tensors, request, timer, advance)
         cache.save()
         report = BuildReport(
             REPORT_VERSION,
             "(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
             timer.environment,
-            Settings(sparsity, rounding, tuple(tuple(size.values()) for size in sizes), strict),
+            Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict),
             not decided.pruned,
-            decided.notes(len(timer.disturbed)),
+            (*decided.notes(len(timer.disturbed)), *known.notes),
             tuple(decided.layers),
             tuple(Fusion(change.rule, change.node) for change in changes),
             tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
@@ -101,24 +110,16 @@ def _check_options(sparsity: str, rounding: str, threads: int | None) -> None:
         raise ValueError(f"The number of threads is at least 1, but it is {threads}.")
 
 
-def _fallbacks(lowered: Lowered, reasons: Mapping[str, str], strict: bool) -> tuple[FallbackPart, ...]:
-    """What ONNX Runtime runs, each node with its reason; raises BuildError where it may not or cannot run
-    it."""
-    parts = tuple(
-        FallbackPart(part.step, part.nodes, " ".join(f"{node}: {reasons[node]}." for node in part.nodes))
-        for part in lowered.fallbacks
-    )
-    problem = "The build is strict" if strict else _missing_runtime()
+def _fallbacks(lowered: Lowered, strict: bool) -> tuple[FallbackPart, ...]:
+    """What other back ends than the first run, each node with its reason; raises BuildError where they may
+    not or cannot run it."""
+    parts = []
+    for part in lowered.fallbacks:
+        reason = " ".join(f"{node}: {why}." for node, why in zip(part.nodes, part.reasons, strict=True))
+        parts.append(FallbackPart(part.step, part.backend.title, part.nodes, reason))
+    problems = ["The build is strict"] if strict else [p.backend.unavailable() for p in lowered.fallbacks]
+    problem = next((problem for problem in problems if problem), None)
     if parts and problem:
         listed = " ".join(part.reason for part in parts)
         raise BuildError(f"{problem}, but a part of the model has no native implementation: {listed}")
-    return parts
-
-
-def _missing_runtime() -> str:
-    """Why fallback steps cannot run here, or nothing."""
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        return f"ONNX Runtime, which would run it, is not installed ({error})"
-    return ""
+    return tuple(parts)

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from openwork.backends.cpu.rivals import RIVAL, hopeful
+from openwork.backends.backend import Array, Outlook
+from openwork.engine.problem import RIVAL, Work
+from openwork.patterns.detection import detect
+from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.patterns.stored import Weight, store
-from openwork.sparsity import GroupPattern, Pattern, detect
 
 SPARSITY_MODES = ("off", "on", "force")
 FORCED = GroupPattern(2, 4)
-
-Outlook = Mapping[str, float | str]
-"""For each sparse form of this machine the work that it is expected to take for a weight, dense taking 1, or
-why it does not hold the weight."""
 
 
 @dataclass(frozen=True)
 class Eligibility:
     """What was found in one layer's integer weights.
 
-    weight : s8 [n, k], pruned where that was forced. stored : the same in the form that its pattern allows.
+    weight : s8 or f32 [n, k], pruned where that was forced. stored : the same in the form that its pattern
+    allows.
     work : expected work of the sparse tactics that may run it, dense taking 1; empty where it is not
     eligible. reason : a sentence.
     """
 
-    weight: NDArray[np.int8]
+    weight: Array
     pattern: Pattern | None
     stored: Weight
     reason: str
-    work: Mapping[str, float] = field(default_factory=dict)
+    work: Work = field(default_factory=dict)
     pruned: bool = False
 
     @property
@@ -43,15 +41,19 @@ class Eligibility:
 
 
 def judge(
-    weight: NDArray[np.int8], sparsity: str, outlook: Callable[[NDArray[np.int8]], Outlook]
+    weight: Array,
+    sparsity: str,
+    outlook: Callable[[Array, Pattern], Outlook | str],
+    stated: Pattern | None = None,
 ) -> Eligibility:
-    """Find the pattern that a weight s8 [n, k] holds and what can run it.
+    """Find the pattern that a weight s8 or f32 [n, k] holds and what can run it.
 
     sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by
         magnitude).
-    outlook : of a weight that holds a pattern.
+    outlook : of a weight and the pattern that it holds.
+    stated : the pattern that the model's metadata name.
     """
-    pattern = detect(weight)
+    pattern = detect(weight, stated)
     pruned = pattern is None and sparsity == "force"
     if pruned:
         pattern, weight = FORCED, prune(weight, FORCED)
@@ -60,30 +62,35 @@ def judge(
         return Eligibility(weight, None, stored, "The weights hold no pattern that a sparse kernel runs.")
     if sparsity == "off":
         return Eligibility(weight, pattern, stored, "Sparse kernels are switched off for this build.")
-    found = outlook(weight)
-    work = {form: value for form, value in found.items() if not isinstance(value, str)}
-    work = {form: work[form] for form in hopeful(work)}
     held = f"The weights hold {pattern}" + (", pruned by this build" if pruned else "")
-    return Eligibility(weight, pattern, stored, f"{held}{'.' if work else _refusal(found)}", work, pruned)
+    if stated is not None and pattern != stated:
+        held += f" and not {stated}, which the model's metadata name"
+    found = outlook(weight, pattern)
+    if isinstance(found, str):
+        return Eligibility(weight, pattern, stored, f"{held}. {found}", pruned=pruned)
+    work = {tactic: value for tactic, value in found.items() if not isinstance(value, str)}
+    hopeful = {tactic: value for tactic, value in work.items() if value <= RIVAL}
+    reason = f"{held}{'.' if hopeful else _refusal(found)}"
+    return Eligibility(weight, pattern, stored, reason, hopeful, pruned)
 
 
 def _refusal(outlook: Outlook) -> str:
     """Why no sparse form is worth timing, to follow what the weights hold."""
-    work = {value: form for form, value in outlook.items() if not isinstance(value, str)}
+    work = {value: tactic for tactic, value in outlook.items() if not isinstance(value, str)}
     if work:
         return (
             f", but {work[min(work)]}, the sparse kernel with the least work here, is expected to take "
             f"{min(work):.2f} times as much as dense; up to {RIVAL} times is timed."
         )
-    listed = " ".join(f"{form}: {value}" for form, value in outlook.items())
+    listed = " ".join(f"{tactic}: {value}" for tactic, value in outlook.items())
     return f", but no kernel here runs it: {listed or 'this instruction set has none.'}"
 
 
-def prune(weight: NDArray[np.int8], pattern: GroupPattern) -> NDArray[np.int8]:
+def prune(weight: Array, pattern: GroupPattern) -> Array:
     """Keep the largest magnitudes of each group, the first of equal ones; the last group counts as padded
     with zeros."""
     n, k = weight.shape
     padded = np.pad(weight, ((0, 0), (0, -k % pattern.group))).reshape(n, -1, pattern.group)
-    order = np.argsort(-np.abs(padded.astype(np.int16)), axis=2, kind="stable")
+    order = np.argsort(-np.abs(padded.astype(np.float32)), axis=2, kind="stable")
     np.put_along_axis(padded, order[:, :, pattern.kept :], 0, axis=2)
     return np.ascontiguousarray(padded.reshape(n, -1)[:, :k])

@@ -1,25 +1,42 @@
-"""Deciding each linear layer of a program: its pattern, its tactics, and how its weights are stored."""
+"""Deciding each product of a program: its pattern, its tactics, and how its weights are stored."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import DENSE
+from openwork.backends.backend import Array, Backend, Outlook
+from openwork.backends.registry import backend_named
 from openwork.builder.eligibility import Eligibility, judge
-from openwork.builder.tactics import Problem, Timer, choices, explain, outlook, settle
+from openwork.builder.tactics import Timer, choices, explain, settle
+from openwork.engine.problem import MatrixProduct, Problem, is_dense
 from openwork.engine.program import Program, Step
 from openwork.engine.report import Bucket, Layer, Pick
 from openwork.engine.sizes import rows_of
+from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import arrays, names
-from openwork.sparsity import Pattern
 from openwork.support.progress import Advance
 
 Tensors = dict[str, NDArray[Any]]
+
+ELEMENTS = {np.dtype(np.int8): "i8", np.dtype(np.float32): "f32"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What products are decided by.
+
+    sparsity : of `openwork.builder.eligibility.judge`. sizes : the free dimensions' sizes to time at. stated
+    : by its tensor's name, what the model's metadata say that a weight keeps to.
+    """
+
+    sparsity: str
+    sizes: Sequence[dict[str, int]]
+    stated: Mapping[str, Pattern] = field(default_factory=dict)
 
 
 @dataclass
@@ -30,6 +47,7 @@ class Decided:
     tensors: Tensors
     layers: list[Layer] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
+    untimed: int = 0
 
     def notes(self, disturbed: int) -> tuple[str, ...]:
         """What the user must know beyond the layers.
@@ -47,9 +65,8 @@ class Decided:
                 f"This build pruned {_counted(len(self.pruned), 'layer')} to 2:4 by magnitude, without "
                 "any training: the engine shows the speed, and the model's accuracy is not kept."
             )
-        floats = sum(bool(step.tactics) and not step.reads_integers for step in self.program.steps)
-        if floats:
-            notes.append(f"Not quantized, so dense in FP32: {_counted(floats, 'linear layer')}.")
+        if self.untimed:
+            notes.append(f"Not quantized, so dense in FP32: {_counted(self.untimed, 'linear layer')}.")
         return tuple(notes)
 
 
@@ -57,37 +74,38 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
-def decide(
-    program: Program,
-    tensors: Tensors,
-    sparsity: str,
-    sizes: Sequence[dict[str, int]],
-    timer: Timer,
-    advance: Advance,
-) -> Decided:
-    """Judge, time and store every integer product; other steps and tensors pass through.
+def decide(program: Program, tensors: Tensors, request: Request, timer: Timer, advance: Advance) -> Decided:
+    """Judge, time and store every product that its back end has tactics for; all else passes through.
 
     program, tensors : of `openwork.builder.lower`, all weights dense.
-    sizes : the free dimensions' sizes to time at.
     """
     decided = Decided(program, dict(tensors))
     steps = []
     for number, step in enumerate(program.steps):
         advance(number / len(program.steps), step.name)
-        timed = step.tactics and step.reads_integers
-        steps.append(_linear(decided, step, sparsity, sizes, timer) if timed else step)
+        backend = backend_named(step.backend)
+        element = _element(decided, step) if step.tactics else None
+        timed = element in backend.elements
+        steps.append(_product(decided, step, request, timer, backend) if timed else step)
+        decided.untimed += element == "f32" and not timed
     decided.program = replace(program, steps=tuple(steps))
     return decided
 
 
-def _linear(
-    decided: Decided, step: Step, sparsity: str, sizes: Sequence[dict[str, int]], timer: Timer
-) -> Step:
-    weight = decided.tensors[step.tensors["weight"]]
-    found = judge(weight, sparsity, outlook(timer.environment.isa))
-    problem = _problem(step, found)
-    rows = rows_of(step, decided.program, sizes)
-    buckets = settle([timer.bucket(problem, found.weight, count) for count in rows])
+def _element(decided: Decided, step: Step) -> str:
+    return ELEMENTS[decided.tensors[step.tensors["weight"]].dtype]
+
+
+def _product(decided: Decided, step: Step, request: Request, timer: Timer, backend: Backend) -> Step:
+    name = step.tensors["weight"]
+
+    def outlook(weight: Array, pattern: Pattern) -> Outlook | str:
+        return backend.work_or_reason(problem_of(step, weight, pattern), weight, timer.target)
+
+    found = judge(decided.tensors[name], request.sparsity, outlook, request.stated.get(name))
+    problem = replace(problem_of(step, found.weight, found.pattern), work=found.work)
+    rows = rows_of(step, decided.program, request.sizes)
+    buckets = settle([timer.bucket(backend, problem, found.weight, count) for count in rows])
     chosen, size = _store(decided.tensors, replace(step, tactics=choices(buckets)), found)
     if found.pruned:
         decided.pruned.append(step.name)
@@ -95,17 +113,18 @@ def _linear(
     return chosen
 
 
-def _problem(step: Step, found: Eligibility) -> Problem:
-    n, k = found.weight.shape
-    pattern = None if found.pattern is None else str(found.pattern)
-    attributes = step.attributes
-    return Problem(n, k, pattern, attributes["activation"], "y_scale" in attributes, found.work)
+def problem_of(step: Step, weight: Array, pattern: Pattern | None) -> Problem:
+    """The problem of a product with a weight [n, k] that keeps to a pattern."""
+    n, k = weight.shape
+    output = "u8" if "y_scale" in step.attributes else "f32"
+    text = None if pattern is None else str(pattern)
+    return Problem(MatrixProduct(n, k), ELEMENTS[weight.dtype], step.attributes["activation"], output, text)
 
 
 def _store(tensors: Tensors, step: Step, found: Eligibility) -> tuple[Step, int]:
     """Keep the weight compressed where a sparse tactic runs it or where that is smaller; gives its bytes."""
     name = step.tensors["weight"]
-    sparse = any(choice.tactic != DENSE for choice in step.tactics)
+    sparse = not all(is_dense(choice.tactic) for choice in step.tactics)
     if found.pattern is None or not (sparse or found.stored.nbytes < found.weight.nbytes):
         tensors[name] = np.ascontiguousarray(found.weight)
         return step, found.weight.nbytes
@@ -117,21 +136,22 @@ def _describe(
     step: Step, problem: Problem, found: Eligibility, buckets: tuple[Bucket, ...], size: int
 ) -> Layer:
     return Layer(
-        step.name,
-        problem.n,
-        problem.k,
-        problem.activation,
-        "u8" if problem.quantized else "f32",
-        None if found.pattern is None else str(found.pattern),
-        found.zeros,
-        bool(found.work),
-        found.reason,
-        {form: round(work, 3) for form, work in found.work.items()},
-        buckets,
-        tuple(Pick(*choice) for choice in step.tactics),
-        explain(buckets),
-        found.weight.nbytes,
-        size,
+        name=step.name,
+        n=problem.sizes.n,
+        k=problem.sizes.k,
+        element=problem.element,
+        activation=problem.activation,
+        output=problem.output,
+        pattern=problem.pattern,
+        zeros=found.zeros,
+        eligible=bool(found.work),
+        reason=found.reason,
+        work={str(tactic): round(work, 3) for tactic, work in found.work.items()},
+        buckets=buckets,
+        picks=tuple(Pick(*choice) for choice in step.tactics),
+        why=explain(buckets),
+        bytes_dense=found.weight.nbytes,
+        bytes_stored=size,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,15 +10,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.builder.stages import Stage, boundary, model_of, split
+from openwork.backends.backend import Backend
+from openwork.backends.registry import backends as known_backends
+from openwork.builder.stages import Placed, Stage, boundary, model_of, place, split
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import Form, Operand, Problem, Slot, examine, output_dtype, step_name
+from openwork.engine.problem import Tactic
 from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
 from openwork.engine.shapes import Dim, Partial, Shape
 from openwork.graph.model import NAMES, constant, describe, dims, is_openwork, operand_of
 from openwork.graph.slots import form_of, row_of
 
-DENSE = (Choice(None, "dense"),)
+ELEMENTS = {"s8": "i8", "f32": "f32"}
+"""What a product with weights of a type multiplies, as tactics name it."""
 
 
 class BuildError(ValueError):
@@ -27,10 +31,13 @@ class BuildError(ValueError):
 
 @dataclass(frozen=True)
 class Fallback:
-    """One fallback step: its name in the program and the nodes, as messages name them, that it runs."""
+    """What one stage leaves to another back end than the first: the name of its step, or of its first one,
+    and the nodes, as messages name them, with the reason of each."""
 
     step: str
+    backend: Backend
     nodes: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,21 +49,33 @@ class Lowered:
     fallbacks: tuple[Fallback, ...]
 
 
-def lower(model: ir.Model) -> Lowered:
-    """Turn a model of openwork operators, and others for ONNX Runtime, into a program.
+def lower(model: ir.Model, backends: Sequence[Backend] | None = None) -> Lowered:
+    """Turn a reduced model into a program, each node a step of the first back end that runs it.
 
+    backends : in the order in which they are asked; default all.
     Raises BuildError where the model holds something that no step can express.
     """
+    backends = known_backends() if backends is None else backends
+    placed = {node: place(node, backends) for node in model.graph}
+    kinds = {node: found.backend for node, found in placed.items() if found.backend is not None}
+    for node, found in placed.items():
+        if found.backend is None:
+            raise BuildError(f"No back end runs {describe(node)}: {'; '.join(found.reasons)}.")
     lowering = _Lowering(model)
     for port in model.graph.inputs:
         lowering.declare(port)
-    for number, stage in enumerate(split(model.graph)):
-        if stage.native:
-            for node in stage.nodes:
-                lowering.native(node)
-        else:
-            lowering.fallback(stage, f"{FALLBACK}.{number}")
+    for number, stage in enumerate(split(model.graph, backends, kinds)):
+        first = lowering.stage(stage, number)
+        if first is not None and stage.backend is not backends[0]:
+            lowering.fallbacks.append(_fallback(first, stage, placed))
     return lowering.finish()
+
+
+def _fallback(step: str, stage: Stage, placed: Mapping[ir.Node, Placed]) -> Fallback:
+    nodes = tuple(describe(node) for node in stage.nodes)
+    return Fallback(
+        step, stage.backend, nodes, tuple("; ".join(placed[node].reasons) for node in stage.nodes)
+    )
 
 
 class Dims:
@@ -112,7 +131,17 @@ class _Lowering:
         self.index[value] = len(self.values) - 1
         return self.index[value]
 
-    def native(self, node: ir.Node) -> None:
+    def stage(self, stage: Stage, number: int) -> str | None:
+        """The steps of a stage; gives the name of the first, or None where nothing reads what it makes."""
+        position = len(self.steps)
+        if stage.backend.takes_models:
+            self.model_step(stage, f"{FALLBACK}.{number}")
+        else:
+            for node in stage.nodes:
+                self.native(node, stage.backend)
+        return self.steps[position].name if len(self.steps) > position else None
+
+    def native(self, node: ir.Node, backend: Backend) -> None:
         """One openwork node as a step."""
         if not is_openwork(node):
             raise BuildError(f"{describe(node)} is no openwork operator.")
@@ -137,22 +166,32 @@ class _Lowering:
             for slot, shape in zip(row.outputs, shapes, strict=True)
         )
         op = step_name(row.name)
-        tactics = DENSE if row.weighted else ()
+        tactics = _dense(row.weighted, form)
         name = self._unique(node.name or op)
-        self.steps.append(Step(op, name, inputs, made, tensors, _plain(form.attributes), None, tactics))
+        plain = _plain(form.attributes)
+        self.steps.append(Step(op, name, inputs, made, tensors, plain, None, tactics, backend.name))
 
-    def fallback(self, stage: Stage, name: str) -> None:
-        """A stage's nodes as one step that ONNX Runtime runs."""
+    def model_step(self, stage: Stage, name: str) -> None:
+        """A stage's nodes as one step, an ONNX model of its own."""
         inputs, outputs = boundary(stage, self.model.graph)
         if not outputs:
             return
-        indices = tuple(self._known(value, "ONNX Runtime") for value in inputs)
+        indices = tuple(self._known(value, stage.backend.title) for value in inputs)
         content = np.frombuffer(model_of(stage, self.model, inputs, outputs), np.uint8)
         made = tuple(self.declare(value) for value in outputs)
-        step = self._unique(name)
-        self.tensors[f"{step}.model"] = content
-        self.steps.append(Step(FALLBACK, step, indices, made, {"model": f"{step}.model"}))
-        self.fallbacks.append(Fallback(step, tuple(describe(node) for node in stage.nodes)))
+        unique = self._unique(name)
+        tensor = f"{unique}.model"
+        step = Step(FALLBACK, unique, indices, made, {"model": tensor}, backend=stage.backend.name)
+        self.tensors[tensor] = content
+        self._check(step, stage.backend)
+        self.steps.append(step)
+
+    def _check(self, step: Step, backend: Backend) -> None:
+        """An engine's reader refuses what is not safe to run; so does its writer."""
+        try:
+            backend.check(step, Program((), (), tuple(self.values), ()), self.tensors)
+        except ValueError as error:
+            raise BuildError(str(error)) from None
 
     def finish(self) -> Lowered:
         """The program with every free dimension under the one name that stands for it."""
@@ -211,6 +250,12 @@ class _Lowering:
             unique, number = f"{name}.{number}", number + 1
         self.names.add(unique)
         return unique
+
+
+def _dense(weighted: str, form: Form) -> tuple[Choice, ...]:
+    """The tactic of a product until it is timed: dense, of its weight's type; nothing for other operators."""
+    found = [ELEMENTS[str(weight.dtype)] for weight in form.given(weighted)]
+    return tuple(Choice(None, str(Tactic(element=element))) for element in found)
 
 
 def _named(value: ir.Value, shape: Partial) -> Shape:

@@ -1,36 +1,59 @@
-"""Splitting a reduced graph into stages that alternate between native steps and what ONNX Runtime runs."""
+"""Splitting a reduced graph into stages, each of which one back end runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from openwork.graph.model import constant, is_openwork
+from openwork.backends.backend import Backend
+from openwork.graph.model import constant
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The back end that runs a node, by its number, or None; and why those before it do not."""
+
+    backend: int | None
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Nodes in execution order, all native or all for ONNX Runtime."""
+    """Nodes in execution order, all for one back end."""
 
-    native: bool
+    backend: Backend
     nodes: tuple[ir.Node, ...]
 
 
-def split(graph: ir.Graph) -> list[Stage]:
-    """The fewest alternating stages, in an order in which they can run one after another.
+def place(node: ir.Node, backends: Sequence[Backend]) -> Placed:
+    """The first of the back ends that runs a node."""
+    reasons: list[str] = []
+    for number, backend in enumerate(backends):
+        reason = backend.refusal(node)
+        if reason is None:
+            return Placed(number, tuple(reasons))
+        reasons.append(reason)
+    return Placed(None, tuple(reasons))
 
-    A node stands in the first stage of its kind that no producer of its inputs comes after.
+
+def split(graph: ir.Graph, backends: Sequence[Backend], kinds: dict[ir.Node, int]) -> list[Stage]:
+    """The fewest stages, in an order in which they can run one after another.
+
+    kinds : for each node the number of its back end. A node stands in the first stage of its kind that no
+    producer of its inputs comes after; the stages of a back end are every so many.
     """
     stage_of: dict[ir.Node, int] = {}
     for node in graph:
-        kind = 0 if is_openwork(node) else 1
         producers = (value.producer() for value in read_values(node))
         earliest = max((stage_of[p] for p in producers if p is not None and p in stage_of), default=0)
-        stage_of[node] = earliest + (earliest % 2 != kind)
+        stage_of[node] = earliest + (kinds[node] - earliest) % len(backends)
     numbers = sorted(set(stage_of.values()))
-    return [Stage(n % 2 == 0, tuple(node for node in graph if stage_of[node] == n)) for n in numbers]
+    return [
+        Stage(backends[n % len(backends)], tuple(node for node in graph if stage_of[node] == n))
+        for n in numbers
+    ]
 
 
 def read_values(node: ir.Node) -> Iterator[ir.Value]:

@@ -110,11 +110,14 @@ def bench(
 @app.command()
 def inspect(
     engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also read every tensor and check its digest.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Show an engine's inputs, outputs and layers, and what its build report says about them."""
     with one_sentence():
-        commands.inspect(engine, json)
+        commands.inspect(engine, verify, json)
 
 
 def main() -> None:

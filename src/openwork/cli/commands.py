@@ -96,10 +96,12 @@ def bench(request: Bench, output: Path | None) -> None:
     _write(output, record)
 
 
-def inspect(engine: Path, output: Path | None) -> None:
-    """Show what an engine holds."""
-    found = inspect_engine(engine)
+def inspect(engine: Path, verify: bool, output: Path | None) -> None:
+    """Show what an engine holds, and where asked check every byte of it."""
+    found = inspect_engine(engine, verify=verify)
     console = Console()
+    if verify:
+        console.print("Every tensor has the digest that was written with it.", highlight=False)
     console.print(tables.ports(found))
     _show(console, found.report)
     _write(output, found.to_json())

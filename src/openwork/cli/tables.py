@@ -9,9 +9,9 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
+from openwork.backends.backend import StepTime
 from openwork.engine.inspection import Inspection
 from openwork.engine.report import BuildReport
-from openwork.runtime.engine import StepTime
 
 _PICKED = "Picked"
 
@@ -32,7 +32,7 @@ def layers(report: BuildReport) -> Table:
     table.caption, table.caption_justify = caption, "left"
     for layer in report.layers:
         gains = {
-            bucket.rows: bucket.seconds["dense"] / bucket.seconds[bucket.pick] for bucket in layer.buckets
+            bucket.rows: bucket.dense / bucket.seconds[bucket.pick] for bucket in layer.buckets
         }
         table.add_row(
             layer.name.removeprefix(shared),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import mmap
 import os
 import stat
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.file_tensors import ALIGNMENT, DTYPES, PADDING, FileTensors, digest_of, read_tensors
 from openwork.engine.program import Program
 from openwork.engine.program_reader import read_program
 from openwork.engine.stored_tensors import Lookup, Tensors
@@ -23,13 +23,10 @@ from openwork.support.fields import EngineFileError, Field, parse_json
 from openwork.support.files import write_atomic
 
 FORMAT_VERSION = "3"
-ALIGNMENT = 64
 
-_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
-_PADDING = "__padding__."
 _LENGTH_BYTES = 8
 _NO_DIGEST = "0" * 64
-_METADATA = frozenset({"openwork_format", "program", "report", "tensors_sha256", "header_sha256"})
+_METADATA = frozenset({"openwork_format", "program", "report", "tensor_sha256", "header_sha256"})
 # Far above any real engine's header and far below what would exhaust memory while it is parsed.
 _LONGEST_HEADER = 100_000_000
 
@@ -37,12 +34,12 @@ _LONGEST_HEADER = 100_000_000
 @dataclass(frozen=True)
 class EngineFile:
     """A checked engine: its program, its report as a JSON field yet to be read, and its tensors, mapped
-    read-only."""
+    read-only and each checked when it is first read."""
 
     path: str
     program: Program
     report: Field
-    tensors: Tensors
+    tensors: FileTensors
 
 
 def write_engine(
@@ -54,21 +51,18 @@ def write_engine(
     Raises ValueError for a tensor of another type, OSError where the file cannot be written.
     """
     entries, pieces = _lay_out(tensors)
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
     metadata = {
         "openwork_format": FORMAT_VERSION,
         "program": _dump(program.to_json()),
         "report": _dump(report),
-        "tensors_sha256": digest.hexdigest(),
+        "tensor_sha256": _dump({name: digest_of(np.ascontiguousarray(tensors[name])) for name in tensors}),
         "header_sha256": _NO_DIGEST,
     }
     write_atomic(path, [*_header({"__metadata__": metadata, **entries}), *pieces])
 
 
 def read_engine(path: str | os.PathLike[str]) -> EngineFile:
-    """Map an engine file and check everything in it.
+    """Map an engine file and check everything in it but the contents of its tensors, which nothing reads yet.
 
     Raises EngineFileError (file, field, expected, found) for a file that is damaged, cut short or malformed
     in any field, and OSError where it cannot be opened.
@@ -85,10 +79,10 @@ def read_engine(path: str | os.PathLike[str]) -> EngineFile:
             f"'{FORMAT_VERSION}' (another version of openwork wrote this engine: "
             "build it again from its model)"
         )
-    _check_digests(metadata, data, start)
-    tensors = _read_tensors(header, members, data, start)
+    _check_digest(metadata["header_sha256"], bytes(data[:start]))
+    tensors = read_tensors(header, members, _embedded(metadata["tensor_sha256"]), data[start:])
     used: set[str] = set()
-    program = read_program(_embedded(metadata["program"]), Lookup(tensors, used))
+    program = read_program(_embedded(metadata["program"]), Lookup(tensors.mapped, used))
     for unused in sorted(tensors.keys() - used):
         members[unused].refuse("no tensor but those that a step names")
     return EngineFile(name, program, _embedded(metadata["report"]), tensors)
@@ -102,7 +96,7 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
     """The header's entries and the bytes they describe, with padding entries in between."""
     entries: dict[str, Any] = {}
     pieces: list[memoryview] = []
-    codes = {dtype: code for code, dtype in _DTYPES.items()}
+    codes = {dtype: code for code, dtype in DTYPES.items()}
     offset = 0
 
     def put(name: str, code: str, array: NDArray[Any]) -> None:
@@ -116,13 +110,13 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
         offset += array.nbytes
 
     for name, array in tensors.items():
-        if array.dtype not in codes or name == "__metadata__" or name.startswith(_PADDING):
+        if array.dtype not in codes or name == "__metadata__" or name.startswith(PADDING):
             raise ValueError(f"An engine stores u8, s8 and f32 tensors, but '{name}' is {array.dtype}.")
         if not array.size:
             raise ValueError(f"An engine stores no empty tensors, but '{name}' is {list(array.shape)}.")
         put(name, codes[array.dtype], np.ascontiguousarray(array))
         if padding := -offset % ALIGNMENT:
-            put(f"{_PADDING}{len(pieces)}", "U8", np.zeros(padding, np.uint8))
+            put(f"{PADDING}{len(pieces)}", "U8", np.zeros(padding, np.uint8))
     return entries, pieces
 
 
@@ -160,8 +154,7 @@ def _read_header(name: str, data: memoryview) -> tuple[Field, int]:
     if not 2 <= length <= min(len(data) - _LENGTH_BYTES, _LONGEST_HEADER) or start % ALIGNMENT:
         raise EngineFileError(
             f"{name}: field 'header length': expected a length that ends on a multiple of {ALIGNMENT} "
-            f"within the "
-            f"{len(data)} bytes of the file, found {length}."
+            f"within the {len(data)} bytes of the file, found {length}."
         )
     try:
         text = bytes(data[_LENGTH_BYTES:start]).decode()
@@ -170,53 +163,14 @@ def _read_header(name: str, data: memoryview) -> tuple[Field, int]:
     return parse_json(name, "header", text), start
 
 
-def _check_digests(metadata: dict[str, Field], data: memoryview, start: int) -> None:
-    said = metadata["header_sha256"]
+def _check_digest(said: Field, header: bytes) -> None:
     field = _digest_field(said.text())
-    header = bytes(data[:start])
     if header.count(field) != 1:
         said.refuse("its digest to stand in the header once, as this format writes it")
-    _compare_digest(said, header.replace(field, _digest_field(_NO_DIGEST)), "header")
-    _compare_digest(metadata["tensors_sha256"], data[start:], "tensors")
-
-
-def _compare_digest(said: Field, content: bytes | memoryview, part: str) -> None:
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(header.replace(field, _digest_field(_NO_DIGEST))).hexdigest()
     if said.value != digest:
-        said.refuse(f"the SHA-256 digest of the file's {part}, {digest}: the file is damaged or was altered")
+        said.refuse(f"the SHA-256 digest of the file's header, {digest}: the file is damaged or was altered")
 
 
 def _embedded(item: Field) -> Field:
     return parse_json(item.file, item.path.rsplit(".", 1)[-1], item.text(longest=_LONGEST_HEADER))
-
-
-def _read_tensors(
-    header: Field, members: dict[str, Field], data: memoryview, start: int
-) -> dict[str, NDArray[Any]]:
-    """Every tensor as a read-only view of the mapped file; the entries must cover it without a hole, in
-    order."""
-    tensors = {}
-    offset = 0
-    for name, entry in members.items():
-        array = _read_tensor(entry, data[start:], offset)
-        offset += array.nbytes
-        if not name.startswith(_PADDING):
-            tensors[name] = array
-    if start + offset != len(data):
-        header.refuse(f"tensors that fill the {len(data) - start} bytes after the header, not {offset}")
-    return tensors
-
-
-def _read_tensor(entry: Field, data: memoryview, offset: int) -> NDArray[Any]:
-    fields = entry.object(frozenset({"dtype", "shape", "data_offsets"}))
-    dtype = _DTYPES[fields["dtype"].choice(tuple(_DTYPES))]
-    shape = tuple(dim.integer(1, len(data)) for dim in fields["shape"].items())
-    if len(shape) > 8:
-        fields["shape"].refuse("at most 8 dimensions")
-    end = offset + math.prod(shape) * dtype.itemsize
-    if fields["data_offsets"].value != [offset, end] or end > len(data):
-        fields["data_offsets"].refuse(f"[{offset}, {end}] within the {len(data)} bytes of the tensors")
-    if offset % ALIGNMENT and not entry.path.startswith(f"header.{_PADDING}"):
-        fields["data_offsets"].refuse(f"a start on a multiple of {ALIGNMENT}")
-    flat: NDArray[Any] = np.frombuffer(data, dtype, math.prod(shape), offset)
-    return flat.reshape(shape)

@@ -49,9 +49,14 @@ class Inspection:
         }
 
 
-def inspect_engine(path: str | os.PathLike[str]) -> Inspection:
-    """Read and check an engine file; raises what `openwork.engine.engine_file.read_engine` raises."""
+def inspect_engine(path: str | os.PathLike[str], *, verify: bool = False) -> Inspection:
+    """Read and check an engine file; raises what `openwork.engine.engine_file.read_engine` raises.
+
+    verify : also read all of its tensors and check their digests.
+    """
     file = read_engine(path)
+    if verify:
+        file.tensors.verify()
     return Inspection(Path(path).name, Path(path).stat().st_size, file.program, read_report(file.report))
 
 

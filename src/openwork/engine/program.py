@@ -37,8 +37,8 @@ class Choice(NamedTuple):
 class Step:
     """One operation: indices into the program's values, names of stored tensors, and plain attributes.
 
-    `pattern` is the pattern whose compressed form `tensors["weight"]` is stored in, or None for a dense
-    weight.
+    `backend` names the back end that runs it. `pattern` is the pattern whose compressed form
+    `tensors["weight"]` is stored in, or None for a dense weight.
     """
 
     op: str
@@ -49,6 +49,7 @@ class Step:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     pattern: str | None = None
     tactics: tuple[Choice, ...] = ()
+    backend: str = "cpu"
 
     @property
     def reads_integers(self) -> bool:
@@ -83,6 +84,7 @@ def _step_to_json(step: Step) -> dict[str, Any]:
         "outputs": list(step.outputs),
         "tensors": dict(step.tensors),
         "attributes": dict(step.attributes),
+        "backend": step.backend,
     }
     if step.tactics:
         document["pattern"] = step.pattern

@@ -83,7 +83,7 @@ def _read_named(array: Field, values: int) -> tuple[Named, ...]:
 
 def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_shape: TensorShape) -> Step:
     members = item.object(
-        frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes"}),
+        frozenset({"op", "name", "inputs", "outputs", "tensors", "attributes", "backend"}),
         frozenset({"pattern", "tactics"}),
     )
     op = members["op"].choice((*step_names(), FALLBACK))
@@ -96,6 +96,7 @@ def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_sh
         {name: attribute.value for name, attribute in members["attributes"].members().items()},
         members["pattern"].text() if "pattern" in members and members["pattern"].value is not None else None,
         _read_tactics(members["tactics"]) if "tactics" in members else (),
+        members["backend"].text(longest=64),
     )
     _check_order(members, step, made)
     if op == FALLBACK:

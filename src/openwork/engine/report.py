@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from openwork.engine.problem import is_dense
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
@@ -29,6 +30,11 @@ class Bucket:
     pick: str
     cached: bool
 
+    @property
+    def dense(self) -> float:
+        """Seconds of the dense tactic."""
+        return next(seconds for tactic, seconds in self.seconds.items() if is_dense(tactic))
+
 
 @dataclass(frozen=True)
 class Pick:
@@ -42,15 +48,17 @@ class Pick:
 class Layer:
     """One linear layer.
 
-    n, k : output and input channels. pattern : the one its integer weights hold, or None. zeros : the
-    fraction of zero weights. eligible : whether it may run sparse on this machine, with `reason` in either
-    case. work : what each sparse form that may run it is expected to take, dense taking 1.
+    n, k : output and input channels. element : type of the weights, i8 or f32. pattern : the one its integer
+    weights hold, or None. zeros : the fraction of zero weights. eligible : whether it may run sparse on this
+    machine, with `reason` in either case. work : what each sparse form that may run it is expected to take,
+    dense taking 1.
     picks : what runs, by number of rows, with `why`. bytes_dense, bytes_stored : of its weights.
     """
 
     name: str
     n: int
     k: int
+    element: str
     activation: str
     output: str
     pattern: str | None
@@ -67,7 +75,7 @@ class Layer:
     @property
     def sparse(self) -> bool:
         """Whether a sparse tactic was picked for any number of rows."""
-        return any(pick.tactic != "dense" for pick in self.picks)
+        return not all(is_dense(pick.tactic) for pick in self.picks)
 
 
 @dataclass(frozen=True)
@@ -97,20 +105,21 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class FallbackPart:
-    """One part of the model that ONNX Runtime runs: the program's step, its nodes, and why each is not
-    native."""
+    """One part of the model that another back end than the first runs: its step, or the first of its steps,
+    the back end as messages name it, the nodes, and why each is not native."""
 
     step: str
+    backend: str
     nodes: tuple[str, ...]
     reason: str
 
     def __str__(self) -> str:
         if len(self.nodes) <= _MOST_NODES_NAMED:
-            return f"{self.step} runs in ONNX Runtime. {self.reason}"
+            return f"{self.step} runs in {self.backend}. {self.reason}"
         first = ", ".join(self.nodes[:_MOST_NODES_NAMED])
         others = len(self.nodes) - _MOST_NODES_NAMED
         return (
-            f"{self.step} runs in ONNX Runtime: {first} and {others} more nodes; "
+            f"{self.step} runs in {self.backend}: {first} and {others} more nodes; "
             "the report has the reason for each."
         )
 

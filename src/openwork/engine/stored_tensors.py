@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from openwork.engine.dtypes import dtype_name
 from openwork.engine.shapes import Dim, Shape
-from openwork.patterns.bitmap import Bitmap, mask
 from openwork.patterns.compressed import shapes
-from openwork.patterns.stored import names
-from openwork.sparsity import BlockPattern, GroupPattern, Pattern
+from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.patterns.stored import is_grouped, names
 from openwork.support.fields import EngineFileError, Field, shown
 
 Tensors = Mapping[str, NDArray[Any]]
+
+_VALUES = (np.dtype("i1"), np.dtype("<f4"))
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Lookup:
         if pattern is None:
             array = self._find(item, name)
             return dtype_name(array.dtype), array.shape
-        return "s8", self._compressed(item, name, _pattern(item, pattern), width)
+        found = _pattern(item, pattern)
+        shape = self._compressed(item, name, found, width)
+        return dtype_name(self.tensors[names(name, found)[0]].dtype), shape
 
     def _find(self, item: Field, name: str) -> NDArray[Any]:
         if name not in self.tensors:
@@ -45,10 +48,11 @@ class Lookup:
         values, places = (self._find(item, part) for part in names(name, pattern))
         if not isinstance(width, int):
             _refuse(item, "a compressed weight only where the step's input has a fixed width", name)
-        if isinstance(pattern, GroupPattern):
+        if is_grouped(pattern):
             _check_groups(item, pattern, values, places, width)
-        elif isinstance(pattern, BlockPattern):
-            _check_blocks(item, pattern, Bitmap(places, values, width))
+        else:
+            _check_bitmap(item, values, places, width)
+        _check_size(item, pattern, places.shape[0], width)
         return places.shape[0], width
 
 
@@ -56,8 +60,9 @@ def _check_groups(
     item: Field, pattern: GroupPattern, values: NDArray[Any], indices: NDArray[Any], width: int
 ) -> None:
     """The types and shapes of the N:M form; its positions are checked where they are read."""
-    if values.ndim != 2 or values.dtype != np.int8 or indices.dtype != np.uint8:
-        _refuse(item, "s8 values [n, kept] and u8 indices [n, bytes]", f"{values.dtype}, {indices.dtype}")
+    if values.ndim != 2 or values.dtype not in _VALUES or indices.ndim != 2 or indices.dtype != np.uint8:
+        found = f"{values.dtype} {list(values.shape)}, {indices.dtype} {list(indices.shape)}"
+        _refuse(item, "s8 or f32 values [n, kept] and u8 indices [n, bytes]", found)
     try:
         expected = shapes(values.shape[0], width, pattern.kept, pattern.group)
     except ValueError as error:
@@ -66,17 +71,19 @@ def _check_groups(
         _refuse(item, f"values and indices of {expected}", f"{values.shape}, {indices.shape}")
 
 
-def _check_blocks(item: Field, pattern: BlockPattern, weight: Bitmap) -> None:
-    """Everything about a bitmap: its shape follows from its bits."""
-    try:
-        kept = mask(weight)
-    except ValueError as error:
-        _refuse(item, "a compressed weight", str(error))
-    # Before a block much larger than the weight is filled up with padding.
-    if pattern.rows > kept.shape[0] or pattern.columns > kept.shape[1]:
-        _refuse(item, f"blocks within a weight of {list(kept.shape)}", str(pattern))
-    if not pattern.holds(kept):
-        _refuse(item, f"a weight that keeps to its pattern {pattern}", str(pattern.violations(kept)[0]))
+def _check_bitmap(item: Field, values: NDArray[Any], bits: NDArray[Any], width: int) -> None:
+    """The types and shapes of a bitmap; its bits are counted where they are read."""
+    if values.ndim != 1 or values.dtype not in _VALUES or bits.ndim != 2 or bits.dtype != np.uint8:
+        found = f"{values.dtype} {list(values.shape)}, {bits.dtype} {list(bits.shape)}"
+        _refuse(item, "s8 or f32 values [bits set] and a u8 bitmap [n, bytes]", found)
+    if bits.shape[1] != -(-width // 8) or width < 1:
+        _refuse(item, f"a bitmap [n, {-(-width // 8)}] for {width} input channels", str(list(bits.shape)))
+
+
+def _check_size(item: Field, pattern: Pattern, height: int, width: int) -> None:
+    """Blocks no larger than the weight: one much larger would be filled up with padding."""
+    if isinstance(pattern, BlockPattern) and (pattern.rows > height or pattern.columns > width):
+        _refuse(item, f"blocks within a weight of {[height, width]}", str(pattern))
 
 
 def _pattern(item: Field, text: str) -> Pattern:

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
 from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
 from openwork.graph.model import ONNX_DOMAINS, ModelError
+from openwork.graph.stated_patterns import attach_patterns
 from openwork.graph.verify import verify
 
 INPUT_DTYPES = (
@@ -127,6 +128,7 @@ def _normalize(model: ir.Model) -> None:
     InlinePass()(model)
     RemoveInitializersFromInputsPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    attach_patterns(model)
     model.graph.opset_imports[DOMAIN] = VERSION
     for value in model.graph.inputs:
         if value.shape is not None:

@@ -46,10 +46,14 @@ def _name_tensors(graph: ir.Graph) -> None:
 
 def lowerable(model: ir.Model) -> list[tuple[ir.Node, str]]:
     """The nodes that have no native operator, each with the reason why; empty if the whole graph has one."""
-    return [(node, _reason(node)) for node in model.graph if node.domain != DOMAIN]
+    reasons = ((node, why_not_native(node)) for node in model.graph)
+    return [(node, reason) for node, reason in reasons if reason is not None]
 
 
-def _reason(node: ir.Node) -> str:
+def why_not_native(node: ir.Node) -> str | None:
+    """Why a node of a reduced graph has no native operator; None where it is one."""
+    if node.domain == DOMAIN:
+        return None
     refusals = node.meta.get("refusals", [])
     if refusals:
         return "; ".join(f"{rule}: {reason}" for rule, reason in refusals)

@@ -5,12 +5,14 @@ the non-zero values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
-Weights = NDArray[np.int8]
+Weights = NDArray[Any]
+"""s8, or f32."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Bitmap:
     """A weight matrix of `n` output and `k` input channels, its zeros anywhere.
 
     bits : u8 [n, ceil(k / 8)], bit i % 8 of byte i / 8 of a row set where its weight i is not zero.
-    values : s8 [number of bits set], the non-zero weights, row by row in order of their position.
+    values : s8 or f32 [number of bits set], the non-zero weights, row by row in order of their position.
     k : input channels.
     """
 
@@ -33,13 +35,13 @@ class Bitmap:
 
 
 def compress(weight: Weights) -> Bitmap:
-    """Store a weight s8 [n, k] whose zeros may be anywhere.
+    """Store a weight s8 or f32 [n, k] whose zeros may be anywhere.
 
     raises ValueError where the weight has another type or shape or is empty.
     """
-    if weight.ndim != 2 or weight.dtype != np.int8 or not weight.size:
+    if weight.ndim != 2 or weight.dtype not in (np.int8, np.float32) or not weight.size:
         raise ValueError(
-            f"A weight is compressed from a non-empty int8 [n, k], but it is {weight.dtype} "
+            f"A weight is compressed from a non-empty int8 or float32 [n, k], but it is {weight.dtype} "
             f"{list(weight.shape)}."
         )
     bits = np.packbits(weight != 0, axis=1, bitorder="little")
@@ -47,11 +49,12 @@ def compress(weight: Weights) -> Bitmap:
 
 
 def decompress(bitmap: Bitmap) -> Weights:
-    """The dense weight s8 [n, k]; raises ValueError, naming what is wrong, unless the form is the canonical
-    one."""
+    """The dense weight s8 or f32 [n, k]; raises ValueError, naming what is wrong, unless the form is the
+    canonical one."""
     kept = mask(bitmap)
-    dense = np.zeros(kept.shape, np.int8)
-    dense[kept] = bitmap.values
+    dense = np.zeros(kept.shape, bitmap.values.dtype)
+    # Writing through a boolean mask takes five times as long.
+    dense.reshape(-1)[np.flatnonzero(kept)] = bitmap.values
     return dense
 
 
@@ -64,8 +67,11 @@ def check(bitmap: Bitmap) -> None:
 def mask(bitmap: Bitmap) -> NDArray[np.bool_]:
     """Where the weight is not zero, bool [n, k]; raises what `decompress` raises."""
     bits, values, k = bitmap.bits, bitmap.values, bitmap.k
-    if bits.ndim != 2 or bits.dtype != np.uint8 or values.ndim != 1 or values.dtype != np.int8:
-        raise ValueError("A bitmap weight has uint8 bits [n, bytes] and int8 values [number of bits set].")
+    typed = bits.dtype == np.uint8 and values.dtype in (np.int8, np.float32)
+    if bits.ndim != 2 or values.ndim != 1 or not typed:
+        raise ValueError(
+            "A bitmap weight has uint8 bits [n, bytes] and int8 or float32 values [number of bits set]."
+        )
     if k < 1 or not len(bits) or bits.shape[1] != -(-k // 8):
         raise ValueError(
             f"A bitmap weight with {k} input channels has bits [n, {-(-k // 8)}], n and the channels at "

@@ -1,4 +1,4 @@
-"""The ways in which an engine stores an INT8 weight: dense, by an N:M pattern, or by a bitmap.
+"""The ways in which an engine stores a weight s8 or f32: dense, by an N:M pattern, or by a bitmap.
 
 Each is a few arrays; an engine names them by the weight's name and a suffix (docs/program.md).
 """
@@ -6,7 +6,7 @@ Each is a few arrays; an engine names them by the weight's name and a suffix (do
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,37 @@ from numpy.typing import NDArray
 from openwork.patterns import bitmap, compressed
 from openwork.patterns.bitmap import Bitmap
 from openwork.patterns.compressed import Compressed
-from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.patterns.pattern import GroupPattern, Pattern
 
-Weight = NDArray[np.int8] | Compressed | Bitmap
+Weight = NDArray[Any] | Compressed | Bitmap
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def store(weight: NDArray[np.int8], pattern: Pattern | None) -> Weight:
-    """The smallest form that holds a weight s8 [n, k] of a pattern; dense where it has none.
+def is_grouped(pattern: Pattern) -> TypeGuard[GroupPattern]:
+    """Whether a pattern's weights are stored by groups: an N:M whose positions take no more than a bitmap.
 
-    Raises ValueError where the weight breaks an N:M pattern.
+    N values of ceil(log2 M) bits against one bit for each of M: 2:4 and 4:16 are equal and stored by groups,
+    4:64 is smaller so; 4:8 and 32:64 are smaller as a bitmap, and groups of more than 256 always are.
     """
-    if isinstance(pattern, GroupPattern):
+    if not isinstance(pattern, GroupPattern) or pattern.group > compressed.LARGEST_GROUP:
+        return False
+    return pattern.kept * compressed.field_bits(pattern.group) <= pattern.group
+
+
+def store(weight: NDArray[Any], pattern: Pattern | None) -> Weight:
+    """The smallest form that holds a weight s8 or f32 [n, k] of a pattern; dense where it has none.
+
+    Raises ValueError where the weight breaks an N:M pattern that is stored by groups.
+    """
+    if pattern is None:
+        return np.ascontiguousarray(weight)
+    if is_grouped(pattern):
         return compressed.compress(weight, pattern.kept, pattern.group)
-    return bitmap.compress(weight) if isinstance(pattern, BlockPattern) else np.ascontiguousarray(weight)
+    return bitmap.compress(weight)
 
 
-def dense(weight: Weight) -> NDArray[np.int8]:
-    """The weight s8 [n, k] itself; raises ValueError unless its form is the canonical one."""
+def dense(weight: Weight) -> NDArray[Any]:
+    """The weight s8 or f32 [n, k] itself; raises ValueError unless its form is the canonical one."""
     if isinstance(weight, Compressed):
         return compressed.decompress(weight)
     return bitmap.decompress(weight) if isinstance(weight, Bitmap) else weight
@@ -50,7 +63,7 @@ def names(name: str, pattern: Pattern | None) -> tuple[str, ...]:
     """The names of the arrays that hold a weight of a pattern, in the order of `arrays`."""
     if pattern is None:
         return (name,)
-    return (f"{name}.values", f"{name}.indices" if isinstance(pattern, GroupPattern) else f"{name}.bitmap")
+    return (f"{name}.values", f"{name}.indices" if is_grouped(pattern) else f"{name}.bitmap")
 
 
 def assemble(found: Arrays, name: str, pattern: Pattern | None, k: int) -> Weight:
@@ -59,6 +72,8 @@ def assemble(found: Arrays, name: str, pattern: Pattern | None, k: int) -> Weigh
     Nothing is checked: `dense` does that.
     """
     parts = [found[part] for part in names(name, pattern)]
-    if isinstance(pattern, GroupPattern):
+    if pattern is None:
+        return parts[0]
+    if is_grouped(pattern):
         return Compressed(parts[0], parts[1], pattern.kept, pattern.group, k)
-    return parts[0] if pattern is None else Bitmap(parts[1], parts[0], k)
+    return Bitmap(parts[1], parts[0], k)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import Tensors, available, native, pack, stored_weight
+from openwork.backends.cpu.packing import Tensors, native
+from openwork.backends.cpu.weights import pack_weights
 from openwork.engine.dtypes import NATIVE_DTYPES
+from openwork.engine.file_tensors import table
 from openwork.engine.operators import ACTIVATIONS, Operator, Slot, pair, row_of_step
 from openwork.engine.program import Program, Step, Value
 from openwork.engine.shapes import Dim
-from openwork.patterns.stored import dense
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class _Binding:
     def __init__(self, program: Program, tensors: Tensors, isa: str) -> None:
         self.program, self.tensors, self.isa = program, tensors, isa
         self.native = native().Program(isa)
+        self._packed = pack_weights(program, tensors, isa)
         self._dims: dict[str, int] = {}
         self._handles: dict[int, int] = {}
 
@@ -81,7 +83,7 @@ class _Binding:
         arguments = {
             **self._handles_of(row.activations, step.inputs),
             **self._handles_of(row.outputs, step.outputs),
-            **{slot.name: self.tensors.get(step.tensors.get(slot.name, "")) for slot in row.tensors},
+            **self._tensors_of(row, step),
             **{name: _value(row, name, value) for name, value in step.attributes.items()},
             **(self._weights(step, row) if row.weighted else {}),
             **call.fixed,
@@ -103,26 +105,23 @@ class _Binding:
                 handles[slot.name] = self.handle(index)
         return handles
 
+    def _tensors_of(self, row: Operator, step: Step) -> dict[str, Any]:
+        """The stored tensors by slot. Of a table whose rows a run picks only those rows are read."""
+        picked = {slot.indexes for slot in row.inputs}
+        return {
+            slot.name: (table(self.tensors, name) if slot.name in picked else self.tensors[name])
+            if (name := step.tensors.get(slot.name)) is not None and slot.name != row.weighted
+            else None
+            for slot in row.tensors
+        }
+
     def _weights(self, step: Step, row: Operator) -> dict[str, Any]:
         """The weight as it runs: packed for each tactic; the scale of the sums, where they are integers."""
-        weights, rows = self._packed(step)
+        packed = self._packed[step.outputs[0]]
         scale = _scales(step, self.tensors[step.tensors["weight_scale"]]) if step.reads_integers else None
         x_zero_point = step.attributes.get("x_zero_point", 0)
-        return {row.weighted: weights, "max_rows": rows, "weight_scale": scale, "x_zero_point": x_zero_point}
-
-    def _packed(self, step: Step) -> tuple[list[Any], list[int]]:
-        """The packed weights of each tactic and the largest number of rows it runs, -1 for any."""
-        width = self.program.values[step.inputs[0] or 0].shape[-1]
-        weight = dense(stored_weight(step, self.tensors, int(width)))
-        packed: dict[str, Any] = {}
-        weights, rows = [], []
-        for choice in step.tactics:
-            form = available(choice.tactic, weight, self.isa)
-            if form not in packed:
-                packed[form] = pack(weight, form, self.isa)
-            weights.append(packed[form])
-            rows.append(-1 if choice.max_rows is None else choice.max_rows)
-        return weights, rows
+        weights = {row.weighted: packed.weights, "max_rows": packed.max_rows}
+        return {**weights, "weight_scale": scale, "x_zero_point": x_zero_point}
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,5 @@ def _scales(step: Step, weight_scale: NDArray[np.float32]) -> NDArray[np.float32
     with np.errstate(all="ignore"):
         scale = np.float32(step.attributes["x_scale"]) * weight_scale
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise ValueError(
-            f"The step '{step.name}' has a weight scale that is negative, infinite or no number."
-        )
+        raise ValueError(f"The step '{step.name}' has a weight scale that is negative, infinite or NaN.")
     return scale

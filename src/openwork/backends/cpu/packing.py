@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.engine.problem import DENSE
 from openwork.engine.program import Step
 from openwork.patterns.stored import Weight, assemble
 from openwork.sparsity import Pattern
 
 log = logging.getLogger(__name__)
 
-DENSE = "dense"
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -56,9 +56,9 @@ def pack(weight: NDArray[Any], form: str, isa: str) -> Any:
     return native().PackedWeights.pack(weight, form, isa)
 
 
-def sparse_forms(isa: str) -> tuple[str, ...]:
-    """The forms of INT8 weights that leave zeros out, of those that an instruction set has."""
-    return tuple(form.name for form in native().forms(isa) if form.sparse)
+def sparse_forms(isa: str, element: str = "i8") -> tuple[str, ...]:
+    """The forms that leave zeros out, of those that an instruction set has for weights of an element type."""
+    return tuple(form.name for form in native().forms(isa, element) if form.sparse)
 
 
 def for_few_rows(form: str) -> bool:

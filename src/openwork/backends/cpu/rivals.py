@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from openwork.backends.cpu.packing import for_few_rows, rows_at_once
-
-RIVAL = 1.35
-"""What is expected to take this many times as much as the best, dense among them, is not timed."""
+from openwork.engine.problem import RIVAL
 
 LANES_RIVAL = 2.0
 """The same among forms with rows in the lanes: on vectors of 64 bytes narrow blocks are limited by their
@@ -49,11 +47,6 @@ def _near_lanes(forms: list[str], at: Mapping[str, float], best: float) -> list[
     if not ordered or at[ordered[0]] > RIVAL * best:
         return []
     return [form for form in ordered if at[form] <= LANES_RIVAL * at[ordered[0]]][:MOST_LANES]
-
-
-def hopeful(work: Mapping[str, float]) -> tuple[str, ...]:
-    """The forms that may beat dense at some number of rows."""
-    return tuple(form for form, value in work.items() if value <= RIVAL)
 
 
 def _at(form: str, work: float, rows: int) -> float:

@@ -7,46 +7,74 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.engine.program import Step
+from openwork.engine.program import Step, Value
 
 Array = NDArray[Any]
 
+SETTINGS = {
+    # A protobuf message can be written so that it also looks like ONNX Runtime's own format, which nothing
+    # checks.
+    "session.load_model_format": "ONNX",
+    # Threads that wait busily here would take the cores from the pool of the native steps around this one.
+    "session.intra_op.allow_spinning": "0",
+    "session.inter_op.allow_spinning": "0",
+}
+
 
 class FallbackSession:
-    """One fallback step, loaded; safe to run from several threads."""
+    """One fallback step, loaded; contexts share it, and it is safe to run from several threads."""
 
-    def __init__(self, step: Step, model: NDArray[np.uint8], threads: int) -> None:
-        """Raises ImportError where ONNX Runtime is not installed, ValueError where it refuses the model."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(
-                f"The step '{step.name}' of this engine runs in ONNX Runtime, which could not be loaded "
-                f"({error}); "
-                "install the package onnxruntime, or build with strict to be told what needs it."
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model.tobytes(), options, providers=["CPUExecutionProvider"]
-            )
-        # ONNX Runtime's exceptions share no base class but Exception.
-        except Exception as error:
-            raise ValueError(f"ONNX Runtime refuses the model of the step '{step.name}': {error}") from error
+    def __init__(self, step: Step, values: tuple[Value, ...], model: NDArray[np.uint8], threads: int) -> None:
+        """Check the bytes of a step's model, then let ONNX Runtime load it.
+
+        values : of the program. model : u8 [bytes]. threads : of each run.
+        Raises ImportError where ONNX Runtime is not installed, ValueError where the model is none that may
+        run, or ONNX Runtime refuses it.
+        """
         self.name = step.name
+        checked = checked_model(step, values, model)
+        self._session = _session(step, checked, threads)
         self._names = [port.name for port in self._session.get_inputs()]
-        if (len(self._names), len(self._session.get_outputs())) != (len(step.inputs), len(step.outputs)):
-            raise ValueError(
-                f"The model of the step '{step.name}' has {len(self._names)} inputs and "
-                f"{len(self._session.get_outputs())} outputs, but the step {len(step.inputs)} and "
-                f"{len(step.outputs)}."
-            )
 
     def run(self, inputs: list[Array]) -> list[Array]:
         """The model's outputs, in order, for its inputs in order."""
         try:
             return list(self._session.run(None, dict(zip(self._names, inputs, strict=True))))
+        # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
             raise ValueError(f"ONNX Runtime could not run the step '{self.name}': {error}") from error
+
+
+def checked_model(step: Step, values: tuple[Value, ...], model: NDArray[np.uint8]) -> Any:
+    """The parsed model of a fallback step (onnx.ModelProto), safe for ONNX Runtime; raises ValueError
+    otherwise."""
+    # Here, since engines without such a step need no onnx.
+    from openwork.backends.onnxruntime.model_checks import ModelFault, check_model
+
+    inputs = [values[index] for index in step.inputs if index is not None]
+    outputs = [values[index] for index in step.outputs if index is not None]
+    try:
+        return check_model(model.data, inputs, outputs)
+    except ModelFault as fault:
+        raise ValueError(f"The model of the step '{step.name}': {fault}.") from None
+
+
+def _session(step: Step, model: Any, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            f"The step '{step.name}' of this engine runs in ONNX Runtime, which could not be loaded "
+            f"({error}); install the package onnxruntime, or build with strict to be told what needs it."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    for name, setting in SETTINGS.items():
+        options.add_session_config_entry(name, setting)
+    try:
+        # Written anew: ONNX Runtime reads what was checked, not what another parser might find in the bytes.
+        content = model.SerializeToString()
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime refuses the model of the step '{step.name}': {error}") from error

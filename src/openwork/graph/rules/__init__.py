@@ -131,7 +131,7 @@ RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules
 
 
 def _relaxed(phase: Phase) -> Phase:
-    """The phase with fewer roundings: integer products have taken theirs before, float functions come after."""
+    """The phase with fewer roundings: integer products take theirs before it, float functions come after."""
     if phase is not PRODUCTS:
         return phase
     place = phase.rules.index(AFTER_MOVES) + 1

@@ -12,6 +12,7 @@ from openwork.graph.model import add_initializer, attributes, constant, only_con
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import channels, is_plain, maker
 from openwork.graph.slots import filled, rebuilt, row_of, slot
+from openwork.graph.stated_patterns import carry_pattern
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,11 @@ def _replace_siblings(found: _Siblings) -> Replacement:
     for entry in row_of(first).tensors:
         array = _concatenated(found, entry.name)
         if array is not None:
-            changed[entry.name] = add_initializer(graph, f"{name}.{entry.name}", array)
+            made = add_initializer(graph, f"{name}.{entry.name}", array)
+            changed[entry.name] = carry_pattern([slot(linear, entry.name) for linear in found.linears], made)
     linear = rebuilt(first, changed, name)
-    made = rebuilt(found.attention, {"q": linear.outputs[0], "k": None, "v": None})
-    return Replacement([linear, made], [(found.attention.outputs[0], made.outputs[0])])
+    attention = rebuilt(found.attention, {"q": linear.outputs[0], "k": None, "v": None})
+    return Replacement([linear, attention], [(found.attention.outputs[0], attention.outputs[0])])
 
 
 PACK_SIBLINGS = Rule(

@@ -28,6 +28,7 @@ from openwork.graph.rules.products.weights import (
     read_weight,
     rows_are_outputs,
 )
+from openwork.graph.stated_patterns import carry_pattern
 
 ANCHORS = frozenset({"MatMul", "Gemm"})
 
@@ -77,7 +78,7 @@ def _replace(found: _Quantized) -> Replacement:
     values = attributes(found.dequantize)
     inputs = {
         "x": needed(found.dequantize, 0),
-        "weight": add_initializer(graph, f"{name}.weight", weight.values),
+        "weight": carry_pattern([found.source], add_initializer(graph, f"{name}.weight", weight.values)),
         "weight_scale": add_initializer(graph, f"{name}.weight_scale", weight.scale),
         "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
     }
@@ -119,7 +120,7 @@ def _replace_float(found: _Float) -> Replacement:
     bias = constant_bias(operand(node, 2), weight.shape[0])
     inputs = {
         "x": needed(node, 0),
-        "weight": add_initializer(graph, f"{name}.weight", weight),
+        "weight": carry_pattern([node.inputs[1]], add_initializer(graph, f"{name}.weight", weight)),
         "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
     }
     made = make("Linear", inputs, {"activation": "none"}, name)

@@ -1,4 +1,4 @@
-"""Cutting a program at its fallback steps into parts that run one after another."""
+"""Cutting a program into parts that run one after another, each on one back end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from openwork.engine.program import FALLBACK, Named, Program, Step
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive steps: one fallback step, or native ones as a program of their own.
+    """Consecutive steps of one back end as a program of their own; a step that is a model of its own stands
+    alone.
 
-    inputs, outputs : indices into the values of the whole program.
+    backend : the back end's name. inputs, outputs : indices into the values of the whole program.
     """
 
-    native: bool
+    backend: str
     program: Program
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -30,27 +31,26 @@ def split(program: Program) -> list[Part]:
 def _parts(program: Program) -> Iterator[Part]:
     numbers = iter(range(len(program.steps)))
 
-    def key(step: Step) -> int:
+    def key(step: Step) -> tuple[str, int]:
         number = next(numbers)
-        return number if step.op == FALLBACK else -1
+        return step.backend, number if step.op == FALLBACK else -1
 
     position = 0
-    for kind, group in groupby(program.steps, key):
+    for _, group in groupby(program.steps, key):
         steps = tuple(group)
         position += len(steps)
-        yield _part(program, steps, program.steps[position:], native=kind == -1)
+        yield _part(program, steps, program.steps[position:])
 
 
-def _part(program: Program, steps: tuple[Step, ...], later: tuple[Step, ...], native: bool) -> Part:
+def _part(program: Program, steps: tuple[Step, ...], later: tuple[Step, ...]) -> Part:
     read = [i for step in steps for i in step.inputs if i is not None]
     made = [o for step in steps for o in step.outputs if o is not None]
-    if not native:
-        # ONNX Runtime's model takes and gives exactly what its step says, in that order.
-        return Part(False, _program(program, steps, read, made), tuple(read), tuple(made))
-    wanted = {i for step in later for i in step.inputs} | {named.value for named in program.outputs}
-    inputs = [index for index in dict.fromkeys(read) if index not in made]
-    outputs = [index for index in made if index in wanted]
-    return Part(True, _program(program, steps, inputs, outputs), tuple(inputs), tuple(outputs))
+    if steps[0].op != FALLBACK:
+        wanted = {i for step in later for i in step.inputs} | {named.value for named in program.outputs}
+        read = [index for index in dict.fromkeys(read) if index not in made]
+        made = [index for index in made if index in wanted]
+    # A model takes and gives exactly what its step says, in that order.
+    return Part(steps[0].backend, _program(program, steps, read, made), tuple(read), tuple(made))
 
 
 def _program(program: Program, steps: tuple[Step, ...], inputs: list[int], outputs: list[int]) -> Program:

@@ -1,0 +1,1 @@
+"""How long an engine takes to load, and where the time goes."""

@@ -1,0 +1,103 @@
+"""The back end of the native kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from openwork.backends.backend import Array, Made, Outlook, Seconds, StepTime, Tensors
+from openwork.backends.cpu.bind import Bound, bind
+from openwork.backends.cpu.packing import expected_work, native, pack, sparse_forms
+from openwork.backends.cpu.rivals import rivals
+from openwork.backends.target import Target
+from openwork.engine.parts import Part
+from openwork.engine.problem import Problem, Tactic
+from openwork.engine.program import Program, Step
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+ELEMENTS = frozenset({"i8", "f32"})
+"""The element types whose products run packed weights in a program. The kernels know BF16 as well."""
+
+
+class Cpu:
+    """openwork's own kernels: every openwork operator."""
+
+    name, title, takes_models = "cpu", "openwork", False
+
+    @property
+    def elements(self) -> frozenset[str]:
+        return ELEMENTS
+
+    def refusal(self, node: ir.Node) -> str | None:
+        from openwork.graph.reduce import why_not_native
+
+        return why_not_native(node)
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def work_or_reason(self, problem: Problem, weight: Array, target: Target) -> Outlook | str:
+        forms = sparse_forms(target.isa, problem.element)
+        if not forms:
+            return f"The instruction set {target.isa} has no sparse forms for {problem.element}."
+        found = expected_work(weight, forms, target.isa)
+        return {Tactic(form, problem.element): work for form, work in found.items()}
+
+    def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
+        work = {tactic.form: value for tactic, value in problem.work.items()}
+        return (problem.dense, *(Tactic(form, problem.element) for form in rivals(work, rows)))
+
+    def time(
+        self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target
+    ) -> Callable[[int], Seconds]:
+        packed = [pack(weight, tactic.form, target.isa) for tactic in tactics]
+        quantized = problem.output == "u8"
+
+        def timed(repeats: int) -> Seconds:
+            arguments = (rows, problem.activation, quantized, target.threads, repeats)
+            seconds: Seconds = native().time_linear(packed, *arguments)
+            return seconds
+
+        return timed
+
+    def check(self, step: Step, program: Program, tensors: Tensors) -> None:
+        """Its steps are checked as they are lowered."""
+
+    def made_shapes(
+        self, step: Step, program: Program, tensors: Tensors, inputs: Sequence[tuple[int, ...]]
+    ) -> Made | str:
+        return "its steps are operators, whose shapes follow from their contract"
+
+    def bind(self, part: Part, tensors: Tensors, target: Target) -> CpuPart:
+        return CpuPart(bind(part.program, tensors, target.isa))
+
+
+@dataclass(frozen=True)
+class CpuPart:
+    """A native program, which its contexts share with its packed weights."""
+
+    bound: Bound
+
+    def runner(self, threads: int) -> CpuRunner:
+        return CpuRunner(native().Context(self.bound.program, threads))
+
+
+@dataclass(frozen=True)
+class CpuRunner:
+    """A native context: a pool of threads and scratch memory."""
+
+    context: Any
+
+    def run(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        return list(self.context.run(inputs))
+
+    def enable_profile(self, enabled: bool) -> None:
+        self.context.enable_profile(enabled)
+
+    def profile(self) -> list[StepTime]:
+        return [StepTime(*entry) for entry in self.context.profile()]

@@ -1,0 +1,62 @@
+"""The weights of a part's products, from the form in which the engine stores them to the packed forms."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from openwork.backends.cpu.packing import Tensors, available, pack, stored_weight
+from openwork.engine.problem import Tactic
+from openwork.engine.program import Program, Step
+from openwork.patterns.pattern import BlockPattern, Pattern
+from openwork.patterns.stored import dense
+from openwork.support.cores import physical_cores
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A product's weights in each form that runs it.
+
+    max_rows : for each the largest number of rows that it runs, -1 for any.
+    """
+
+    weights: list[Any]
+    max_rows: list[int]
+
+
+def pack_weights(program: Program, tensors: Tensors, isa: str) -> dict[int | None, Packed]:
+    """Pack the weights of all steps that have tactics, by the value that the step makes.
+
+    Several at a time: digests, decoding and packing run outside of Python's lock where they can, and beside
+    what is packed only one dense weight for each thread is in memory.
+    Raises ValueError where a weight is not stored in its canonical form, breaks its pattern, or the native
+    library refuses it.
+    """
+    steps = [step for step in program.steps if step.tactics]
+    with ThreadPoolExecutor(physical_cores()) as pool:
+        packed = pool.map(lambda step: _pack(program, step, tensors, isa), steps)
+        return {step.outputs[0]: found for step, found in zip(steps, packed, strict=True)}
+
+
+def _pack(program: Program, step: Step, tensors: Tensors, isa: str) -> Packed:
+    weight = dense_weight(program, step, tensors)
+    forms = [available(Tactic.parse(choice.tactic).form, weight, isa) for choice in step.tactics]
+    packed = {form: pack(weight, form, isa) for form in dict.fromkeys(forms)}
+    rows = [-1 if choice.max_rows is None else choice.max_rows for choice in step.tactics]
+    return Packed([packed[form] for form in forms], rows)
+
+
+def dense_weight(program: Program, step: Step, tensors: Tensors) -> NDArray[Any]:
+    """The weight s8 or f32 [n, k] of a step; raises ValueError where it is not what its pattern says."""
+    width = program.values[step.inputs[0] or 0].shape[-1]
+    weight = dense(stored_weight(step, tensors, int(width)))
+    pattern = None if step.pattern is None else Pattern.parse(step.pattern)
+    if isinstance(pattern, BlockPattern) and not pattern.holds(weight):
+        raise ValueError(
+            f"The weight '{step.tensors['weight']}' of the step '{step.name}' breaks its pattern {pattern}: "
+            f"{pattern.violations(weight)[0]}."
+        )
+    return weight

@@ -1,0 +1,60 @@
+"""Tactics and problems as values: their text form goes out and comes back, and nothing else is one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openwork import _native
+from openwork.engine.problem import ELEMENTS, MatrixProduct, Problem, Tactic, is_dense
+
+
+@pytest.mark.parametrize(
+    ("text", "tactic"),
+    [
+        ("dense", Tactic()),
+        ("window8packed", Tactic("window8packed")),
+        ("f32:dense", Tactic("dense", "f32")),
+        ("bf16:window16", Tactic("window16", "bf16")),
+        ("window64/row", Tactic("window64", "i8", "row")),
+        ("f32:blocks4/patch", Tactic("blocks4", "f32", "patch")),
+    ],
+)
+def test_the_text_of_a_tactic(text: str, tactic: Tactic) -> None:
+    assert Tactic.parse(text) == tactic
+    assert str(tactic) == text
+    assert is_dense(text) == text.endswith("dense")
+
+
+@given(
+    st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True),
+    st.sampled_from(ELEMENTS),
+    st.sampled_from(["", "tap", "row", "patch"]),
+)
+def test_any_tactic_comes_back(form: str, element: str, run: str) -> None:
+    tactic = Tactic(form, element, run)
+    assert Tactic.parse(str(tactic)) == tactic
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Dense", "f16:dense", "f32:", "dense/", "a b", "dense/row/row", "i8:f32:a", "a\n"]
+)
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a tactic; write it as"):
+        Tactic.parse(text)
+
+
+def test_every_form_of_the_kernels_is_a_tactic() -> None:
+    for isa in _native.isas():
+        for element in ELEMENTS:
+            for form in _native.forms(isa, element):
+                assert Tactic.parse(str(Tactic(form, element))) == Tactic(form, element)
+
+
+def test_the_text_of_a_problem() -> None:
+    problem = Problem(MatrixProduct(96, 64), "i8", "relu", "u8", "2:4")
+    assert str(problem) == "96x64 2:4 relu u8"
+    assert str(Problem(MatrixProduct(8, 4), "f32", "none", "f32")) == "f32 8x4 dense none f32"
+    assert problem.dense == Tactic()
+    assert Problem(MatrixProduct(8, 4), "f32", "none", "f32").dense == Tactic("dense", "f32")
