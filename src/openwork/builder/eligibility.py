@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.backends.cpu.rivals import RIVAL, hopeful
+from openwork.patterns.detection import detect
+from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.patterns.stored import Weight, store
-from openwork.sparsity import GroupPattern, Pattern, detect
 
 SPARSITY_MODES = ("off", "on", "force")
 FORCED = GroupPattern(2, 4)

@@ -15,8 +15,8 @@ from openwork.builder.tactics import Problem, Timer, choices, explain, outlook, 
 from openwork.engine.program import Program, Step
 from openwork.engine.report import Bucket, Layer, Pick
 from openwork.engine.sizes import rows_of
+from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import arrays, names
-from openwork.sparsity import Pattern
 from openwork.support.progress import Advance
 
 Tensors = dict[str, NDArray[Any]]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from openwork.engine.shapes import Dim, Shape
 from openwork.patterns.bitmap import Bitmap, mask
 from openwork.patterns.compressed import shapes
+from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
 from openwork.patterns.stored import names
-from openwork.sparsity import BlockPattern, GroupPattern, Pattern
 from openwork.support.fields import EngineFileError, Field, shown
 
 Tensors = Mapping[str, NDArray[Any]]

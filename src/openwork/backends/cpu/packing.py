@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.engine.program import Step
+from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import Weight, assemble
-from openwork.sparsity import Pattern
 
 log = logging.getLogger(__name__)
 
