@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from openwork.sparsity.permutation import rules_convolution as _rules_convolution  # noqa: F401  registers its rules
 from openwork.sparsity.permutation.relations import Relations, Use
-from openwork.sparsity.permutation.rules import Consumer, Walk, apply, shape_of
+from openwork.sparsity.permutation.rules.table import apply
 from openwork.sparsity.permutation.values import Source, Value
+from openwork.sparsity.permutation.walk import Consumer, Walk, shape_of
 
 
 @dataclass(frozen=True)

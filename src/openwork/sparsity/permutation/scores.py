@@ -17,8 +17,8 @@ from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.graph import ChannelClass
 from openwork.sparsity.permutation.ordering import largest_sum, parted
 from openwork.sparsity.permutation.relations import Use
-from openwork.sparsity.permutation.rules import Consumer
 from openwork.sparsity.permutation.search import Problem
+from openwork.sparsity.permutation.walk import Consumer
 
 Score = Literal["magnitude", "energy"]
 
