@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import onnx
@@ -16,6 +15,7 @@ from onnx_ir.passes.common import (
 
 from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
+from openwork.graph.edit import own_model
 from openwork.graph.model import ONNX_DOMAINS, ModelError
 from openwork.graph.verify import verify
 
@@ -93,9 +93,7 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
 
 def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        # The graph shares its tensors with the message it was made from: a caller's own must not change with
-        # it.
-        return ir.from_proto(copy.deepcopy(proto)) if isinstance(source, onnx.ModelProto) else ir.load(source)
+        return own_model(proto) if isinstance(source, onnx.ModelProto) else ir.load(source)
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
         cause = error.__cause__ or error
         raise ModelError(f"{where} cannot be read as a graph: {cause}") from error
