@@ -1,7 +1,7 @@
 """Changing a graph where a rule is not the way: new nodes and initializers, other inputs and outputs.
 
-The rules of `graph/rules` go through `graph/rewrite`; what an export or a calibration does once to the whole
-graph uses these. Reading a graph is `graph/model`.
+The rules of `graph/rules` go through `graph/rewrite.py`; what an export or a calibration does once to the
+whole graph uses these. Reading a graph is `graph/model.py`.
 """
 
 from __future__ import annotations

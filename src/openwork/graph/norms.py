@@ -1,4 +1,4 @@
-"""BatchNormalization as the values that its folding needs (`qdq/batch_norm`)."""
+"""BatchNormalization as the values that its folding needs (`qdq/batch_norm.py`)."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from openwork.qdq.affine import (
 from openwork.support.late_names import late_names
 
 if TYPE_CHECKING:
-    from openwork.quantization.calibration.calibration import calibrate, quantize
+    from openwork.quantization.calibration.models import calibrate, quantize
     from openwork.quantization.corrections.batch_norm import fold_batchnorm
     from openwork.quantization.corrections.bias_correction import BiasCorrection, correct_biases
     from openwork.quantization.corrections.equalization import Equalized, equalize
-    from openwork.quantization.errors.measure import measure_errors
+    from openwork.quantization.errors.measurement import measure_errors
     from openwork.quantization.errors.report import ErrorReport, LayerError
     from openwork.quantization.errors.suggestion import Suggestion, suggest
     from openwork.quantization.fake_quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
@@ -105,16 +105,16 @@ _HOMES = {
     "QuantizationOptions": "openwork.quantization.placement",
     "RowObserver": "openwork.quantization.observers.observer",
     "Suggestion": "openwork.quantization.errors.suggestion",
-    "calibrate": "openwork.quantization.calibration.calibration",
+    "calibrate": "openwork.quantization.calibration.models",
     "correct_biases": "openwork.quantization.corrections.bias_correction",
     "equalize": "openwork.quantization.corrections.equalization",
     "fold_batchnorm": "openwork.quantization.corrections.batch_norm",
     "freeze_batchnorm": "openwork.quantization.qat",
     "make_observer": "openwork.quantization.observers.observer",
-    "measure_errors": "openwork.quantization.errors.measure",
+    "measure_errors": "openwork.quantization.errors.measurement",
     "merge_across_workers": "openwork.quantization.observers.merge",
     "prepare": "openwork.quantization.placement",
-    "quantize": "openwork.quantization.calibration.calibration",
+    "quantize": "openwork.quantization.calibration.models",
     "suggest": "openwork.quantization.errors.suggestion",
 }
 

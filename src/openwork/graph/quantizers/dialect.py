@@ -1,4 +1,4 @@
-"""A Q/DQ graph written in the dialect of a target; the arithmetic is `qdq/dialect`."""
+"""A Q/DQ graph written in the dialect of a target; the arithmetic is `qdq/dialect.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """BatchNorm folded into the layer before it, so that one INT8 layer is left of the two.
 
-The arithmetic is `qdq/batch_norm`; here stands which module takes in which, and what a fold is checked by.
+The arithmetic is `qdq/batch_norm.py`; here stands which module takes in which, and what a fold is checked by.
 """
 
 from __future__ import annotations

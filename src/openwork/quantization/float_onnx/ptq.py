@@ -136,16 +136,14 @@ def _prepared(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
     model = read(source if isinstance(source, onnx.ModelProto) else Path(source))
     if any(is_onnx(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph):
         raise ModelError(
-            "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or "
-            "build the engine "
-            "from this one as it is."
+            "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or build "
+            "the engine from this one as it is."
         )
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelError(
-            f"The model uses opset {opset}, but Q/DQ per channel needs opset {OLDEST_OPSET} or newer; "
-            "export it again, "
-            f"best with opset {OPSET}."
+            f"The model uses opset {opset}, but Q/DQ per channel needs opset {OLDEST_OPSET} or newer; export "
+            f"it again, best with opset {OPSET}."
         )
     return model if opset >= OPSET else _converted(model, opset)
 
@@ -156,8 +154,7 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"The model uses opset {opset} and cannot be converted to opset {OPSET} ({error}); export it "
-            "again "
-            "with that one."
+            "again with that one."
         ) from error
 
 

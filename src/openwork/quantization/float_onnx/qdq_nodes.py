@@ -27,8 +27,8 @@ Array = NDArray[Any]
 def rewrite(model: ir.Model, placement: Placement, entries: Mapping[str, CacheEntry]) -> None:
     """Insert the quantizers, in place, and record the patterns of the weights in the model's metadata.
 
-    Raises ValueError where a weight holds NaN or infinity, or a pattern that the file names does not hold in
-    the integers.
+    Raises ValueError where a weight holds NaN or infinity,
+    or a pattern that the file names does not hold in the integers.
     """
     multipliers = {
         layer: np.asarray(entries[site.name].multiplier, np.float32)

@@ -22,8 +22,8 @@ from openwork.sparsity.pruner.schedule_text import Form, parse_schedule, read_nu
 
 
 class Schedule(ABC):
-    """How many zeros a layer has at a step; `Schedule.parse(text)` makes one and `str(schedule)` gives the
-    text back.
+    """How many zeros a layer has at a step; `Schedule.parse(text)` makes one
+    and `str(schedule)` gives the text back.
     """
 
     @staticmethod

@@ -12,8 +12,8 @@ from openwork.sparsity.permutation.walk import Walk, place, shape_of
 
 
 def enter(walk: Walk, value: Value, incoming: Tensor, axis: int, node: fx.Node) -> None:
-    """The channels along `axis` of a value are the ones that a weight's `incoming` atoms, i64 [channels],
-    multiply.
+    """The channels along `axis` of a value are the ones that a weight's `incoming` atoms,
+    i64 [channels], multiply.
     """
     axis %= len(value.shape)
     if value.atoms is None or value.atoms.shape[axis] != len(incoming):
