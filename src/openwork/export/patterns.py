@@ -129,8 +129,8 @@ def _check_mask(weight: PrunedWeight, stored: np.ndarray) -> None:
             f"{axis} {i}" for axis, i in zip(("row", "column", *["tap"] * 3), alive[0], strict=False)
         )
         raise ValueError(
-            f"{weight.layer}: the weight at {place} is not zero though its mask "
-            f"drops it ({len(alive)} such weights); apply the masks, with `Pruner.apply`, before exporting."
+            f"{weight.layer}: the weight at {place} is not zero though its mask drops it ({len(alive)} such "
+            "weights); apply the masks, with `Pruner.apply`, before exporting."
         )
 
 

@@ -31,8 +31,8 @@ MIN_OPSET, MAX_OPSET = 11, 24
 
 
 def read(source: str | Path | onnx.ModelProto) -> ir.Model:
-    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined, shapes
-    inferred.
+    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined,
+    shapes inferred.
 
     source: the path of a .onnx file (external data beside it), or a model already parsed.
     Raises ModelError, naming the source, if it is not a whole and valid ONNX model with supported inputs.
@@ -58,8 +58,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     except (DecodeError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole ONNX model: it cannot be parsed ({error}). It may be truncated, altered, "
-            f"or another "
-            "kind of file; export it again."
+            "or another kind of file; export it again."
         ) from error
 
 
@@ -67,8 +66,7 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(
             f"{where} is not an ONNX model: it has no IR version or its graph has no outputs. It may be "
-            f"truncated or "
-            "another kind of file."
+            "truncated or another kind of file."
         )
     versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
     if not versions:
@@ -78,8 +76,7 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
     if not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ModelError(
             f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; "
-            f"export the model "
-            "again with another opset."
+            "export the model again with another opset."
         )
 
 

@@ -113,8 +113,8 @@ def _choose_of_channel(channel: int, low: float, high: float, dtype: Activation)
 
 
 def weight_scales(weight: Float, name: str, axis: int = 0) -> Float:
-    """max |w| / 127 of every output channel; 1 for a channel of zeros, whose integers are zeros whatever the
-    scale.
+    """max |w| / 127 of every output channel; 1 for a channel of zeros,
+    whose integers are zeros whatever the scale.
 
     weight: f32, any shape. name: the layer, for the message. axis: where the output channels lie, 0 but for
     the transposed convolution, whose weight has them at 1. Returns f32 [N].
