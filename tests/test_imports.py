@@ -206,7 +206,9 @@ def wrong_includes(found: Mapping[str, set[str]], folders: Mapping[str, frozense
 def test_native_folders_include_what_lies_below_them() -> None:
     found = includes(ROOT / "native")
     assert wrong_includes(found, FOLDERS) == []
-    assert cycles(found) == []
+    # A table (.inc) is read under macros that choose a part of it: it may name what reads another part.
+    headers = {file: {name for name in names if not name.endswith(".inc")} for file, names in found.items()}
+    assert cycles(headers) == []
     assert {file.split("/")[0] for file in found} == {name for name in FOLDERS if "/" not in name}
 
 
