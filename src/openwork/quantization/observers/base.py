@@ -1,5 +1,4 @@
-"""What every observer shares: counting, refusing what is no number, per tensor or per channel,
-merging, saving."""
+"""What every observer shares: counting, refusing NaN and infinity, channels, merging, saving."""
 
 from __future__ import annotations
 
