@@ -28,7 +28,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from openwork.sparsity import Pruner
-from openwork.sparsity.masks.sharding import sharded
+from openwork.sparsity.masks.sharded_tensors import sharded
 from pruned_training import BREAK, CASES, STEPS, WORKERS, Case, loss_of, network, optimizer_of, pruner_of
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from openwork.support.late_names import late_names
+
 if TYPE_CHECKING:
     from openwork.builder.builder import build
     from openwork.engine.report import BuildReport
@@ -43,9 +45,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return import_module("importlib.metadata").version("openwork")
-    if name not in _HOMES:
-        raise AttributeError(f"The module 'openwork' has no attribute '{name}'.")
-    return getattr(import_module(_HOMES[name]), name)
+    return late_names(__name__, _HOMES)(name)
 
 
 def __dir__() -> list[str]:

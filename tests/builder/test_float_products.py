@@ -11,7 +11,6 @@ import pytest
 
 from engine_samples import pruned
 from openwork import _native
-from openwork.backends.cpu import backend as cpu
 from openwork.backends.target import choose_target, environment
 from openwork.builder import tactics
 from openwork.builder.layers import Decided, Request, decide, used_tensors
@@ -28,7 +27,15 @@ N, K = 96, 128
 def program(weight: np.ndarray) -> tuple[Program, dict[str, np.ndarray]]:
     """One f32 product."""
     values = (Value("f32", ("rows", K)), Value("f32", ("rows", N)))
-    step = Step("linear_float", "a", (0, None), (1,), {"weight": "a.weight"}, {"activation": "relu"})
+    step = Step(
+        "linear",
+        "a",
+        (0, None),
+        (1,),
+        {"weight": "a.weight"},
+        {"activation": "relu"},
+        tactics=(Choice(None, "f32:dense"),),
+    )
     return Program((Named("x", 0),), (Named("y", 1),), values, (step,)), {"a.weight": weight}
 
 
@@ -49,23 +56,13 @@ def decided(weight: np.ndarray, timer: Timer, rows: int = 64, sparsity: str = "o
     return decide(*program(weight), Request(sparsity, [{"rows": rows}]), timer, lambda *_: None)
 
 
-def test_they_run_as_one_dense_step_until_the_library_packs_them(timer: Timer) -> None:
-    found = decided(weight_of("2:4"), timer)
-    assert found.layers == []
-    assert found.program == program(weight_of("2:4"))[0]
-    assert found.notes(0) == ("Not quantized, so dense in FP32: 1 linear layer.",)
-
-
 @pytest.mark.parametrize("pattern", ["1:4", "2:4@2", "4:16", "1x1:0.9"])
-def test_their_sparse_forms_are_timed_against_dense(
-    pattern: str, timer: Timer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cpu, "ELEMENTS", frozenset({"i8", "f32"}))
+def test_their_sparse_forms_are_timed_against_dense(pattern: str, timer: Timer) -> None:
     weight = weight_of(pattern)
     found = decided(weight, timer)
     (layer,) = found.layers
     assert (layer.element, layer.pattern, layer.output, layer.eligible) == ("f32", pattern, "f32", True)
-    forms = {f"f32:{form}" for form in _native.forms(timer.target.isa, "f32")}
+    forms = {f"f32:{form.name}" for form in _native.forms(timer.target.isa, "f32")}
     assert set(layer.buckets[0].seconds) <= forms
     assert len(layer.buckets[0].seconds) > 1
     assert layer.buckets[0].dense > 0
@@ -78,8 +75,7 @@ def test_their_sparse_forms_are_timed_against_dense(
     np.testing.assert_array_equal(dense(stored), weight)
 
 
-def test_dense_ones_have_one_tactic(timer: Timer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "ELEMENTS", frozenset({"f32"}))
+def test_dense_ones_have_one_tactic(timer: Timer) -> None:
     found = decided(weight_of(None), timer)
     assert found.program.steps[0].tactics == (Choice(None, "f32:dense"),)
     assert found.layers[0].why == "Dense is the only tactic for this layer."

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from openwork.qdq.batch_norm import BatchNorm
 from openwork.quantization import QuantizationOptions, calibrate, fold_batchnorm, prepare
 from openwork.quantization.corrections.batch_norm import Fold
 from openwork.quantization.fake_quantization.modules import Quantized
@@ -45,15 +46,8 @@ def test_folding_leaves_the_output_and_masked_zeros(case: str) -> None:
 
 
 def test_the_tolerance_refuses_a_wrong_fold(monkeypatch: pytest.MonkeyPatch) -> None:
-    from openwork.quantization.corrections import batch_norm as folding
-
-    right = folding.gain_and_shift
-
-    def wrong(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        gain, shift = right(norm, bias)
-        return gain, shift + 1e-3
-
-    monkeypatch.setattr(folding, "gain_and_shift", wrong)
+    right = BatchNorm.folded_bias
+    monkeypatch.setattr(BatchNorm, "folded_bias", lambda norm, bias: right(norm, bias) + 1e-3)
     with pytest.raises(ValueError, match=r"Folding bn1 into conv1 changed an output by 0.00"):
         fold_batchnorm(small_resnet(), images()[0])
 

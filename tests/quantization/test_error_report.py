@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openwork.models.resnet import small_resnet
 from openwork.quantization import QuantizationOptions, prepare, quantize
-from openwork.quantization.errors.measure import SAMPLE, measure_errors
+from openwork.quantization.errors.measurement import SAMPLE, measure_errors
 from openwork.quantization.errors.report import Error, ErrorReport, LayerError
 from openwork.quantization.errors.suggestion import suggest
 from openwork.quantization.fake_quantization.fake_quant import FakeQuantize

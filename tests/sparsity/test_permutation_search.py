@@ -14,8 +14,8 @@ from torch import Tensor
 
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.masks.mask import magnitude_mask
-from openwork.sparsity.permutation.ordering import descending, largest_sum
 from openwork.sparsity.permutation.search import Effort, Problem, kept, search
+from openwork.sparsity.permutation.sorting_network import descending, largest_sum
 
 TWO_OF_FOUR = GroupPattern(2, 4)
 

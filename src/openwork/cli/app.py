@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from openwork.cli import commands, quantizing
+from openwork.cli import commands, quantization
 from openwork.cli.failure import one_sentence
 from openwork.cli.options import parse_shapes
-from openwork.cli.quantizing import Choice
+from openwork.cli.quantization import Choice
 
 app = typer.Typer(
     name="openwork",
@@ -90,7 +90,7 @@ def quantize(
     """Quantize a float ONNX model with calibration data."""
     with one_sentence():
         chosen = Choice(target, observer, percentile, tuple(exclude or ()), batch, cache)
-        quantizing.quantize(model, data, output, chosen, json)
+        quantization.quantize(model, data, output, chosen, json)
 
 
 @app.command()

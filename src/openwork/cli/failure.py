@@ -11,8 +11,8 @@ from rich.console import Console
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what bad input raises in the block into its sentence on the standard error stream and exit code
-    2."""
+    """Turn what bad input raises in the block into its sentence on the standard error stream
+    and exit code 2."""
     try:
         yield
     except (ValueError, OSError, ImportError) as error:

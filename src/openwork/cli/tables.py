@@ -19,8 +19,8 @@ _PICKED = "Picked"
 def layers(report: BuildReport) -> Table:
     """One row per linear layer: what its weights hold, what was picked, and how much faster that is.
 
-    A column headed by a number of rows shows dense time / picked time there; names stand without what they
-    share.
+    A column headed by a number of rows shows dense time / picked time there;
+    names stand without what they share.
     """
     shared = _shared_modules([layer.name for layer in report.layers])
     rows = sorted({bucket.rows for layer in report.layers for bucket in layer.buckets})

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Batches that are sorted by length together: enough to leave little padding, few enough to keep every batch
-# mixed.
+# Batches that are sorted by length together: enough to leave little padding,
+# few enough to keep every batch mixed.
 _POOL = 32
 
 

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one model gives for a batch: hidden states f32[B, L, H], first to last, and embeddings f32[B,
-    H].
+    """What one model gives for a batch: hidden states f32[B, L, H], first to last,
+    and embeddings f32[B, H].
     """
 
     states: Sequence[Tensor]
@@ -74,8 +74,8 @@ def embedding_difference(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def similarity_difference(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The mean squared difference of the similarities of different texts; embeddings [B, H] of unit
-    length.
+    """The mean squared difference of the similarities of different texts;
+    embeddings [B, H] of unit length.
     """
     ours, theirs = ours.float(), theirs.float()
     count = len(ours)

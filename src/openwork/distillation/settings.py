@@ -59,8 +59,8 @@ class DistillationSettings:
                 raise ValueError(f"{name} must be positive and finite, but it is {getattr(self, name)}.")
 
     def rate(self, step: int, spent: float) -> float:
-        """The learning rate of step number `step` (from 0) when the fraction `spent` of the budget is used
-        up.
+        """The learning rate of step number `step` (from 0) when the fraction `spent` of the budget
+        is used up.
         """
         warm = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, spent)))

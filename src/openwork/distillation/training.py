@@ -27,8 +27,8 @@ _SMOOTHING = 0.95
 
 @dataclass
 class DistillationReport:
-    """How far a run is. loss: smoothed over about 20 steps. seconds: of training, over all parts of a resumed
-    run.
+    """How far a run is. loss: smoothed over about 20 steps. seconds: of training,
+    over all parts of a resumed run.
     """
 
     steps: int = 0

@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.qdq.targets import TARGETS, FreeDimension, Target, next_steps, parse_target
+from openwork.support.late_names import late_names
 
 if TYPE_CHECKING:
     from openwork.export.exporter import export
     from openwork.export.options import OPSET, ExportOptions
 
-_HOMES = {"export": "exporter", "ExportOptions": "options", "OPSET": "options"}
+_HOMES = {
+    "ExportOptions": "openwork.export.options",
+    "OPSET": "openwork.export.options",
+    "export": "openwork.export.exporter",
+}
 
 __all__ = [
     "OPSET",
@@ -28,7 +32,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'openwork.export' has no attribute {name!r}")
-    return getattr(import_module(f"openwork.export.{_HOMES[name]}"), name)
+__getattr__ = late_names(__name__, _HOMES)

@@ -20,8 +20,8 @@ from openwork.export.layers import exportable
 from openwork.export.options import ExportOptions, check_inputs
 from openwork.export.patterns import pruned_weights, record_patterns
 from openwork.export.torch_graph import trace
-from openwork.qdq.biases import quantize_biases
-from openwork.qdq.dialect import conform
+from openwork.graph.quantizers.biases import quantize_biases
+from openwork.graph.quantizers.dialect import conform
 from openwork.qdq.targets import TARGETS
 from openwork.support.files import write_atomic
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from openwork.export.layers import THIRDS
 from openwork.patterns.metadata import PATTERN_KEY
-from openwork.sparsity import Pattern, detect
+from openwork.patterns.pattern import Pattern
+from openwork.patterns.stacks import detect_stack, first_violation
 from openwork.sparsity.masks.view import WeightView
 
 MASK = "_mask"
@@ -117,10 +118,7 @@ def _pattern(weight: PrunedWeight, patterns: Mapping[str, str]) -> Pattern | Non
     if named is not None:
         return Pattern.parse(named)
     assert weight.mask is not None
-    stack = weight.matrices(weight.mask)
-    shown = detect(stack.reshape(-1, stack.shape[2]))
-    # The stack was read as one tall matrix: masks shared by channels of two matrices are no pattern.
-    return shown if shown is not None and shown.holds(stack) else None
+    return detect_stack(weight.matrices(weight.mask))
 
 
 def _check_mask(weight: PrunedWeight, stored: np.ndarray) -> None:
@@ -131,15 +129,15 @@ def _check_mask(weight: PrunedWeight, stored: np.ndarray) -> None:
             f"{axis} {i}" for axis, i in zip(("row", "column", *["tap"] * 3), alive[0], strict=False)
         )
         raise ValueError(
-            f"{weight.layer}: the weight at {place} is not zero though its mask "
-            f"drops it ({len(alive)} such weights); apply the masks, with `Pruner.apply`, before exporting."
+            f"{weight.layer}: the weight at {place} is not zero though its mask drops it ({len(alive)} such "
+            "weights); apply the masks, with `Pruner.apply`, before exporting."
         )
 
 
 def _check_pattern(weight: PrunedWeight, stack: np.ndarray, pattern: Pattern) -> None:
-    broken = pattern.violations(stack[0] if len(stack) == 1 else stack, limit=1)
-    if broken:
+    broken = first_violation(pattern, stack)
+    if broken is not None:
         raise ValueError(
-            f"{weight.layer}: the exported weight breaks its pattern {pattern}: {broken[0]}. Prune the layer "
+            f"{weight.layer}: the exported weight breaks its pattern {pattern}: {broken}. Prune the layer "
             "again, or export it without the pattern."
         )

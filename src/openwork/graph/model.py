@@ -49,6 +49,11 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if is_onnx(node, *op_types) else None
 
 
+def lone_producer(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """The same, if besides only one node reads the value, once, and it is no graph output."""
+    return producer(value, *op_types) if only_consumer(value) is not None else None
+
+
 def native_producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     """The openwork node that makes the value, if it is of one of these types."""
     node = value.producer() if value is not None else None
@@ -123,7 +128,7 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
     while unique in taken:
         unique, number = f"{name}.{number}", number + 1
-    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(
         name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
     )

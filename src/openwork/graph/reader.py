@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import onnx
@@ -16,6 +15,7 @@ from onnx_ir.passes.common import (
 
 from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
+from openwork.graph.edit import own_model
 from openwork.graph.model import ONNX_DOMAINS, ModelError
 from openwork.graph.stated_patterns import attach_patterns
 from openwork.graph.verify import verify
@@ -32,8 +32,8 @@ MIN_OPSET, MAX_OPSET = 11, 24
 
 
 def read(source: str | Path | onnx.ModelProto) -> ir.Model:
-    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined, shapes
-    inferred.
+    """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined,
+    shapes inferred.
 
     source: the path of a .onnx file (external data beside it), or a model already parsed.
     Raises ModelError, naming the source, if it is not a whole and valid ONNX model with supported inputs.
@@ -59,8 +59,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     except (DecodeError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole ONNX model: it cannot be parsed ({error}). It may be truncated, altered, "
-            f"or another "
-            "kind of file; export it again."
+            "or another kind of file; export it again."
         ) from error
 
 
@@ -68,8 +67,7 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
     if not proto.ir_version or not proto.graph.output:
         raise ModelError(
             f"{where} is not an ONNX model: it has no IR version or its graph has no outputs. It may be "
-            f"truncated or "
-            "another kind of file."
+            "truncated or another kind of file."
         )
     versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
     if not versions:
@@ -79,8 +77,7 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
     if not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ModelError(
             f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; "
-            f"export the model "
-            "again with another opset."
+            "export the model again with another opset."
         )
 
 
@@ -94,9 +91,7 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
 
 def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        # The graph shares its tensors with the message it was made from: a caller's own must not change with
-        # it.
-        return ir.from_proto(copy.deepcopy(proto)) if isinstance(source, onnx.ModelProto) else ir.load(source)
+        return own_model(proto) if isinstance(source, onnx.ModelProto) else ir.load(source)
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
         cause = error.__cause__ or error
         raise ModelError(f"{where} cannot be read as a graph: {cause}") from error

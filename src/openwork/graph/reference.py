@@ -81,8 +81,7 @@ def _rows(table: Float, ids: Array, name: str) -> Float:
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise ModelError(
             f"EmbeddingSum: {name} must lie in [0, {len(table) - 1}], the rows of its table, but they reach "
-            f"from "
-            f"{ids.min()} to {ids.max()}."
+            f"from {ids.min()} to {ids.max()}."
         )
     return table[ids]
 

@@ -53,8 +53,8 @@ class BertConfig:
     def read(cls, path: Path) -> BertConfig:
         """Read a checkpoint's `config.json`.
 
-        Raises ValueError for another model type, activation or position embedding than this module
-        implements.
+        Raises ValueError for another model type,
+        activation or position embedding than this module implements.
         """
         record = json.loads(path.read_text(encoding="utf-8"))
         expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
@@ -195,8 +195,8 @@ class BertEncoder(nn.Module):
                 module.attention = attention
 
     def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
-        """The embeddings' output and each layer's, first to last: num_hidden_layers + 1 tensors f32[B, L,
-        H].
+        """The embeddings' output and each layer's, first to last:
+        num_hidden_layers + 1 tensors f32[B, L, H].
         """
         self._check(input_ids, attention_mask)
         states = [self.embeddings(input_ids)]

@@ -19,8 +19,8 @@ FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 def minilm_path() -> Path:
-    """The folder with the model's files; raises FileNotFoundError, with the command that installs them, if
-    missing.
+    """The folder with the model's files; raises FileNotFoundError, with the command that installs them,
+    if missing.
     """
     spec = find_spec(PACKAGE)
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -62,8 +62,8 @@ def load_minilm(path: Path | None = None) -> SentenceEmbedder:
 
 
 def load_tokenizer(path: Path | None = None, max_length: int = 128) -> Tokenizer:
-    """The model's WordPiece tokenizer; truncates to max_length tokens and pads to the longest text of a
-    batch.
+    """The model's WordPiece tokenizer; truncates to max_length tokens and pads to the longest text
+    of a batch.
 
     path: a folder with tokenizer.json; None finds the installed package's.
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Activation = Literal["s8", "u8"]
 Float = NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 WEIGHT_LIMIT = 127
 RANGES: dict[str, tuple[int, int]] = {"s8": (-128, 127), "u8": (0, 255)}
@@ -112,8 +113,8 @@ def _choose_of_channel(channel: int, low: float, high: float, dtype: Activation)
 
 
 def weight_scales(weight: Float, name: str, axis: int = 0) -> Float:
-    """max |w| / 127 of every output channel; 1 for a channel of zeros, whose integers are zeros whatever the
-    scale.
+    """max |w| / 127 of every output channel; 1 for a channel of zeros,
+    whose integers are zeros whatever the scale.
 
     weight: f32, any shape. name: the layer, for the message. axis: where the output channels lie, 0 but for
     the transposed convolution, whose weight has them at 1. Returns f32 [N].
@@ -136,7 +137,7 @@ def quantize_weight(weight: Float, scales: Float, axis: int = 0) -> NDArray[np.i
 
     weight: f32, any shape. scales: f32 [N], of the channels along `axis`. Returns s8 of the weight's shape.
     """
-    inverse = _along(np.float32(1) / np.asarray(scales, np.float32), weight.ndim, axis)
+    inverse = along(np.float32(1) / np.asarray(scales, np.float32), weight.ndim, axis)
     v = np.rint(np.asarray(weight, np.float32) * inverse)
     clamped: NDArray[np.int8] = np.clip(v, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
     return clamped
@@ -144,11 +145,11 @@ def quantize_weight(weight: Float, scales: Float, axis: int = 0) -> NDArray[np.i
 
 def dequantize_weight(q: NDArray[np.int8], scales: Float, axis: int = 0) -> Float:
     """scale * q per output channel: s8 of any shape, and f32 [N] along `axis`, to f32 of q's shape."""
-    product: Float = q.astype(np.float32) * _along(np.asarray(scales, np.float32), q.ndim, axis)
+    product: Float = q.astype(np.float32) * along(np.asarray(scales, np.float32), q.ndim, axis)
     return product
 
 
-def _along(values: Float, dimensions: int, axis: int) -> Float:
+def along(values: NDArray[Number], dimensions: int, axis: int) -> NDArray[Number]:
     """`values` [N] in a shape that lies along `axis` of a tensor of that many dimensions."""
     shape = [1] * dimensions
     shape[axis] = -1

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.qdq.affine import (
     Activation,
@@ -16,13 +15,14 @@ from openwork.qdq.affine import (
     quantize_weight,
     weight_scales,
 )
+from openwork.support.late_names import late_names
 
 if TYPE_CHECKING:
-    from openwork.quantization.calibration.calibration import calibrate, quantize
+    from openwork.quantization.calibration.models import calibrate, quantize
     from openwork.quantization.corrections.batch_norm import fold_batchnorm
     from openwork.quantization.corrections.bias_correction import BiasCorrection, correct_biases
     from openwork.quantization.corrections.equalization import Equalized, equalize
-    from openwork.quantization.errors.measure import measure_errors
+    from openwork.quantization.errors.measurement import measure_errors
     from openwork.quantization.errors.report import ErrorReport, LayerError
     from openwork.quantization.errors.suggestion import Suggestion, suggest
     from openwork.quantization.fake_quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
@@ -42,31 +42,6 @@ if TYPE_CHECKING:
     from openwork.quantization.qat import QuantizationAwareTraining, freeze_batchnorm
     from openwork.quantization.scales.search import InputQuantization
 
-_TORCH = {
-    "corrections.bias_correction": ("BiasCorrection", "correct_biases"),
-    "calibration.calibration": ("calibrate", "quantize"),
-    "corrections.equalization": ("Equalized", "equalize"),
-    "errors.measure": ("measure_errors",),
-    "errors.report": ("ErrorReport", "LayerError"),
-    "errors.suggestion": ("Suggestion", "suggest"),
-    "corrections.batch_norm": ("fold_batchnorm",),
-    "qat": ("QuantizationAwareTraining", "freeze_batchnorm"),
-    "fake_quantization.modules": ("QuantLinear",),
-    "fake_quantization.fake_quant": ("FakeQuantize", "FakeQuantizeOptions"),
-    "observers.observer": (
-        "EntropyObserver",
-        "MaxObserver",
-        "MovingObserver",
-        "MseObserver",
-        "Observer",
-        "PercentileObserver",
-        "RowObserver",
-        "make_observer",
-    ),
-    "observers.merge": ("merge_across_workers",),
-    "placement": ("LayerChoice", "Prepared", "QuantizationOptions", "prepare"),
-    "scales.search": ("InputQuantization",),
-}
 
 __all__ = [
     "Activation",
@@ -109,8 +84,38 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _TORCH.items():
-        if name in names:
-            return getattr(import_module(f"openwork.quantization.{module}"), name)
-    raise AttributeError(f"module 'openwork.quantization' has no attribute {name!r}")
+_HOMES = {
+    "BiasCorrection": "openwork.quantization.corrections.bias_correction",
+    "EntropyObserver": "openwork.quantization.observers.observer",
+    "Equalized": "openwork.quantization.corrections.equalization",
+    "ErrorReport": "openwork.quantization.errors.report",
+    "FakeQuantize": "openwork.quantization.fake_quantization.fake_quant",
+    "FakeQuantizeOptions": "openwork.quantization.fake_quantization.fake_quant",
+    "InputQuantization": "openwork.quantization.scales.search",
+    "LayerChoice": "openwork.quantization.placement",
+    "LayerError": "openwork.quantization.errors.report",
+    "MaxObserver": "openwork.quantization.observers.observer",
+    "MovingObserver": "openwork.quantization.observers.observer",
+    "MseObserver": "openwork.quantization.observers.observer",
+    "Observer": "openwork.quantization.observers.observer",
+    "PercentileObserver": "openwork.quantization.observers.observer",
+    "Prepared": "openwork.quantization.placement",
+    "QuantLinear": "openwork.quantization.fake_quantization.modules",
+    "QuantizationAwareTraining": "openwork.quantization.qat",
+    "QuantizationOptions": "openwork.quantization.placement",
+    "RowObserver": "openwork.quantization.observers.observer",
+    "Suggestion": "openwork.quantization.errors.suggestion",
+    "calibrate": "openwork.quantization.calibration.models",
+    "correct_biases": "openwork.quantization.corrections.bias_correction",
+    "equalize": "openwork.quantization.corrections.equalization",
+    "fold_batchnorm": "openwork.quantization.corrections.batch_norm",
+    "freeze_batchnorm": "openwork.quantization.qat",
+    "make_observer": "openwork.quantization.observers.observer",
+    "measure_errors": "openwork.quantization.errors.measurement",
+    "merge_across_workers": "openwork.quantization.observers.merge",
+    "prepare": "openwork.quantization.placement",
+    "quantize": "openwork.quantization.calibration.models",
+    "suggest": "openwork.quantization.errors.suggestion",
+}
+
+__getattr__ = late_names(__name__, _HOMES)

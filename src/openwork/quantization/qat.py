@@ -153,8 +153,8 @@ class QuantizationAwareTraining:
     def finish(self, example: Batch) -> tuple[Fold, ...]:
         """End the training: apply and check the masks, fold every BatchNorm that was kept, fix all scales.
 
-        example: one batch of the model's inputs. Returns one row for each BatchNorm. Raises as `verify` and
-        `fold_batchnorm` do.
+        example: one batch of the model's inputs. Returns one row for each BatchNorm.
+        Raises as `verify` and `fold_batchnorm` do.
         """
         self.apply()
         self.verify()

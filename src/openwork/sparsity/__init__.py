@@ -5,13 +5,13 @@ What needs torch or NumPy is imported when it is first asked for, so that patter
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.patterns.detection import detect
 from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern, Violation
 from openwork.sparsity.allocation.sensitivity import Sensitivity
 from openwork.sparsity.pruner.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
+from openwork.support.late_names import late_names
 
 if TYPE_CHECKING:
     from openwork.sparsity.allocation.allocation import Allocation, allocate
@@ -71,42 +71,31 @@ __all__ = [
     "wanda_mask",
 ]
 
-_LATE = {
-    "Allocation": "allocation.allocation",
-    "GradientPruning": "pruner.regularizer",
-    "GroupLasso": "pruner.regularizer",
-    "SensitivityOptions": "allocation.sensitivity_measurement",
-    "measure_sensitivity": "allocation.sensitivity_measurement",
-    "plot_sensitivity": "allocation.sensitivity_plot",
-    "Calibration": "calibrated.oneshot",
-    "Criterion": "pruner.criterion",
-    "LayerEligibility": "masks.eligibility",
-    "PermutationOptions": "permutation",
-    "PermutationReport": "permutation",
-    "permute": "permutation",
-    "Pruner": "pruner.pruner",
-    "PrunerOptions": "pruner.options",
-    "PruningReport": "pruner.report",
-    "Reconstructed": "calibrated.reconstruction",
-    "layer_table": "masks.eligibility",
-    "magnitude_mask": "masks.mask",
-    "adapt_to_mask": "calibrated.reconstruction",
-    "allocate": "allocation.allocation",
-    "output_error": "calibrated.reconstruction",
-    "reconstruct": "calibrated.reconstruction",
-    "wanda_mask": "calibrated.wanda",
+_HOMES = {
+    "Allocation": "openwork.sparsity.allocation.allocation",
+    "Calibration": "openwork.sparsity.calibrated.oneshot",
+    "Criterion": "openwork.sparsity.pruner.criterion",
+    "GradientPruning": "openwork.sparsity.pruner.regularizer",
+    "GroupLasso": "openwork.sparsity.pruner.regularizer",
+    "LayerEligibility": "openwork.sparsity.masks.eligibility",
+    "PermutationOptions": "openwork.sparsity.permutation",
+    "PermutationReport": "openwork.sparsity.permutation",
+    "Pruner": "openwork.sparsity.pruner.pruner",
+    "PrunerOptions": "openwork.sparsity.pruner.options",
+    "PruningReport": "openwork.sparsity.pruner.report",
+    "Reconstructed": "openwork.sparsity.calibrated.reconstruction",
+    "SensitivityOptions": "openwork.sparsity.allocation.sensitivity_measurement",
+    "adapt_to_mask": "openwork.sparsity.calibrated.reconstruction",
+    "allocate": "openwork.sparsity.allocation.allocation",
+    "layer_table": "openwork.sparsity.masks.eligibility",
+    "magnitude_mask": "openwork.sparsity.masks.mask",
+    "measure_sensitivity": "openwork.sparsity.allocation.sensitivity_measurement",
+    "output_error": "openwork.sparsity.calibrated.reconstruction",
+    "permute": "openwork.sparsity.permutation",
+    "plot_sensitivity": "openwork.sparsity.allocation.sensitivity_plot",
+    "reconstruct": "openwork.sparsity.calibrated.reconstruction",
+    "wanda_mask": "openwork.sparsity.calibrated.wanda",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{_LATE[name]}")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ModuleNotFoundError(
-            f"{__name__}.{name} needs torch; install it with `pip install openwork[train]`.", name="torch"
-        ) from error
-    return getattr(module, name)
+__getattr__ = late_names(__name__, _HOMES)

@@ -11,8 +11,8 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: by its affinity, hyper-threads counted once, and its CPU
-    quota."""
+    """Physical cores that this process may use: by its affinity, hyper-threads counted once,
+    and its CPU quota."""
     usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = {_core(cpu, _TOPOLOGY) for cpu in usable}
     return max(1, min(len(cores), _quota(_QUOTA)))

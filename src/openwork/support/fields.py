@@ -1,5 +1,5 @@
-"""Reading untrusted JSON: every field is checked before it is used, and the error says where, what and
-why."""
+"""Reading untrusted JSON: every field is checked before it is used, and the error says where,
+what and why."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Field:
         )
 
     def object(self, required: frozenset[str], optional: frozenset[str] = frozenset()) -> dict[str, Field]:
-        """The members of an object that has all of `required` and nothing outside `required` and
-        `optional`."""
+        """The members of an object that has all of `required`
+        and nothing outside `required` and `optional`."""
         if not isinstance(self.value, dict):
             self.refuse("an object")
         missing = sorted(required - self.value.keys())

@@ -11,8 +11,8 @@ from pathlib import Path
 def write_atomic(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` to a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
-    A reader sees the old file or the new one, never a part. Raises OSError and leaves nothing behind where
-    that fails.
+    A reader sees the old file or the new one, never a part.
+    Raises OSError and leaves nothing behind where that fails.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")

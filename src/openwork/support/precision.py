@@ -13,11 +13,11 @@ _REPEATS = 5
 
 @cache
 def bfloat16_is_faster() -> bool:
-    """Time a product of the size of a small encoder's in both types, interleaved, and compare the fastest
-    runs.
+    """Time a product of the size of a small encoder's in both types, interleaved,
+    and compare the fastest runs.
 
-    Measured and not read from the CPU's flags: without AVX-512 BF16 or AMX the same call works, several times
-    slower.
+    Measured and not read from the CPU's flags: without AVX-512 BF16 or AMX the same call works,
+    several times slower.
     """
     single = torch.randn(1024, 384), torch.randn(384, 1536)
     half = tuple(x.bfloat16() for x in single)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from openwork.engine.problem import DENSE
 from openwork.engine.program import Step
+from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import Weight, assemble
-from openwork.sparsity import Pattern
 
 log = logging.getLogger(__name__)
 

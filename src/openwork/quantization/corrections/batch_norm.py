@@ -1,10 +1,6 @@
 """BatchNorm folded into the layer before it, so that one INT8 layer is left of the two.
 
-    (W x + b - mean) * gain + beta = (gain W) x + (b - mean) * gain + beta
-    gain = gamma / sqrt(variance + eps)
-
-Each output channel of the weight is scaled, so zeros stay zeros and a mask holds. Source: Jacob et al. 2018,
-"Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2.
+The arithmetic is `qdq/batch_norm.py`; here stands which module takes in which, and what a fold is checked by.
 """
 
 from __future__ import annotations
@@ -17,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils import _pytree as pytree
 
+from openwork.qdq.batch_norm import BatchNorm, Double, along_outputs
 from openwork.quantization.fake_quantization.modules import Quantized
 from openwork.quantization.fake_quantization.switches import in_float
 from openwork.quantization.trace.arguments import Arguments
@@ -116,15 +113,17 @@ def shared_parameters(model: nn.Module, layer: nn.Module) -> bool:
     return len(owners) > 1
 
 
-def gain_and_shift(norm: _BatchNorm, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What each channel is multiplied by, and the bias after folding, f64 [C] both."""
+def statistics(norm: _BatchNorm) -> BatchNorm:
+    """The statistics and parameters of a module, which must have running ones, as its folding needs them."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    gain = (norm.running_var.double() + norm.eps).rsqrt()
-    gain = gain if norm.weight is None else gain * norm.weight.double()
-    shift = -norm.running_mean.double() if bias is None else bias.double() - norm.running_mean.double()
-    shift = shift * gain
-    return gain, shift if norm.bias is None else shift + norm.bias.double()
+    gamma, beta = (None if x is None else _array(x) for x in (norm.weight, norm.bias))
+    return BatchNorm(gamma, beta, _array(norm.running_mean), _array(norm.running_var), norm.eps)
+
+
+def _array(x: Tensor) -> Double:
+    array: Double = x.detach().cpu().double().numpy()
+    return array
 
 
 @torch.no_grad()
@@ -135,8 +134,10 @@ def _fold(model: nn.Module, fold: Fold, given: Arguments) -> None:
     weight, bias = layer.get_parameter("weight"), layer._parameters.get("bias")
     before = norm(layer(*given.args, **given.kwargs))
     magnitude = _bias_magnitude(norm, bias)
-    gain, shift = gain_and_shift(norm, bias)
-    factors = _along_outputs(layer, gain)
+    fixed = statistics(norm)
+    gain = torch.from_numpy(fixed.factor).to(weight.device)
+    shift = torch.from_numpy(fixed.folded_bias(None if bias is None else _array(bias)))
+    factors = torch.from_numpy(_along_outputs(layer, fixed.factor)).to(weight.device)
     weight.copy_(weight.double() * factors)
     dense = layer._buffers.get(DENSE)
     if dense is not None:
@@ -150,14 +151,12 @@ def _fold(model: nn.Module, fold: Fold, given: Arguments) -> None:
     _set(model, fold.norm)
 
 
-def _along_outputs(layer: nn.Module, gain: Tensor) -> Tensor:
-    """The gains in the shape of the layer's weight, 1 along the other axes."""
-    weight = layer.get_parameter("weight")
-    if not isinstance(layer, _ConvTransposeNd):
-        return gain.reshape(-1, *[1] * (weight.dim() - 1))
-    groups = gain.reshape(layer.groups, 1, -1)
-    spread = groups.expand(-1, weight.shape[0] // layer.groups, -1).reshape(weight.shape[:2])
-    return spread.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+def _along_outputs(layer: nn.Module, factor: Double) -> Double:
+    """The factors in the shape of the layer's weight, 1 along the other axes."""
+    shape = tuple(layer.get_parameter("weight").shape)
+    if isinstance(layer, _ConvTransposeNd):
+        return along_outputs(factor, shape, transposed=True, groups=layer.groups)
+    return along_outputs(factor, shape)
 
 
 def _rescale(layer: nn.Module, gain: Tensor) -> None:
@@ -175,8 +174,8 @@ def _set(model: nn.Module, name: str) -> None:
 
 def _bias_magnitude(norm: _BatchNorm, bias: Tensor | None) -> Tensor:
     """What the bias after folding is summed from, in magnitudes: f64 [C]."""
-    gain, _ = gain_and_shift(norm, None)
     assert norm.running_mean is not None
+    gain = torch.from_numpy(statistics(norm).factor).to(norm.running_mean.device)
     total = norm.running_mean.double().abs() + (0 if bias is None else bias.double().abs())
     total = total * gain.abs()
     return total if norm.bias is None else total + norm.bias.double().abs()

@@ -73,8 +73,7 @@ class Batches:
         if missing:
             raise ValueError(
                 f"The calibration data lack the input {', '.join(map(repr, missing))}; the model's inputs "
-                "are "
-                f"{', '.join(self._names)}, and the data are named {', '.join(arrays) or 'nothing'}."
+                f"are {', '.join(self._names)}, and the data are named {', '.join(arrays) or 'nothing'}."
             )
         self._tell([name for name in arrays if name not in self._names])
         return {name: arrays[name] for name in self._names}
@@ -114,8 +113,7 @@ def _opened(source: Source) -> Any:
     if not isinstance(source, Iterable):
         raise TypeError(
             "Calibration data are an iterable of batches, an array, a mapping of arrays, or the path of a "
-            ".npz file "
-            f"or folder, but {type(source).__name__} came."
+            f".npz file or folder, but {type(source).__name__} came."
         )
     return source
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from openwork.quantization.errors.report import Error, LayerError
 from openwork.support.files import write_atomic
 
 BAR, MARK, INK = "#9aa5b1", "#b3471b", "#2b2f36"
@@ -18,15 +18,27 @@ EXACT = 120.0
 """Where an exact layer is drawn, in dB."""
 
 
-def draw(layers: Sequence[LayerError], output: Error | None, path: Path) -> None:
-    """Write the chart of the layers, first on top, as PNG; raises ValueError if there is none."""
-    if not layers:
+@dataclass(frozen=True)
+class Bar:
+    """One layer of the chart: signal-to-noise in dB, alone and with the whole model quantized if measured."""
+
+    title: str
+    alone: float
+    accumulated: float | None
+
+
+def draw(bars: Sequence[Bar], output: float | None, path: Path) -> None:
+    """Write the chart of the layers, first on top, as PNG; raises ValueError if there is none.
+
+    output: signal-to-noise of the model's output in dB, if it was measured.
+    """
+    if not bars:
         raise ValueError("An error report without layers has nothing to draw.")
-    figure = Figure(figsize=(9.0, 1.6 + INCHES_PER_LAYER * len(layers)), layout="constrained")
+    figure = Figure(figsize=(9.0, 1.6 + INCHES_PER_LAYER * len(bars)), layout="constrained")
     axis = figure.add_subplot()
-    places = range(len(layers))
-    axis.barh(places, [_height(layer.alone) for layer in layers], color=BAR, label="this layer alone")
-    marked = [(i, _height(layer.accumulated)) for i, layer in enumerate(layers) if layer.accumulated]
+    places = range(len(bars))
+    axis.barh(places, [_height(bar.alone) for bar in bars], color=BAR, label="this layer alone")
+    marked = [(i, _height(bar.accumulated)) for i, bar in enumerate(bars) if bar.accumulated is not None]
     if marked:
         axis.scatter(
             [height for _, height in marked], [i for i, _ in marked], color=MARK, s=18, zorder=3,
@@ -34,7 +46,7 @@ def draw(layers: Sequence[LayerError], output: Error | None, path: Path) -> None
         )  # fmt: skip
     if output is not None:
         axis.axvline(_height(output), color=INK, linewidth=0.8, linestyle=":", label="the model's output")
-    axis.set_yticks(places, [layer.name or "(the model)" for layer in layers], fontsize=7.5)
+    axis.set_yticks(places, [bar.title for bar in bars], fontsize=7.5)
     axis.invert_yaxis()
     axis.margins(y=0.01)
     axis.set_xlabel("signal-to-noise of the layer's output, dB; higher is better", color=INK)
@@ -44,5 +56,5 @@ def draw(layers: Sequence[LayerError], output: Error | None, path: Path) -> None
     write_atomic(path, [buffer.getvalue()])
 
 
-def _height(error: Error) -> float:
-    return min(error.snr, EXACT) if math.isfinite(error.snr) else math.copysign(EXACT, error.snr)
+def _height(decibels: float) -> float:
+    return min(decibels, EXACT) if math.isfinite(decibels) else math.copysign(EXACT, decibels)

@@ -135,9 +135,14 @@ class ErrorReport:
 
     def plot(self, path: str | Path, most: int = 60) -> None:
         """Draw the signal-to-noise of the `most` worst layers as PNG; needs matplotlib."""
-        from openwork.quantization.errors.plot import draw
+        # Imported here, so that reports need no matplotlib until one is drawn.
+        from openwork.quantization.errors.plot import Bar, draw
 
-        draw(self.worst()[:most], self.output, Path(path))
+        bars = [
+            Bar(_title(layer), layer.alone.snr, layer.accumulated.snr if layer.accumulated else None)
+            for layer in self.worst()[:most]
+        ]
+        draw(bars, self.output.snr if self.output else None, Path(path))
 
 
 def _error(layer: LayerError, by: Order) -> Error:
@@ -148,10 +153,14 @@ def _error(layer: LayerError, by: Order) -> Error:
     return layer.accumulated
 
 
+def _title(layer: LayerError) -> str:
+    return layer.name or "(the model)"
+
+
 def _row(layer: LayerError) -> tuple[str, ...]:
     more = layer.accumulated
     return (
-        layer.name or "(the model)", layer.kind, _db(layer.alone), f"{layer.alone.cosine:.6f}",
+        _title(layer), layer.kind, _db(layer.alone), f"{layer.alone.cosine:.6f}",
         "-" if more is None else _db(more), "-" if more is None else f"{more.cosine:.6f}",
     )  # fmt: skip
 

@@ -182,8 +182,8 @@ class _Search:
 
 
 def _groups(layers: Sequence[QuantizedLayer]) -> dict[str, list[QuantizedLayer]]:
-    """The layers that must go to float together, by the first one's name: those that share a quantizer or a
-    place.
+    """The layers that must go to float together, by the first one's name:
+    those that share a quantizer or a place.
     """
     home: dict[int | str, str] = {}
     groups: dict[str, list[QuantizedLayer]] = {}

@@ -1,5 +1,5 @@
-"""Fake quantization: a module that rounds a tensor to the integers of the engine and back, while training or
-not."""
+"""Fake quantization: a module that rounds a tensor to the integers of the engine and back,
+while training or not."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from openwork.qdq.affine import (
     choose_affines,
     weight_scales,
 )
-from openwork.quantization.fake_quantization.options import FakeQuantizeOptions, Gradient, Learned
-from openwork.quantization.fake_quantization.rounding import (
+from openwork.quantization.fake_quantization.grid import (
     Grid,
     clipped_fake_quantize,
     fake_quantize,
     integers,
     learned_step_quantize,
 )
+from openwork.quantization.fake_quantization.options import FakeQuantizeOptions, Gradient, Learned
 from openwork.quantization.observers.observer import DEFAULT_PERCENTILE, Observer, ObserverKind, make_observer
 
 Mode = Literal["disabled", "observing", "quantizing", "frozen"]
@@ -34,8 +34,8 @@ __all__ = ["MODES", "FakeQuantize", "FakeQuantizeOptions", "Gradient", "Learned"
 
 
 class FakeQuantize(nn.Module):
-    """y = scale * (clamp(rint(x / scale) + zero_point, low, high) - zero_point), gradients passing straight
-    through.
+    """y = scale * (clamp(rint(x / scale) + zero_point, low, high) - zero_point),
+    gradients passing straight through.
 
     State: scale f32 and zero_point i32, [] or [C], buffers; with learned="step" the scale is a parameter,
     with learned="amax" there is a parameter amax of that shape, from which the scale follows.
@@ -65,8 +65,8 @@ class FakeQuantize(nn.Module):
 
     @classmethod
     def for_weight(cls, name: str, weight: Tensor, axis: int = 0, learned: Learned = "no") -> Self:
-        """Per output channel along `axis`, integers -127 to 127, the scale max |w| / 127 of each channel,
-        quantizing.
+        """Per output channel along `axis`, integers -127 to 127,
+        the scale max |w| / 127 of each channel, quantizing.
 
         Unless learned, the scale follows the weight. Raises ValueError if the weight holds NaN or infinity.
         """
@@ -121,8 +121,8 @@ class FakeQuantize(nn.Module):
     def scales(self, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The scale f32 and zero point i32 that are in use, [] or [C], as copies without gradient.
 
-        x: the tensor as it is now, for a scale that follows it; without it the scale of the last forward
-        pass.
+        x: the tensor as it is now, for a scale that follows it;
+        without it the scale of the last forward pass.
         """
         grid = self._grid(x if self._follows else None)
         return grid.scale.detach().clone(), grid.zero_point.clone()
@@ -133,8 +133,8 @@ class FakeQuantize(nn.Module):
         return integers(x, self._grid(x if self._follows else None))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` rounded to the grid, or `x` itself where nothing is quantized; any floating type, which is
-        kept."""
+        """`x` rounded to the grid, or `x` itself where nothing is quantized; any floating type,
+        which is kept."""
         if self._mode == "disabled":
             return x
         if self._mode == "observing":

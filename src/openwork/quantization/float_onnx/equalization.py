@@ -14,7 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from openwork.graph.model import attributes, constant, is_onnx, only_consumer, operand
+from openwork.graph.edit import set_tensor
+from openwork.graph.model import attributes, constant, consumers, is_onnx, only_consumer, operand
 from openwork.quantization.corrections.channel_scaling import (
     Form,
     Link,
@@ -25,7 +26,7 @@ from openwork.quantization.corrections.channel_scaling import (
     ungrouped,
 )
 from openwork.quantization.corrections.equalization import Equalized, row
-from openwork.quantization.float_onnx.batch_norm import store_tensor
+from openwork.quantization.float_onnx.batch_norm import folded_name
 from openwork.quantization.float_onnx.layers import CONVOLUTIONS, Layer, layer, torch_tensor
 from openwork.quantization.float_onnx.placement import node_name
 
@@ -80,7 +81,7 @@ def _follow(node: ir.Node, layers: dict[ir.Node, Layer]) -> _Way:
     reason, flattened = "", False
     value = node.outputs[0]
     while True:
-        readers = list(dict.fromkeys(use.node for use in value.uses()))
+        readers = consumers(value)
         reader = only_consumer(value)
         if reader is None or value.is_graph_output():
             ends = [layers[reader] for reader in readers if reader in layers]
@@ -138,11 +139,11 @@ def _apply(named: dict[str, Layer], links: list[Link], factors: list[Tensor]) ->
         bias = constant(operand(one.node, 2))
         if bias is not None and name in outputs:
             scaled = bias.astype(np.float64) / outputs[name].numpy()
-            store_tensor(one.node, 2, scaled.astype(np.float32), "bias")
+            set_tensor(one.node, 2, scaled.astype(np.float32), folded_name(one.node, "bias"))
 
 
 def _store(one: Layer, weight: Tensor) -> None:
     shape = one.matrix().shape if one.linear else one.array().shape
     array = ungrouped(weight, _form(one)[0], shape).numpy().astype(np.float32)
     array = array if not one.linear or one.axis == 0 else array.T
-    store_tensor(one.node, one.weight, np.ascontiguousarray(array), "weight")
+    set_tensor(one.node, one.weight, array, folded_name(one.node, "weight"))

@@ -1,6 +1,4 @@
-"""Which nodes of a float ONNX graph have integer kernels, which of their inputs are activations and
-weights.
-"""
+"""Which nodes of a float ONNX graph have integer kernels, and which of their inputs are what."""
 
 from __future__ import annotations
 
@@ -123,8 +121,9 @@ def is_embedding(node: ir.Node) -> bool:
 
 
 def follows_fold(value: ir.Value) -> bool:
-    """Whether what makes a tensor can multiply each channel of it at no cost (see
-    `FOLDING` in `placement/operations.py`).
+    """Whether what makes a tensor can multiply each channel of it at no cost.
+
+    The same as `FOLDING` in `trace/operations.py` for torch modules.
     """
     if producer(value, "LayerNormalization", "Gelu", "Relu") is not None:
         return True

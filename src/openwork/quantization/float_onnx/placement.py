@@ -48,8 +48,8 @@ class Site:
 
     @property
     def searched(self) -> bool:
-        """Whether all who read the tensor are products over its last axis, so that their output can be
-        searched.
+        """Whether all who read the tensor are products over its last axis,
+        so that their output can be searched.
         """
         return (
             bool(self.layers) and len(self.layers) == len(self.readers) and all(x.linear for x in self.layers)
@@ -57,8 +57,8 @@ class Site:
 
     @property
     def observer(self) -> ObserverKind:
-        """The kind of observer; "output" needs layers to look at, and is "mse" where there are
-        none.
+        """The kind of observer; "output" needs layers to look at,
+        and is "mse" where there are none.
         """
         kind = self.options.observer or self.options.rules.observer
         return "mse" if kind == "output" and not self.searched else kind
@@ -66,8 +66,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Placement:
-    """sites: tensors to quantize, in the graph's order. layers: whose weights become INT8. choices: the
-    table.
+    """sites: tensors to quantize, in the graph's order. layers: whose weights become INT8. choices:
+    the table.
     """
 
     sites: tuple[Site, ...]

@@ -10,11 +10,12 @@ from pathlib import Path
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from openwork.graph.model import ModelError, dims, is_onnx
+from openwork.graph.quantizers.biases import quantize_biases
+from openwork.graph.quantizers.dialect import conform
 from openwork.graph.reader import read
-from openwork.qdq.biases import quantize_biases
-from openwork.qdq.dialect import conform
 from openwork.qdq.targets import Target, parse_target
 from openwork.quantization.corrections.equalization import Equalized
 from openwork.quantization.data.sources import BATCH, Batches, Source
@@ -22,7 +23,7 @@ from openwork.quantization.float_onnx.batch_norm import fold
 from openwork.quantization.float_onnx.equalization import equalize
 from openwork.quantization.float_onnx.observation import observe
 from openwork.quantization.float_onnx.placement import Placement, place
-from openwork.quantization.float_onnx.qdq_nodes import drop_unused, rewrite
+from openwork.quantization.float_onnx.qdq_nodes import rewrite
 from openwork.quantization.placement import LayerChoice, QuantizationOptions, table
 from openwork.quantization.scales.cache import CacheEntry, CalibrationCache, digest, read_cache
 from openwork.support.files import write_atomic
@@ -108,7 +109,7 @@ def quantize_onnx(
         conform(model, target)
         if target.bias == "int32":
             quantize_biases(model)
-            drop_unused(model.graph)
+    RemoveUnusedNodesPass()(model)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto)
     return QuantizedOnnx(proto, placement.choices, entries, tuple(folded), cached, equalized)
@@ -135,16 +136,14 @@ def _prepared(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
     model = read(source if isinstance(source, onnx.ModelProto) else Path(source))
     if any(is_onnx(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph):
         raise ModelError(
-            "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or "
-            "build the engine "
-            "from this one as it is."
+            "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or build "
+            "the engine from this one as it is."
         )
     opset = model.opset_imports.get("", 0)
     if opset < OLDEST_OPSET:
         raise ModelError(
-            f"The model uses opset {opset}, but Q/DQ per channel needs opset {OLDEST_OPSET} or newer; "
-            "export it again, "
-            f"best with opset {OPSET}."
+            f"The model uses opset {opset}, but Q/DQ per channel needs opset {OLDEST_OPSET} or newer; export "
+            f"it again, best with opset {OPSET}."
         )
     return model if opset >= OPSET else _converted(model, opset)
 
@@ -155,8 +154,7 @@ def _converted(model: ir.Model, opset: int) -> ir.Model:
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"The model uses opset {opset} and cannot be converted to opset {OPSET} ({error}); export it "
-            "again "
-            "with that one."
+            "again with that one."
         ) from error
 
 

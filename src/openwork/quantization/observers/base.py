@@ -1,5 +1,4 @@
-"""What every observer shares: counting, refusing what is no number, per tensor or per channel, merging,
-saving."""
+"""What every observer shares: counting, refusing NaN and infinity, channels, merging, saving."""
 
 from __future__ import annotations
 
@@ -101,8 +100,8 @@ class Observer(ABC):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; raises ValueError if it was saved by another kind or with other
-        settings."""
+        """Go on from a saved state; raises ValueError if it was saved by another kind or
+        with other settings."""
         if state["settings"] != self.settings():
             raise ValueError(
                 f"The state given to the observer of {self.name} was saved with the settings "

@@ -50,8 +50,8 @@ class Bins:
         return min(0, int(held[0]) - self.below), max(0, int(held[-1]) + 1 - self.below)
 
     def coarsened(self, most: int) -> Bins:
-        """Neighbours summed, by a power of two, until at most `most` bins lie between zero and the farther
-        end."""
+        """Neighbours summed, by a power of two,
+        until at most `most` bins lie between zero and the farther end."""
         group = 1
         while max(-self.ends[0], self.ends[1]) > most * group:
             group *= 2

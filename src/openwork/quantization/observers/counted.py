@@ -34,8 +34,8 @@ class HistogramObserver(Observer):
         return {**super().settings(), "rule": repr(self.rule), "symmetric": self.symmetric}
 
     def bins(self, row: int = 0) -> Bins:
-        """The histogram of one channel, or of all values: folded to magnitudes where the range is
-        symmetric."""
+        """The histogram of one channel, or of all values:
+        folded to magnitudes where the range is symmetric."""
         histogram, (low, high) = self.histogram, (float(edge[row]) for edge in (self._least, self._most))
         counts, below = (histogram.magnitudes(), 0) if self.symmetric else histogram.both()
         if self.symmetric:

@@ -1,5 +1,5 @@
-"""The range whose quantized values tell least apart from the float ones: the least Kullback-Leibler
-divergence.
+"""The range whose quantized values tell least apart from the float ones:
+the least Kullback-Leibler divergence.
 
 For a range of bins: P is the histogram within it, what lies outside added to the bins at its ends; Q is the
 histogram within it, without the tails, collapsed to as many levels as there are integers and expanded again,
@@ -7,8 +7,8 @@ every level's count spread evenly over its bins that are not empty. The divergen
 two, normalized. Values that are exactly zero are left out: zero is represented exactly whatever the range,
 and the many zeros after a relu would be spread over the values beside them.
 
-Source: Migacz 2017, "8-bit Inference with TensorRT"; the search of a lower end, for asymmetric integers, is
-ours.
+Source: Migacz 2017, "8-bit Inference with TensorRT"; the search of a lower end, for asymmetric integers,
+is ours.
 """
 
 from __future__ import annotations

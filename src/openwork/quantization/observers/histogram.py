@@ -1,5 +1,5 @@
-"""Counts of values in bins on one fixed grid: bounded memory, and the same counts in whatever order they
-come.
+"""Counts of values in bins on one fixed grid: bounded memory,
+and the same counts in whatever order they come.
 
 Bins are powers of two wide and start at zero, so a coarser grid's bins are unions of a finer one's. How wide
 they are follows from the largest magnitude seen alone. The counts are thus a function of the multiset of the
@@ -36,8 +36,8 @@ class Histogram:
     """
 
     def __init__(self, channels: int | None = None, bins_log2: int | None = None) -> None:
-        """channels: None for one histogram of all values, else one each. bins_log2: log2 of the bins per
-        sign."""
+        """channels: None for one histogram of all values, else one each. bins_log2:
+        log2 of the bins per sign."""
         self.channels = channels
         self.rows = 1 if channels is None else channels
         self.bins_log2 = _bins_log2(channels) if bins_log2 is None else bins_log2
@@ -70,8 +70,8 @@ class Histogram:
         return self.positive if self.negative is None else self.positive + self.negative
 
     def both(self) -> tuple[Tensor, int]:
-        """The counts of x without its zeros, i64 [rows, N], from the least bin up, and how many lie below
-        0."""
+        """The counts of x without its zeros, i64 [rows, N], from the least bin up,
+        and how many lie below 0."""
         if self.negative is None:
             return self.positive, 0
         return torch.cat([self.negative.flip(1), self.positive], dim=1), self.bins

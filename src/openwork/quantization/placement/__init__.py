@@ -1,16 +1,17 @@
 """Where quantizers go: the run of an example, the choices, and the modules rewritten for them.
 
-`Prepared` and `prepare` are imported when first used: they need `folding`, which reads the recordings here.
+`Prepared` and `prepare` are imported when first used: they rewrite modules, and most who ask for options or
+choices need none of that.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openwork.quantization.placement.choices import LayerChoice, table
-from openwork.quantization.placement.grouping import Group
+from openwork.quantization.placement.groups import Group
 from openwork.quantization.placement.options import STYLES, QuantizationOptions, Rules, Style
+from openwork.support.late_names import late_names
 
 if TYPE_CHECKING:
     from openwork.quantization.placement.prepared import Prepared, prepare
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Prepared", "prepare"):
-        return getattr(import_module("openwork.quantization.placement.prepared"), name)
-    raise AttributeError(f"module 'openwork.quantization.placement' has no attribute {name!r}")
+_HOMES = {
+    "Prepared": "openwork.quantization.placement.prepared",
+    "prepare": "openwork.quantization.placement.prepared",
+}
+
+__getattr__ = late_names(__name__, _HOMES)

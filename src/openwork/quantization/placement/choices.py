@@ -243,8 +243,8 @@ def _product_refusal(inputs: tuple[Seen | None, ...]) -> str | None:
 
 
 def _add_refusal(inputs: tuple[Seen | None, ...]) -> str | None:
-    """An addition is residual if two paths of one shape meet in it, each with weighted layers or one the
-    other's source.
+    """An addition is residual if two paths of one shape meet in it,
+    each with weighted layers or one the other's source.
     """
     left, right = inputs
     if left is None or right is None or not (left.floating and right.floating) or left.fixed or right.fixed:

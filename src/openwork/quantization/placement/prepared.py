@@ -25,7 +25,7 @@ from openwork.quantization.fake_quantization.modules import (
 from openwork.quantization.fake_quantization.multihead import quantize_multihead
 from openwork.quantization.fake_quantization.switches import off
 from openwork.quantization.placement.choices import Candidate, LayerChoice, candidates, check_globs, table
-from openwork.quantization.placement.grouping import Group, child_name, group
+from openwork.quantization.placement.groups import Group, child_name, group
 from openwork.quantization.placement.options import QuantizationOptions
 from openwork.quantization.trace.arguments import tensors_in
 from openwork.quantization.trace.graph import TraceRefused
@@ -130,8 +130,8 @@ def _refuse_quantized(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if is_quantized(module) or is_rewritten(module) or isinstance(module, FakeQuantize):
             raise ValueError(
-                f"{name or 'The model'} is quantized already ({type(module).__name__}); "
-                "prepare the float model."
+                f"{name or 'The model'} is quantized already ({type(module).__name__}); prepare the float "
+                "model."
             )
 
 
@@ -252,8 +252,8 @@ def _check_unchanged(model: nn.Module, example: Batch, before: Any) -> None:
 
 
 def _tolerance(layers: int, reduction: int, dtype: torch.dtype) -> float:
-    """The relative error, of the outputs' norm, that writing attention out may cause by summing in another
-    order.
+    """The relative error, of the outputs' norm,
+    that writing attention out may cause by summing in another order.
 
     A sum of k products is off by about sqrt(k) u, u being half a unit in the last place; each layer adds its
     own and passes on those before it at about their relative size. 16 times that leaves room for

@@ -21,8 +21,8 @@ FORMAT, VERSION = "openwork.calibration", 1
 
 
 class StaleCache(ValueError):
-    """A calibration cache that belongs to another graph or another way of calibrating; the message says
-    which.
+    """A calibration cache that belongs to another graph or another way of calibrating;
+    the message says which.
     """
 
 
@@ -75,8 +75,7 @@ class CalibrationCache:
         if self.graph != graph:
             raise StaleCache(
                 f"The calibration cache {where} belongs to another model (graph {self.graph}, this one is "
-                f"{graph}); "
-                "calibrate again, with another file or after deleting this one."
+                f"{graph}); calibrate again, with another file or after deleting this one."
             )
         for name in {**settings, **self.settings}:
             if self.settings.get(name) != settings.get(name):
@@ -89,8 +88,7 @@ class CalibrationCache:
         if missing:
             raise StaleCache(
                 f"The calibration cache {where} has no entry for {missing[0]!r} ({len(missing)} are "
-                "missing); "
-                "calibrate again, with another file or after deleting this one."
+                "missing); calibrate again, with another file or after deleting this one."
             )
 
 
@@ -105,8 +103,7 @@ def read_cache(path: str | PathLike[str]) -> CalibrationCache:
     if document.get("version") != VERSION:
         raise ValueError(
             f"{path} is a calibration cache of version {document.get('version')!r}, but this is version "
-            f"{VERSION}; "
-            "calibrate again."
+            f"{VERSION}; calibrate again."
         )
     try:
         tensors = {str(name): _entry(entry) for name, entry in document["tensors"].items()}

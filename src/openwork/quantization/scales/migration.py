@@ -1,5 +1,5 @@
-"""Scale migration: channels of very different ranges brought to one, the next layer's weights taking the
-inverse.
+"""Scale migration: channels of very different ranges brought to one,
+the next layer's weights taking the inverse.
 
 y = x @ W.T = (x * m) @ (W / m).T for any positive m [K]. In transformers a few input channels are tens of
 times larger than the rest, and one INT8 scale for all of them leaves the rest a few levels; with m chosen

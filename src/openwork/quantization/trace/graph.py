@@ -31,9 +31,9 @@ def expect(value: Any, recorded: Any, where: str) -> None:
     same = bool(value) == recorded if isinstance(recorded, bool) else value == recorded
     if not same:
         raise ValueError(
-            f"{where} was {recorded!r} in the example that the model was prepared with, and its "
-            f"quantizers are placed for that; now it is {value!r}. "
-            "Prepare the model with an example that takes this way."
+            f"{where} was {recorded!r} in the example that the model was prepared with, and its quantizers "
+            f"are placed for that; now it is {value!r}. Prepare the model with an example that takes this "
+            "way."
         )
 
 

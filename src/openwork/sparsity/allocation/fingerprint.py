@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from openwork.sparsity.masks.sharding import full
+from openwork.sparsity.masks.sharded_tensors import full
 
 
 def model_digest(model: nn.Module) -> str:

@@ -21,8 +21,8 @@ from openwork.sparsity.masks.eligibility import layer_table
 from openwork.sparsity.masks.mask import best_mask, check_weight
 from openwork.sparsity.masks.masked_tensors import multiply
 from openwork.sparsity.masks.prunable import Prunable, prunables_of
-from openwork.sparsity.masks.sharding import full, like
-from openwork.sparsity.pruner.pruner import CALIBRATED, Method
+from openwork.sparsity.masks.sharded_tensors import full, like
+from openwork.sparsity.pruner.methods import CALIBRATED, Method
 from openwork.support.batches import evaluating
 from openwork.support.files import write_atomic
 from openwork.support.progress import progress_bar

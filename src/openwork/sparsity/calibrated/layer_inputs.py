@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import sharded
+from openwork.sparsity.masks.sharded_tensors import sharded
 from openwork.sparsity.masks.view import CONVOLUTIONS, SEPARATE_PROJECTIONS, TRANSPOSED
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

@@ -59,8 +59,8 @@ def reconstruct(weight: Tensor, gram: Tensor, pattern: Pattern, damping: float =
 def adapt_to_mask(weight: Tensor, gram: Tensor, mask: Tensor, damping: float = 0.01) -> Reconstructed:
     """Zero what `mask` drops and adapt what stays, as SparseGPT does for a mask that is given.
 
-    weight, gram, damping: as in `reconstruct`, which raises the same errors. mask: bool, of the weight's
-    shape.
+    weight, gram, damping: as in `reconstruct`, which raises the same errors. mask: bool,
+    of the weight's shape.
     """
     if mask.shape != weight.shape or mask.dtype != torch.bool:
         raise ValueError(

@@ -16,8 +16,8 @@ from openwork.patterns.pattern import GroupPattern
 
 # Columns whose updates of everything to their right are collected into one product.
 _PANEL = 128
-# Elements of the inverse Hessians that one elimination works on: 1 MiB of float32, which stays in the L2
-# cache.
+# Elements of the inverse Hessians that one elimination works on: 1 MiB of float32,
+# which stays in the L2 cache.
 _CHUNK = 1 << 18
 
 
@@ -74,8 +74,8 @@ def _eliminate(weight: Tensor, inverse: Tensor, pattern: GroupPattern) -> tuple[
 
 
 def _eliminate_chunk(weight: Tensor, inverse: Tensor, removals: int) -> tuple[Tensor, Tensor]:
-    """weight [g, V, m]; inverse [m, m]. The weight with `removals` columns at zero for each g, and the kept
-    [g, m].
+    """weight [g, V, m]; inverse [m, m]. The weight with `removals` columns at zero for each g,
+    and the kept [g, m].
     """
     removed = torch.zeros(weight.shape[0], weight.shape[2], dtype=torch.bool, device=weight.device)
     inverses = inverse.expand(weight.shape[0], -1, -1)

@@ -1,7 +1,7 @@
 """Pruning by weights and activations: |w| times the norm of the input channel that it meets.
 
-Source: Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models" (Wanda), section
-3.
+Source: Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models" (Wanda),
+section 3.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from openwork.sparsity.interop.asp_rules import (
 from openwork.sparsity.masks.faults import faults
 from openwork.sparsity.masks.masked_tensors import clear_states, hold, mask_of
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import full, like
+from openwork.sparsity.masks.sharded_tensors import full, like
 from openwork.sparsity.masks.view import weights_of
 from openwork.sparsity.pruner.pruner import Pruner
 from openwork.sparsity.pruner.schedule import Schedule

@@ -193,8 +193,8 @@ def _pruning_type(config: Config, notes: list[str]) -> tuple[Masks, str]:
         return "sparsegpt", "magnitude"
     if named not in CRITERIA:
         raise ValueError(
-            f"The pruning type {kind!r} has no counterpart; there are "
-            f"{', '.join(CRITERIA)}, each also with _progressive, pattern_lock and sparse_gpt."
+            f"The pruning type {kind!r} has no counterpart; there are {', '.join(CRITERIA)}, each also with "
+            "_progressive, pattern_lock and sparse_gpt."
         )
     if kind.endswith("_progressive"):
         notes.append(

@@ -97,8 +97,8 @@ def text_table(rows: Sequence[LayerEligibility], zeros: Mapping[str, float] | No
 
 
 def json_table(rows: Sequence[LayerEligibility], zeros: Mapping[str, float] | None = None) -> str:
-    """The rows as a JSON list of objects: name, kind, shape, pattern, eligible, reason, zeros (null if
-    unknown).
+    """The rows as a JSON list of objects: name, kind, shape, pattern, eligible, reason,
+    zeros (null if unknown).
     """
     known = zeros or {}
     return json.dumps(

@@ -10,7 +10,7 @@ from openwork.patterns.pattern import BlockPattern, GroupPattern, Violation
 from openwork.sparsity.masks.mask import spot
 from openwork.sparsity.masks.masked_tensors import whole_mask
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import full
+from openwork.sparsity.masks.sharded_tensors import full
 
 MOST = 3
 """How many faults of one weight are named."""

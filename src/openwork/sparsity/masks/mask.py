@@ -5,6 +5,8 @@ Everything here works on a matrix [out, in] or on a stack of them [stack, out, i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -31,8 +33,8 @@ def magnitude_mask(weight: Tensor, pattern: Pattern) -> Tensor:
 
 
 def best_mask(scores: Tensor, pattern: Pattern) -> Tensor:
-    """The mask of `pattern` that keeps the largest sum of `scores`, f32 [out, in] or [stack, out, in],
-    finite.
+    """The mask of `pattern` that keeps the largest sum of `scores`,
+    f32 [out, in] or [stack, out, in], finite.
 
     On a tie the first positions of a group are kept, and the last blocks of a layer.
     """
@@ -41,8 +43,8 @@ def best_mask(scores: Tensor, pattern: Pattern) -> Tensor:
 
 
 def check_weight(weight: Tensor, name: str = "A weight") -> None:
-    """Raise ValueError unless `weight` is a non-empty, finite, floating point tensor of 2 or more
-    dimensions.
+    """Raise ValueError unless `weight` is a non-empty, finite,
+    floating point tensor of 2 or more dimensions.
     """
     if weight.ndim < 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise ValueError(
@@ -74,14 +76,23 @@ def _best(scores: Tensor, pattern: Pattern) -> Tensor:
 
 
 def _best_groups(scores: Tensor, pattern: GroupPattern) -> Tensor:
+    return kept_in_groups(scores, pattern, lambda groups: ranks(groups) < pattern.kept)
+
+
+def kept_in_groups(scores: Tensor, pattern: GroupPattern, keep: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mask, as `scores` [stack, out, in], of what `keep` says of groups.
+
+    keep: of the scores of groups [count, M], summed over the channels that share a mask, the mask of the same
+    shape. Positions beyond the weight's edge score least.
+    """
     stack, rows, columns = scores.shape
     shared = pattern.shared
     if shared > 1:
         padded = functional.pad(scores, (0, 0, 0, -rows % shared))
         scores = padded.reshape(stack, -1, shared, columns).sum(dim=2)
     # Positions beyond the edge must lose against every real one, whatever the sign of its score.
-    scores = functional.pad(scores, (0, -columns % pattern.group), value=-torch.inf)
-    kept = (ranks(scores.reshape(-1, pattern.group)) < pattern.kept).view(scores.shape)[:, :, :columns]
+    padded = functional.pad(scores, (0, -columns % pattern.group), value=-torch.inf)
+    kept = keep(padded.reshape(-1, pattern.group)).view(padded.shape)[:, :, :columns]
     return kept.repeat_interleave(shared, dim=1)[:, :rows] if shared > 1 else kept.contiguous()
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import full, like, sharded
+from openwork.sparsity.masks.sharded_tensors import full, like, sharded
 
 
 def mask_of(prunable: Prunable) -> Tensor:

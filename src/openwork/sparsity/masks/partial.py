@@ -7,10 +7,9 @@ from math import floor
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
-from openwork.sparsity.masks.mask import best_mask
+from openwork.sparsity.masks.mask import best_mask, kept_in_groups
 from openwork.sparsity.masks.selection import at_rank, least, ranks
 
 # A fraction such as 1 / 3 is a little less than what it stands for; so many blocks as would notice this slack
@@ -37,7 +36,7 @@ def mask_at(scores: Tensor, pattern: Pattern, zeros: float) -> Tensor:
     if isinstance(pattern, BlockPattern):
         return best_mask(scores, replace(pattern, fraction=zeros + _SLACK))
     if isinstance(pattern, GroupPattern):
-        return _groups_at(_lifted(scores, pattern), pattern, zeros)
+        return kept_in_groups(_lifted(scores, pattern), pattern, lambda groups: _kept(groups, zeros))
     raise TypeError(f"{type(pattern).__name__} is not a pattern that masks can be made for.")
 
 
@@ -55,18 +54,6 @@ def _lifted(scores: Tensor, pattern: GroupPattern) -> Tensor:
     if not pattern.transposable:
         return scores
     return scores.masked_fill(best_mask(scores, pattern), torch.inf)
-
-
-def _groups_at(scores: Tensor, pattern: GroupPattern, zeros: float) -> Tensor:
-    stack, rows, columns = scores.shape
-    shared = pattern.shared
-    if shared > 1:
-        padded = functional.pad(scores, (0, 0, 0, -rows % shared))
-        scores = padded.reshape(stack, -1, shared, columns).sum(dim=2)
-    # Positions beyond the edge go first, as in the final mask.
-    padded = functional.pad(scores, (0, -columns % pattern.group), value=-torch.inf)
-    kept = _kept(padded.reshape(-1, pattern.group), zeros).view(padded.shape)[:, :, :columns]
-    return kept.repeat_interleave(shared, dim=1)[:, :rows] if shared > 1 else kept.contiguous()
 
 
 def _kept(groups: Tensor, zeros: float) -> Tensor:

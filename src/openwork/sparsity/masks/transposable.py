@@ -48,8 +48,8 @@ def transposable_mask(scores: Tensor, pattern: GroupPattern) -> Tensor:
 
 
 def legal_blocks(kept: int, group: int) -> Tensor:
-    """Every M x M block with exactly N kept in each row and column: bool [count, M, M], first positions
-    first.
+    """Every M x M block with exactly N kept in each row and column: bool [count, M, M],
+    first positions first.
     """
     rows = [tuple(int(i in chosen) for i in range(group)) for chosen in combinations(range(group), kept)]
     legal = [

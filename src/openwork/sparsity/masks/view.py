@@ -93,8 +93,8 @@ class WeightView:
         return split.permute(axes).reshape(self.shape).contiguous()
 
     def place(self, matrix: int) -> str:
-        """Words for one matrix of the stack: which kernel tap, group or projection; empty for a linear
-        layer.
+        """Words for one matrix of the stack: which kernel tap, group or projection;
+        empty for a linear layer.
         """
         if self.kind == "linear":
             return ""

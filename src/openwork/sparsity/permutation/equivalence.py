@@ -84,8 +84,8 @@ def _distance(one: list[Tensor], other: list[Tensor]) -> float:
         if not first.is_floating_point():
             worst = max(worst, 0.0 if torch.equal(first, second) else float("inf"))
         elif first.numel():
-            # Equal infinities differ by nothing; NaN compares as infinitely far from everything, itself
-            # included.
+            # Equal infinities differ by nothing; NaN compares as infinitely far from everything,
+            # itself included.
             gap = torch.where(first == second, 0.0, (first - second).abs())
             worst = max(worst, float(gap.nan_to_num(nan=float("inf")).max()))
     return worst

@@ -1,7 +1,7 @@
 """Which channels of a model may change places: a walk over its exported graph.
 
 The model is exported with `torch.export`, which leaves one flat graph of ATen operators with every
-parameter by name, whatever the Python code looks like. The walk (`rules.py`) gives each tensor its atoms
+parameter by name, whatever the Python code looks like. The walk (`rules/`) gives each tensor its atoms
 and collects what joins or tells apart atoms; from that follow the *classes*: channels that may be put in
 any order among themselves.
 """
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from openwork.sparsity.permutation import rules_convolution as _rules_convolution  # noqa: F401  registers its rules
 from openwork.sparsity.permutation.relations import Relations, Use
-from openwork.sparsity.permutation.rules import Consumer, Walk, apply, shape_of
+from openwork.sparsity.permutation.rules.table import apply
 from openwork.sparsity.permutation.values import Source, Value
+from openwork.sparsity.permutation.walk import Consumer, Walk, shape_of
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def channel_graph(
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
-    """Every name of a parameter or buffer -> the first name of the same tensor (tied weights have
-    several).
+    """Every name of a parameter or buffer -> the first name
+    of the same tensor (tied weights have several).
     """
     seen: dict[int, str] = {}
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
@@ -140,8 +140,8 @@ def _complete(relations: Relations, components: np.ndarray) -> None:
 
 
 def _along_one_axis(sets: np.ndarray, touched: np.ndarray) -> np.ndarray | None:
-    """`sets` with the untouched elements filled in from the axis that decides the touched ones; None
-    without one.
+    """`sets` with the untouched elements filled in from the axis that decides the touched ones;
+    None without one.
     """
     for axis in reversed(range(sets.ndim)):
         moved, seen = np.moveaxis(sets, axis, -1), np.moveaxis(touched, axis, -1)
@@ -205,8 +205,8 @@ _SUMS = ("linear", "conv", "matmul", "mm", "bmm", "norm", "attention", "mean", "
 
 
 def _terms(node: fx.Node) -> int:
-    """The most terms that an element of this operator's output is a sum of: its largest input per output
-    element.
+    """The most terms that an element of this operator's output is a sum of:
+    its largest input per output element.
     """
     name = str(node.target)
     if node.op != "call_function" or not any(word in name for word in _SUMS):

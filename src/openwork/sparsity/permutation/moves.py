@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from openwork.sparsity.permutation.graph import ChannelClass
-from openwork.sparsity.permutation.ordering import parted
 from openwork.sparsity.permutation.relations import Use
+from openwork.sparsity.permutation.sorting_network import parted
 
 # What the pruner keeps beside a parameter, by the ends of its name; it moves with the parameter.
 COMPANIONS = ("_mask", "_dense")

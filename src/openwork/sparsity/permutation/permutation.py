@@ -59,8 +59,8 @@ def permute(
     exclude: Sequence[str] = (),
     options: PermutationOptions | None = None,
 ) -> PermutationReport:
-    """Put a dense model's channels into an order in which `pattern` keeps more of its weights; call it
-    before pruning.
+    """Put a dense model's channels into an order in which `pattern` keeps more of its weights;
+    call it before pruning.
 
     The channels that layers share are found by exporting the model; parameters, buffers and the optimizer's
     state are changed in place under their names, and the outputs on `example_inputs` are compared before

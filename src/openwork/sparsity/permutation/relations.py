@@ -60,8 +60,8 @@ class Relations:
         return self.uses[use]
 
     def join(self, one: Tensor, other: Tensor, reason: str) -> None:
-        """One atom each of two i64 tensors of broadcastable shapes is the same channel; -1 is one that
-        cannot move.
+        """One atom each of two i64 tensors of broadcastable shapes is the same channel;
+        -1 is one that cannot move.
         """
         first, second = (t.flatten().numpy() for t in broadcast(one, other))
         both = (first >= 0) & (second >= 0)
@@ -104,8 +104,8 @@ class Relations:
         return seen
 
     def signatures(self, components: np.ndarray) -> np.ndarray:
-        """A number for each joined set, u64 [sets]: equal where two sets have the same roles, and so may
-        change places.
+        """A number for each joined set, u64 [sets]: equal where two sets have the same roles,
+        and so may change places.
 
         A role counts as a random word and a set as the sum of its words: two different sets of 10^9 roles
         collide once in about 10^10 models, and what they then do is found by the comparison of outputs.

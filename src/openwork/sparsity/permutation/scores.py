@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.graph import ChannelClass
-from openwork.sparsity.permutation.ordering import largest_sum, parted
 from openwork.sparsity.permutation.relations import Use
-from openwork.sparsity.permutation.rules import Consumer
 from openwork.sparsity.permutation.search import Problem
+from openwork.sparsity.permutation.sorting_network import largest_sum, parted
+from openwork.sparsity.permutation.walk import Consumer
 
 Score = Literal["magnitude", "energy"]
 
@@ -64,8 +64,8 @@ class Layers:
 
 @dataclass(frozen=True)
 class Posed:
-    """A class as the search takes it. slots : i64 [places], the channel in each place that counts, group by
-    group.
+    """A class as the search takes it. slots : i64 [places], the channel in each place that counts,
+    group by group.
     """
 
     problem: Problem

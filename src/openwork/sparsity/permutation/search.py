@@ -1,5 +1,5 @@
-"""The search for an order of channels: bundles are taken out of all groups at once and given back by
-assignment.
+"""The search for an order of channels: bundles are taken out of all groups at once
+and given back by assignment.
 
 A group is the M channels that an N:M pattern looks at together. A round picks k channels of each group at
 random, its *bundle*, and gives the bundles back to the groups in the best of all (C / M)! ways. With the N
@@ -28,7 +28,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from openwork.patterns.pattern import GroupPattern
-from openwork.sparsity.permutation.ordering import descending, largest_sum
+from openwork.sparsity.permutation.sorting_network import descending, largest_sum
 
 # What a chunk of candidate sets may hold, in elements, so that it stays in a core's second-level cache.
 _CHUNK = 1 << 18
@@ -164,8 +164,8 @@ def _check(problem: Problem) -> None:
 
 
 class _State:
-    """Which channels are in which group, i64 [groups, width], and the gain so far as a part of the total
-    score.
+    """Which channels are in which group, i64 [groups, width],
+    and the gain so far as a part of the total score.
     """
 
     def __init__(self, problem: Problem, generator: torch.Generator) -> None:
@@ -224,8 +224,8 @@ class _State:
         return matrix.mul_(0.5)
 
     def _set_scores(self, members: Tensor, slots: Tensor) -> Tensor:
-        """What the set that loses the channel at `slots` keeps with each of the channels: f32 [groups,
-        groups].
+        """What the set that loses the channel at `slots` keeps with each of the channels:
+        f32 [groups, groups].
         """
         shared, outputs = self.problem.pattern.shared, self.problem.outputs
         own = members.gather(1, slots[:, None])

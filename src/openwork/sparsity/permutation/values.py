@@ -76,8 +76,8 @@ def written_out(value: Value, shape: Sequence[int]) -> Tensor:
 
 
 def positions(atoms: Tensor, axes: Iterable[int]) -> Tensor:
-    """A number for each place along `axes`, the same along all others: i64, broadcastable to the atoms'
-    shape.
+    """A number for each place along `axes`, the same along all others: i64,
+    broadcastable to the atoms' shape.
     """
     found = torch.zeros((1,) * atoms.ndim, dtype=torch.int64)
     for axis in axes:
@@ -95,8 +95,8 @@ def aligned(value: Value, rank: int) -> Value:
 
 
 def combined(relations: Relations, operands: Sequence[Value], shape: Sequence[int], where: str) -> Value:
-    """The value of an element-by-element operation on `operands`; what it says about the atoms goes to
-    `relations`.
+    """The value of an element-by-element operation on `operands`;
+    what it says about the atoms goes to `relations`.
     """
     ready = [aligned(value, len(shape)) for value in operands]
     # A single atom, a scale of everything, is the same wherever the channels stand.

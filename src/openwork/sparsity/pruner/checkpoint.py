@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from openwork.sparsity.masks.sharding import full, like
+from openwork.sparsity.masks.sharded_tensors import full, like
 from openwork.sparsity.pruner.state import PrunerState
 
 VERSION = 1

@@ -9,7 +9,7 @@ from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.sparsity.masks.masked_tensors import whole_mask
 from openwork.sparsity.masks.partial import mask_at
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import full
+from openwork.sparsity.masks.sharded_tensors import full
 from openwork.sparsity.pruner.budget import global_zeros
 from openwork.sparsity.pruner.criterion import Criterion
 from openwork.sparsity.pruner.state import PrunerState

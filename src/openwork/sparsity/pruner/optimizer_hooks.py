@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from openwork.sparsity.masks.masked_tensors import hold, mask_of, multiply
 from openwork.sparsity.masks.prunable import Prunable
-from openwork.sparsity.masks.sharding import full, like
+from openwork.sparsity.masks.sharded_tensors import full, like
 from openwork.sparsity.pruner.options import PrunerOptions
 from openwork.sparsity.pruner.state import PrunerState
 
@@ -113,8 +113,8 @@ class Attachment:
     def _prepare(self, prunable: Prunable, scale: Tensor | None) -> None:
         pruner, weight = self._pruner, prunable.weight
         dense = pruner.dense.get(prunable.name)
-        # An optimizer that evaluates its closure again within a step (LBFGS) has moved the dense weights by
-        # then.
+        # An optimizer that evaluates its closure again within a step (LBFGS)
+        # has moved the dense weights by then.
         if dense is not None and self._hidden:
             weight.copy_(dense)
         if weight.grad is None:
@@ -151,8 +151,8 @@ class Attachment:
         return bool(gradients) and not any(bool(full(gradient).any()) for gradient in gradients)
 
     def _held(self) -> list[Prunable]:
-        """The pruned weights that this optimizer trains; looked up anew, as a wrapper may replace
-        parameters.
+        """The pruned weights that this optimizer trains; looked up anew,
+        as a wrapper may replace parameters.
         """
         trained = {id(weight) for group in self.optimizer.param_groups for weight in group["params"]}
         return [p for p in self._pruner.prunables.values() if id(p.weight) in trained]

@@ -9,34 +9,31 @@ and the training loop stays as it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import Pattern
-from openwork.sparsity.calibrated.oneshot import Calibration, reconstruct_model
-from openwork.sparsity.calibrated.wanda import wanda_model
+from openwork.sparsity.calibrated.oneshot import Calibration
 from openwork.sparsity.masks.eligibility import LayerEligibility, layer_table
 from openwork.sparsity.masks.faults import faults
 from openwork.sparsity.masks.mask import check_weight
 from openwork.sparsity.masks.masked_tensors import clear_states, hold, mask_of, whole_mask
 from openwork.sparsity.masks.prunable import Prunable, prunables_of
-from openwork.sparsity.masks.sharding import full, like
+from openwork.sparsity.masks.sharded_tensors import full, like
 from openwork.sparsity.pruner import checkpoint
 from openwork.sparsity.pruner.criterion import Criterion
-from openwork.sparsity.pruner.mask_choice import choose_masks, error_of
+from openwork.sparsity.pruner.mask_choice import choose_masks
+from openwork.sparsity.pruner.methods import Method, check_method, choose_by, put_back_on_failure
 from openwork.sparsity.pruner.optimizer_hooks import Attachment
 from openwork.sparsity.pruner.optimizers import torch_optimizer
 from openwork.sparsity.pruner.options import PrunerOptions
 from openwork.sparsity.pruner.ownership import claim, release
 from openwork.sparsity.pruner.report import PruningReport
 from openwork.sparsity.pruner.schedule import Schedule
+from openwork.sparsity.pruner.twins import twins_of
 from openwork.support.progress import progress_bar
-
-Method = Literal["magnitude", "wanda", "sparsegpt"]
-CALIBRATED = {"wanda": wanda_model, "sparsegpt": reconstruct_model}
 
 
 class Pruner:
@@ -134,14 +131,14 @@ class Pruner:
         them. Where anything fails, the model is left as it was. Raises ValueError for weights that are NaN
         or infinite, a missing calibration, an unknown method, or a criterion that has seen no gradient yet.
         """
-        _check_method(method, calibration)
+        check_method(method, calibration)
         self._check_weights()
-        before = self._weights() if method in CALIBRATED else {}
-        try:
-            masks, errors = self._chosen(method, calibration, progress)
-        except BaseException:
-            self._restore(before)
-            raise
+        title = f"pruning to {self.pattern}"
+        with (
+            progress_bar(title, len(self.prunables), progress) as advance,
+            put_back_on_failure(self.prunables, method),
+        ):
+            masks, errors = choose_by(self, method, calibration, advance)
         self._set_masks(masks)
         self._let_go()
         return errors
@@ -172,7 +169,8 @@ class Pruner:
             for prunable in self.prunables.values():
                 hold(prunable)
             return
-        for prunable, twin in zip(self.prunables.values(), self._twins(to), strict=True):
+        twins = twins_of(self.prunables, self.model, to)
+        for prunable, twin in zip(self.prunables.values(), twins, strict=True):
             twin.set_mask(like(whole_mask(prunable).clone(), twin.weight))
             hold(twin)
 
@@ -203,8 +201,8 @@ class Pruner:
         return self._attachments[-1]
 
     def detach(self) -> None:
-        """Let go of every optimizer and of the weights; the masks stay in the model but are no longer
-        held.
+        """Let go of every optimizer and of the weights;
+        the masks stay in the model but are no longer held.
         """
         for attachment in self._attachments:
             attachment.remove()
@@ -260,8 +258,8 @@ class Pruner:
         return faults(self.prunables.values(), at_target, self.options.scope == "global")
 
     def verify(self) -> None:
-        """Raise ValueError, naming layer, row and group, unless every mask and every weight keeps its
-        rule.
+        """Raise ValueError, naming layer, row and group,
+        unless every mask and every weight keeps its rule.
         """
         found = self.faults()
         if found:
@@ -278,8 +276,8 @@ class Pruner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken; load the model's and the optimizer's state as well.
 
-        Raises ValueError, and changes nothing, if the state belongs to other patterns, another schedule or
-        another criterion.
+        Raises ValueError, and changes nothing, if the state belongs to other patterns,
+        another schedule or another criterion.
         """
         checkpoint.load(self, state)
 
@@ -296,21 +294,10 @@ class Pruner:
                 self.renew()
         self.apply()
 
-    def _chosen(
-        self, method: Method | None, calibration: Calibration | None, progress: bool
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        with progress_bar(f"pruning to {self.pattern}", len(self.prunables), progress) as advance:
-            if calibration is not None and method in CALIBRATED:
-                results = CALIBRATED[method](self.model, self.prunables, calibration, advance)
-                return {n: r.mask for n, r in results.items()}, {n: r.error for n, r in results.items()}
-            masks = choose_masks(self, 1.0, by_magnitude=method == "magnitude", advance=advance)
-        return masks, {n: error_of(self.prunables[n], mask) for n, mask in masks.items()}
-
     def _set_masks(self, masks: Mapping[str, Tensor]) -> None:
         for name, mask in masks.items():
             prunable = self.prunables[name]
-            current = mask_of(prunable)
-            current.copy_(like(mask, prunable.weight))
+            mask_of(prunable).copy_(like(mask, prunable.weight))
 
     def _let_go(self) -> None:
         """Zero what the masks drop: weights, and what the optimizers remember of them."""
@@ -322,38 +309,6 @@ class Pruner:
     def _check_weights(self) -> None:
         for name, prunable in self.prunables.items():
             check_weight(full(self.dense.get(name, prunable.weight)), f"The weight of {name}")
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: prunable.weight.detach().clone() for name, prunable in self.prunables.items()}
-
-    @torch.no_grad()
-    def _restore(self, weights: Mapping[str, Tensor]) -> None:
-        for name, weight in weights.items():
-            self.prunables[name].weight.copy_(weight)
-
-    def _twins(self, other: nn.Module) -> list[Prunable]:
-        inner = getattr(other, "module", None)
-        for root in (other, inner):
-            found = (
-                [self._twin(root, name) for name in self.prunables] if isinstance(root, nn.Module) else [None]
-            )
-            if all(found):
-                return [twin for twin in found if twin is not None]
-        raise ValueError(
-            "The other module lacks some of the pruned weights; pass a copy of the pruner's model."
-        )
-
-    def _twin(self, root: nn.Module, name: str) -> Prunable | None:
-        own = self.prunables[name]
-        path = next(path for path, module in self.model.named_modules() if module is own.module)
-        try:
-            module = root.get_submodule(path)
-        except AttributeError:
-            return None
-        weight = module._parameters.get(own.parameter)
-        return (
-            replace(own, module=module) if weight is not None and weight.shape == own.weight.shape else None
-        )
 
 
 def _text(pattern: Pattern | str | Mapping[str, Pattern | str | None]) -> str:
@@ -367,15 +322,3 @@ def _refuse_none(pruner: Pruner) -> None:
         return
     reasons = " ".join(str(row) for row in pruner.table[:3]) or "The model has no layer with a weight matrix."
     raise ValueError(f"No layer of this model can carry {pruner.pattern}. {reasons}")
-
-
-def _check_method(method: str | None, calibration: Calibration | None) -> None:
-    if method not in (None, "magnitude", *CALIBRATED):
-        raise ValueError(
-            f'The pruning method must be "magnitude", "wanda" or "sparsegpt", or None for the pruner\'s '
-            f"criterion, but it is {method!r}."
-        )
-    if method in CALIBRATED and calibration is None:
-        raise ValueError(
-            f'The method "{method}" needs calibration inputs; pass calibration=Calibration(...).'
-        )

@@ -18,18 +18,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from openwork.sparsity.pruner.schedule_text import Form, parse_schedule, read_number, read_whole
+
 
 class Schedule(ABC):
-    """How many zeros a layer has at a step; `Schedule.parse(text)` makes one and `str(schedule)` gives the
-    text back.
+    """How many zeros a layer has at a step; `Schedule.parse(text)` makes one
+    and `str(schedule)` gives the text back.
     """
 
     @staticmethod
     def parse(text: str) -> Schedule:
         """The schedule that `text` writes; raises ValueError, in a sentence, if it writes none."""
-        from openwork.sparsity.pruner.schedule_text import parse_schedule
-
-        return parse_schedule(text)
+        return parse_schedule(text, FAMILIES)
 
     def __call__(self, step: int) -> float:
         """The fraction of the pattern's zeros that a layer has after `step` optimizer steps, from 0 to 1.
@@ -268,6 +268,33 @@ class SparseRefined(Schedule):
 
     def _at(self, step: int) -> float:
         return 1.0
+
+
+FAMILIES: dict[str, Form[Schedule]] = {
+    "one-shot": Form(OneShot, {"start": read_whole}, 0, {}, "one-shot"),
+    "progressive": Form(
+        Progressive,
+        {"substeps": read_whole, "interval": read_whole},
+        2,
+        {"start": read_whole},
+        "progressive:2:1000",
+    ),
+    "gradual": Form(
+        Gradual,
+        {"kind": str, "start": read_whole, "end": read_whole},
+        3,
+        {"every": read_whole, "initial": read_number, "density": read_number},
+        "gradual:cubic:100:1000:every=50",
+    ),
+    "sr-ste": Form(
+        SparseRefined,
+        {"freeze": read_whole, "strength": read_number},
+        1,
+        {"every": read_whole},
+        "sr-ste:1000:2e-4",
+    ),
+}
+"""The families of schedules by the word that their text begins with."""
 
 
 def _is_real(value: object) -> bool:

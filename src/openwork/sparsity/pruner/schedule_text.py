@@ -1,23 +1,27 @@
-"""Reading schedules from their text form (the grammar stands in `schedule`)."""
+"""Reading schedules from their text form, `family:position:position:option=value`.
+
+The grammar and the table of families stand in `schedule`, which hands the table over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from openwork.sparsity.pruner.schedule import Gradual, OneShot, Progressive, Schedule, SparseRefined
+Made = TypeVar("Made")
+Reader = Callable[[str], Any]
 
-_Reader = Callable[[str], Any]
 
-
-def _whole(text: str) -> int:
+def read_whole(text: str) -> int:
+    """A whole number; raises ValueError, as the end of a sentence, for anything else."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
-def _number(text: str) -> float:
+def read_number(text: str) -> float:
+    """A number; raises ValueError, as the end of a sentence, for anything else."""
     try:
         return float(text)
     except ValueError:
@@ -25,49 +29,26 @@ def _number(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class _Form:
-    """One family: what it makes, its positions and its options (name and reader each), and an example."""
+class Form(Generic[Made]):
+    """One family: what it makes, its positions and its options (name and reader each), and an example.
 
-    make: Callable[..., Schedule]
-    positions: tuple[tuple[str, _Reader], ...]
+    required: how many of the positions must be written.
+    """
+
+    make: Callable[..., Made]
+    positions: Mapping[str, Reader]
     required: int
-    options: tuple[tuple[str, _Reader], ...]
+    options: Mapping[str, Reader]
     example: str
 
 
-_FORMS = {
-    "one-shot": _Form(OneShot, (("start", _whole),), 0, (), "one-shot"),
-    "progressive": _Form(
-        Progressive,
-        (("substeps", _whole), ("interval", _whole)),
-        2,
-        (("start", _whole),),
-        "progressive:2:1000",
-    ),
-    "gradual": _Form(
-        Gradual,
-        (("kind", str), ("start", _whole), ("end", _whole)),
-        3,
-        (("every", _whole), ("initial", _number), ("density", _number)),
-        "gradual:cubic:100:1000:every=50",
-    ),
-    "sr-ste": _Form(
-        SparseRefined,
-        (("freeze", _whole), ("strength", _number)),
-        1,
-        (("every", _whole),),
-        "sr-ste:1000:2e-4",
-    ),
-}
-
-
-def parse_schedule(text: str) -> Schedule:
-    """The schedule that `text` writes; raises ValueError, in a sentence, if it writes none."""
+def parse_schedule(text: str, forms: Mapping[str, Form[Made]]) -> Made:
+    """What `text` writes in one of the forms, by family; raises ValueError, in a sentence, if it is none."""
     family, *words = text.strip().split(":") if isinstance(text, str) else [""]
-    if family not in _FORMS:
-        examples = ", ".join(f'"{form.example}"' for form in _FORMS.values())
+    if family not in forms:
+        examples = ", ".join(f'"{form.example}"' for form in forms.values())
         raise ValueError(f"{text!r} is not a pruning schedule; write it like one of {examples}.")
-    form = _FORMS[family]
+    form = forms[family]
     try:
         arguments = _arguments(form, words)
     except ValueError as error:
@@ -77,14 +58,13 @@ def parse_schedule(text: str) -> Schedule:
     return form.make(**arguments)
 
 
-def _arguments(form: _Form, words: list[str]) -> dict[str, Any]:
+def _arguments(form: Form[Made], words: list[str]) -> dict[str, Any]:
     plain = [word for word in words if "=" not in word]
     if words[: len(plain)] != plain:
         raise ValueError("options (name=value) come last")
     if not form.required <= len(plain) <= len(form.positions):
-        names = ", ".join(name for name, _ in form.positions) or "nothing"
-        raise ValueError(f"it has {len(plain)} values where it takes {names}")
-    read = {name: reader(word) for (name, reader), word in zip(form.positions, plain, strict=False)}
+        raise ValueError(f"it has {len(plain)} values where it takes {', '.join(form.positions)}")
+    read = {name: reader(word) for (name, reader), word in zip(form.positions.items(), plain, strict=False)}
     for word in words[len(plain) :]:
         name, value = word.split("=", 1)
         if name in read:
@@ -93,8 +73,7 @@ def _arguments(form: _Form, words: list[str]) -> dict[str, Any]:
     return read
 
 
-def _option(form: _Form, name: str) -> _Reader:
-    readers = dict(form.options)
-    if name not in readers:
-        raise ValueError(f"{name!r} is not one of its options ({', '.join(readers) or 'none'})")
-    return readers[name]
+def _option(form: Form[Made], name: str) -> Reader:
+    if name not in form.options:
+        raise ValueError(f"{name!r} is not one of its options ({', '.join(form.options) or 'none'})")
+    return form.options[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from openwork.sparsity.masks.prunable import Prunable
 from openwork.sparsity.pruner.criterion import Criterion
@@ -15,10 +15,12 @@ from openwork.sparsity.pruner.schedule import Schedule
 class PrunerState(Protocol):
     """A pruner's state.
 
-    prunables: the pruned weights by name. scores: what the criterion remembers of each. dense: the dense
-    weights while masks move (SR-STE), else empty. steps: how many optimizer steps were counted.
+    model: what is pruned. prunables: its pruned weights by name. scores: what the criterion remembers of
+    each. dense: the dense weights while masks move (SR-STE), else empty. steps: how many optimizer steps
+    were counted.
     """
 
+    model: nn.Module
     schedule: Schedule
     criterion: Criterion
     options: PrunerOptions

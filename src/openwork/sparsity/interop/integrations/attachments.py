@@ -11,22 +11,45 @@ from torch import nn
 from openwork.sparsity.pruner.optimizer_hooks import Attachment
 from openwork.sparsity.pruner.optimizers import torch_optimizer
 from openwork.sparsity.pruner.pruner import Pruner
+from openwork.sparsity.pruner.report import PruningReport
 
 
-def attach_all(pruner: Pruner, optimizers: Sequence[Any]) -> list[Attachment]:
-    """Attach `pruner` to each of `optimizers` that trains one of its weights.
+class Attachments:
+    """What a callback holds of a pruner while its framework trains."""
 
-    optimizers: torch's, or wrappers that hold one as `.optimizer` (Accelerate's, Lightning's). Raises
-    ValueError if none of them trains a pruned weight.
-    """
-    unwrapped = [torch_optimizer(optimizer) for optimizer in optimizers]
-    training = [optimizer for optimizer in unwrapped if _trains(optimizer, pruner)]
-    if not training:
-        raise ValueError(
-            f"None of the {len(unwrapped)} optimizers trains a pruned weight; make the pruner on the model "
-            "that is trained."
-        )
-    return [pruner.attach(optimizer) for optimizer in training]
+    def __init__(self, pruner: Pruner) -> None:
+        self.pruner = pruner
+        self._held: list[Attachment] = []
+
+    def attach(self, optimizers: Sequence[Any]) -> None:
+        """Attach the pruner to each of `optimizers` that trains one of its weights.
+
+        optimizers: torch's, or wrappers that hold one as `.optimizer` (Accelerate's, Lightning's). Raises
+        ValueError if none of them trains a pruned weight.
+        """
+        unwrapped = [torch_optimizer(optimizer) for optimizer in optimizers]
+        training = [optimizer for optimizer in unwrapped if _trains(optimizer, self.pruner)]
+        if not training:
+            raise ValueError(
+                f"None of the {len(unwrapped)} optimizers trains a pruned weight; make the pruner on the "
+                "model that is trained."
+            )
+        self._held = [self.pruner.attach(optimizer) for optimizer in training]
+
+    def release(self) -> None:
+        """Let go of the optimizers."""
+        for attachment in self._held:
+            attachment.remove()
+        self._held = []
+
+    def finish(self) -> PruningReport:
+        """Let go of the optimizers and verify every mask; the report.
+
+        Raises ValueError, naming layer, row and group, if a mask or a weight breaks its rule.
+        """
+        self.release()
+        self.pruner.verify()
+        return self.pruner.report()
 
 
 def refuse_another_model(pruner: Pruner, trained: nn.Module, by: str) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from openwork.sparsity.interop.integrations.attachments import attach_all, refuse_another_model
-from openwork.sparsity.pruner.optimizer_hooks import Attachment
+from openwork.sparsity.interop.integrations.attachments import Attachments, refuse_another_model
 from openwork.sparsity.pruner.pruner import Pruner
 
 try:
@@ -37,7 +36,7 @@ class PruningCallback(Callback):
     def __init__(self, pruner: Pruner) -> None:
         self.pruner = pruner
         self._restored: dict[str, Any] | None = None
-        self._attachments: list[Attachment] = []
+        self._attachments = Attachments(pruner)
 
     def state_dict(self) -> dict[str, Any]:
         """The pruner's state, for Lightning's checkpoint."""
@@ -57,24 +56,17 @@ class PruningCallback(Callback):
         if self._restored is not None:
             self.pruner.load_state_dict(self._restored)
             self._restored = None
-        self._attachments = attach_all(self.pruner, trainer.optimizers)
+        self._attachments.attach(trainer.optimizers)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the optimizers, verify every mask, and report.
 
         Raises ValueError, naming layer, row and group, if a mask or a weight breaks its rule.
         """
-        self._release()
-        self.pruner.verify()
-        report = self.pruner.report()
+        report = self._attachments.finish()
         if trainer.is_global_zero:
             logger.info("%s", report)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the optimizers of a run that failed, so that another one can begin."""
-        self._release()
-
-    def _release(self) -> None:
-        for attachment in self._attachments:
-            attachment.remove()
-        self._attachments = []
+        self._attachments.release()

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from openwork.sparsity.interop.integrations.attachments import attach_all, refuse_another_model
-from openwork.sparsity.pruner.optimizer_hooks import Attachment
+from openwork.sparsity.interop.integrations.attachments import Attachments, refuse_another_model
 from openwork.sparsity.pruner.pruner import Pruner
 from openwork.support.files import write_atomic
 
@@ -56,7 +55,7 @@ class PruningCallback(TrainerCallback):
     def __init__(self, pruner: Pruner, resume_from: str | os.PathLike[str] | None = None) -> None:
         self.pruner = pruner
         self.resume_from = None if resume_from is None else Path(resume_from)
-        self._attachments: list[Attachment] = []
+        self._attachments = Attachments(pruner)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -70,8 +69,8 @@ class PruningCallback(TrainerCallback):
         if state.global_step > 0:
             self.pruner.load_state_dict(_load(self._state_file(args, state.global_step), state.global_step))
         # A run that failed has left its attachments: the Trainer does not tell its callbacks of exceptions.
-        self._release()
-        self._attachments = attach_all(self.pruner, [kwargs["optimizer"]])
+        self._attachments.release()
+        self._attachments.attach([kwargs["optimizer"]])
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,17 +90,10 @@ class PruningCallback(TrainerCallback):
 
         Raises ValueError, naming layer, row and group, if a mask or a weight breaks its rule.
         """
-        self._release()
-        self.pruner.verify()
-        report = self.pruner.report()
+        report = self._attachments.finish()
         if state.is_world_process_zero:
             logger.info("%s", report)
             write_atomic(Path(str(args.output_dir)) / REPORT_FILE, [report.json().encode()])
-
-    def _release(self) -> None:
-        for attachment in self._attachments:
-            attachment.remove()
-        self._attachments = []
 
     def _state_file(self, args: TrainingArguments, step: int) -> Path:
         named = (self.resume_from, args.resume_from_checkpoint, _checkpoint(args, step))

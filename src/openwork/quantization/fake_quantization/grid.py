@@ -1,5 +1,5 @@
-"""Quantize and dequantize in torch, with the gradients that training needs; docs/arithmetic.md has the
-formulas."""
+"""Quantize and dequantize in torch, with the gradients that training needs;
+docs/arithmetic.md has the formulas."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Grid:
 
 
 def fake_quantize(x: Tensor, grid: Grid) -> Tensor:
-    """The number of the grid nearest to x, f32; the gradient is torch's: 1 where rint(x / scale) is in the
-    limits."""
+    """The number of the grid nearest to x, f32; the gradient is torch's:
+    1 where rint(x / scale) is in the limits."""
     # torch's operator has no form for compiled graphs with free dimensions.
     if grid.axis is None and not torch.compiler.is_compiling():
         return torch.fake_quantize_per_tensor_affine(x, grid.scale, grid.zero_point, grid.low, grid.high)
@@ -57,8 +57,8 @@ def _written_out(x: Tensor, grid: Grid) -> Tensor:
 
 
 def clipped_fake_quantize(x: Tensor, grid: Grid) -> Tensor:
-    """The same values; the gradient passes where x lies between the ends of the grid, and to them where it
-    does not.
+    """The same values; the gradient passes where x lies between the ends of the grid,
+    and to them where it does not.
 
     d/dx = 1 where low <= x <= high, else 0; the scale receives through the ends what x does not.
     Source: Choi et al. 2018, "PACT", equation 2; the straight-through estimator with fixed ends is the
@@ -90,8 +90,8 @@ def learned_step_quantize(x: Tensor, grid: Grid) -> Tensor:
 
 
 def integers(x: Tensor, grid: Grid) -> Tensor:
-    """The integers of `x`, s8 where the limits are signed and u8 otherwise, as docs/arithmetic.md rounds
-    them."""
+    """The integers of `x`, s8 where the limits are signed and u8 otherwise,
+    as docs/arithmetic.md rounds them."""
     inverse, zero_point = grid.along(1 / grid.scale, x), grid.along(grid.zero_point, x)
     low, high = ((limit - zero_point).float() for limit in (grid.low, grid.high))
     v = torch.fmin(torch.fmax(torch.round(x.float() * inverse), low), high)

@@ -1,5 +1,5 @@
-"""The largest N of M, by sorting networks: whole tensors are compared, so that nothing is sorted one by
-one.
+"""The largest N of M, by sorting networks: whole tensors are compared,
+so that nothing is sorted one by one.
 """
 
 from __future__ import annotations
