@@ -10,7 +10,7 @@ import pytest
 
 from openwork import _native as native
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "CMakeLists.txt").exists())
 ISAS = native.isas()
 KERNELS = ROOT / "native" / "kernels"
 

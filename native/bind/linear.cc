@@ -194,8 +194,8 @@ void bind_linear(nb::module_& m) {
       .def_prop_ro("isa", [](const PackedWeights& w) { return w.table().isa; }, "The instruction set.");
 
   m.def("expected_work", &expected_work, nb::arg("weight").noconvert(), nb::arg("forms"), nb::arg("isa"),
-        "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], the dense form taking\n"
-        "1, or a sentence why it does not hold the weight. Raises ValueError for a weight that no form holds.");
+        "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], the dense form\n"
+        "taking 1, or a sentence why it does not hold the weight. Raises ValueError for a weight that no form holds.");
   m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("bias").noconvert() = nb::none(),
         nb::arg("x_zero_point") = 0, nb::arg("activation") = "none", nb::arg("residual").noconvert() = nb::none(),
         nb::arg("y_scale") = nb::none(), nb::arg("y_zero_point") = 0, nb::arg("threads") = 1, nb::arg("alpha") = nb::none(),

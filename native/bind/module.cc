@@ -35,8 +35,10 @@ void bind_form(nb::module_& m) {
       .def_ro("share", &FormInfo::share, "Neighbouring output channels that have one mask; 0 where there are no masks.")
       .def_ro("bits", &FormInfo::bits, "Bits of a stored index; 0 where there are none.")
       .def_prop_ro("sparse", &FormInfo::sparse, "Whether weights that are zero are left out.")
-      .def_prop_ro("few_rows", &FormInfo::few_rows, "Whether its indices are compressed: worth their expansion only where reading weights is the limit.")
-      .def_prop_ro("rows_at_once", &FormInfo::rows_at_once, "Rows that a product makes together, whether there are as many or not.")
+      .def_prop_ro("few_rows", &FormInfo::few_rows,
+                   "Whether its indices are compressed: worth their expansion only where reading weights is the limit.")
+      .def_prop_ro("rows_at_once", &FormInfo::rows_at_once,
+                   "Rows that a product makes together, whether there are as many or not.")
       .def("__repr__", [](const FormInfo& f) { return "Form(" + std::string(f.name) + ")"; });
 }
 
@@ -52,7 +54,8 @@ NB_MODULE(_native, m) {
   m.def("active_isa", [] { return std::string(choose_table().isa); },
         "The instruction set of the environment variable OPENWORK_ISA, or the best. Raises ValueError for one not in isas().");
   bind::bind_form(m);
-  m.def("form", &bind::form, nb::arg("name"), "The packed form of this name, on whatever instruction set; None where there is none.");
+  m.def("form", &bind::form, nb::arg("name"),
+        "The packed form of this name, on whatever instruction set; None where there is none.");
   m.def("forms", &bind::forms, nb::arg("isa"), nb::arg("type") = "i8",
         "The packed forms of weights of \"i8\", \"bf16\" or \"f32\" that the instruction set has kernels for.");
   m.def("kernel_version", &kernel_version, "A digest of the kernels' sources.");

@@ -22,8 +22,8 @@ void add_layer_norm(Program& p, const std::string& name, int x, int y, int yq, c
 }
 
 void add_linear(Program& p, const std::string& name, int x, int residual, int y, const std::vector<Weights>& weights,
-                const std::vector<int64_t>& max_rows, const std::optional<Floats1>& scale, const std::optional<Floats1>& bias, int x_zero_point,
-                const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier,
+                const std::vector<int64_t>& max_rows, const std::optional<Floats1>& scale, const std::optional<Floats1>& bias,
+                int x_zero_point, const std::string& activation, float y_scale, int y_zero_point, const std::optional<Floats1>& y_multiplier,
                 const MaybeFloat& alpha, const MaybeFloat& beta, bool activation_last, float residual_scale, int residual_zero_point) {
   p.linear(name, {x, residual, y, weights, max_rows, tensor(scale), tensor(bias), x_zero_point,
                   activation_named(activation, alpha, beta), {{y_scale, y_zero_point}, tensor(y_multiplier)}, activation_last,
@@ -64,7 +64,9 @@ LookupTable lookup_table(const Bytes1& table) {
   return copy;
 }
 
-void add_lookup(Program& p, const std::string& name, int x, int y, const Bytes1& table) { p.lookup(name, x, y, lookup_table(table)); }
+void add_lookup(Program& p, const std::string& name, int x, int y, const Bytes1& table) {
+  p.lookup(name, x, y, lookup_table(table));
+}
 
 void add_concat(Program& p, const std::string& name, const std::vector<int>& inputs, int y, int64_t axis,
                 const std::vector<std::optional<Bytes1>>& tables) {
@@ -88,8 +90,8 @@ InputTensor input(const AnyArray& array, size_t index) {
     if (array.dtype() == nb::dtype<uint16_t>()) return DType::bf16;
     if (array.dtype() == nb::dtype<float>()) return DType::f32;
     if (array.dtype() == nb::dtype<int64_t>()) return DType::i64;
-    throw std::invalid_argument("Expected input " + std::to_string(index) + " of type u8, bf16 (as uint16), f32 or i64, found a type of " +
-                                std::to_string(array.itemsize()) + " bytes.");
+    throw std::invalid_argument("Expected input " + std::to_string(index) +
+                                " of type u8, bf16 (as uint16), f32 or i64, found a type of " + std::to_string(array.itemsize()) + " bytes.");
   };
   return {dtype(), shape_of(array), array.data()};
 }
@@ -121,14 +123,15 @@ void bind_steps(nb::class_<Program>& c) {
         "Layer norm to f32 `y`, u8 `yq`, or both; -1 is absent. `y_multiplier` [N] scales each channel of `yq` before it is\n"
         "quantized.");
   c.def("linear", &add_linear, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"),
-        nb::arg("max_rows"), nb::arg("scale").none().noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("activation"),
-        nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(), nb::arg("alpha") = nb::none(),
+        nb::arg("max_rows"), nb::arg("scale").none().noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"),
+        nb::arg("activation"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("y_multiplier") = nb::none(), nb::arg("alpha") = nb::none(),
         nb::arg("beta") = nb::none(), nb::arg("activation_last") = false, nb::arg("residual_scale") = 1.0f,
         nb::arg("residual_zero_point") = 0,
-        "Product of u8 `x` and INT8 weights, of which `scale` [N] is needed, or of f32 or bf16 `x` and such weights; rows of f32\n"
-        "are rounded for weights of bf16. Residual and `y` are f32, bf16 or u8. `y_multiplier` [N] scales each channel before it is quantized. weights[i] serves up to max_rows[i] rows;\n"
-        "the last entry of max_rows is -1: any number. `alpha` and `beta` are the activation's numbers, where they are not the\n"
-        "usual ones; it comes before the residual or, `activation_last`, after it.");
+        "Product of u8 `x` and INT8 weights, of which `scale` [N] is needed, or of f32 or bf16 `x` and such weights; rows of\n"
+        "f32 are rounded for weights of bf16. Residual and `y` are f32, bf16 or u8. `y_multiplier` [N] scales each channel\n"
+        "before it is quantized. weights[i] serves up to max_rows[i] rows; the last entry of max_rows is -1: any number.\n"
+        "`alpha` and `beta` are the activation's numbers, where they are not the usual ones; it comes before the residual or,\n"
+        "`activation_last`, after it.");
   const std::array<int64_t, 2> ones{1, 1};
   c.def("conv", &add_conv, nb::arg("name"), nb::arg("x"), nb::arg("residual"), nb::arg("y"), nb::arg("weights"), nb::arg("max_rows"),
         nb::arg("scale").noconvert(), nb::arg("bias").none().noconvert(), nb::arg("x_zero_point"), nb::arg("strides") = ones,
@@ -140,10 +143,11 @@ void bind_steps(nb::class_<Program>& c) {
         "(height, width), `pads` (top, left, bottom, right). weights[i] serves up to max_rows[i] output pixels. The rest as in\n"
         "linear().");
   c.def("attention", &add_attention, nb::arg("name"), nb::arg("q"), nb::arg("k"), nb::arg("v"), nb::arg("mask"), nb::arg("y"),
-        nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0, nb::arg("score_scale") = nb::none(),
-        nb::arg("score_zero_point") = 0, nb::arg("probability_scale") = nb::none(), nb::arg("probability_zero_point") = 0,
-        "Attention; with `k` and `v` -1, `q` holds all three [B, L, 3 H]; `mask` -1 keeps every key. Where their scales are given,\n"
-        "q k^T (before `scale`) and the softmax's probabilities go through u8 and back.");
+        nb::arg("heads"), nb::arg("scale"), nb::arg("y_scale") = 1.0f, nb::arg("y_zero_point") = 0,
+        nb::arg("score_scale") = nb::none(), nb::arg("score_zero_point") = 0, nb::arg("probability_scale") = nb::none(),
+        nb::arg("probability_zero_point") = 0,
+        "Attention; with `k` and `v` -1, `q` holds all three [B, L, 3 H]; `mask` -1 keeps every key. Where their scales are\n"
+        "given, q k^T (before `scale`) and the softmax's probabilities go through u8 and back.");
   c.def("mean_pool", &Program::mean_pool, nb::arg("name"), nb::arg("x"), nb::arg("mask"), nb::arg("y"), "Mean of the kept positions.");
   c.def("l2_normalize", &Program::l2_normalize, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("epsilon"),
         "x / max(norm, epsilon) over the last dimension.");
@@ -154,8 +158,8 @@ void bind_steps(nb::class_<Program>& c) {
   c.def("lookup", &add_lookup, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("table").noconvert(),
         "u8 to u8: `table` u8 [256] holds what stands for each.");
   c.def("concat", &add_concat, nb::arg("name"), nb::arg("inputs"), nb::arg("y"), nb::arg("axis"), nb::arg("tables") = nb::list(),
-        "The inputs side by side along `axis`, all of u8, bf16 or f32. `tables` has for each u8 input what stands for each of its\n"
-        "values, u8 [256], or None: they stay; an empty list: all stay.");
+        "The inputs side by side along `axis`, all of u8, bf16 or f32. `tables` has for each u8 input what stands for each of\n"
+        "its values, u8 [256], or None: they stay; an empty list: all stay.");
   c.def("add", &Program::add, nb::arg("name"), nb::arg("a"), nb::arg("b"), nb::arg("y"), "a + b.");
   c.def("activate", &add_activate, nb::arg("name"), nb::arg("x"), nb::arg("y"), nb::arg("activation"), nb::arg("alpha") = nb::none(),
         nb::arg("beta") = nb::none(), "An activation by its name, with its usual numbers or these.");
@@ -171,7 +175,9 @@ void bind_program(nb::module_& m) {
               "A program for the instruction set `isa`, one of isas().");
   program.def("value", [](Program& p, const std::string& dtype, const std::vector<int64_t>& dims) {
     return p.value(dtype_named(dtype), dims);
-  }, nb::arg("dtype"), nb::arg("dims"), "Declares a value of \"u8\", \"bf16\" (of arrays: uint16), \"f32\" or \"i64\"; the dimension -1 - s is the free dimension s.");
+  }, nb::arg("dtype"), nb::arg("dims"), 
+     "Declares a value of \"u8\", \"bf16\" (of arrays: uint16), \"f32\" or \"i64\"; the dimension -1 - s is the free dimension\n"
+     "s.");
   bind_steps(program);
   program.def("finish", &Program::finish, nb::arg("inputs"), nb::arg("outputs"), "Names inputs and outputs, and checks the whole.");
 

@@ -14,9 +14,9 @@ struct Outlook {
   std::string reason;  // why the form does not hold the weight; empty where it does
 };
 
-// Of each of the forms, for weights as PackedWeights::pack() takes them, that the dense form holds. Counted on the first span of
-// output channels where there are no groups: the packer orders each span by itself. Throws std::invalid_argument as pack()
-// does.
+// Of each of the forms, for weights as PackedWeights::pack() takes them, that the dense form holds. Counted on the first span
+// of output channels where there are no groups: the packer orders each span by itself. Throws std::invalid_argument as
+// pack() does.
 std::vector<Outlook> outlook(const WeightShape& shape, Type type, const void* weight, const std::vector<Form>& forms,
                              const KernelTable& table);
 

@@ -43,7 +43,8 @@ void check_floats(const WeightShape& s, Type type, const void* weight) {
   const auto size = static_cast<size_t>(element_bytes(type));
   for (int64_t i = 0; i < s.n * s.k(); ++i) {
     float number = 0;
-    std::memcpy(reinterpret_cast<char*>(&number) + sizeof number - size, static_cast<const char*>(weight) + i * element_bytes(type), size);
+    std::memcpy(reinterpret_cast<char*>(&number) + sizeof number - size,
+                static_cast<const char*>(weight) + static_cast<size_t>(i) * size, size);
     if (!std::isfinite(number))
       refuse("Expected finite weights, found " + std::to_string(number) + " in output channel " + std::to_string(i / s.k()) + ".");
   }

@@ -45,7 +45,8 @@ bool aligned(const InputTensor& input) { return reinterpret_cast<uintptr_t>(inpu
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
     : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
       slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), copied_(find_copied(*program_)),
-      copies_(copied_.size()), slice_arenas_(threads), seconds_(program_->steps().size(), 0.0), slice_seconds_(threads, seconds_) {}
+      copies_(copied_.size()), slice_arenas_(threads), seconds_(program_->steps().size(), 0.0),
+      slice_seconds_(threads, seconds_) {}
 
 void Context::check_inputs(const std::vector<InputTensor>& inputs) const {
   const auto& ids = program_->inputs();

@@ -185,8 +185,10 @@ TEST(copy_rows_equals_plain_loops) {
       std::vector<uint8_t> x(static_cast<size_t>(kRows * bytes)), table(256), expected(static_cast<size_t>(kRows * stride), 9);
       for (auto& v : x) v = static_cast<uint8_t>(random.below(256));
       for (auto& v : table) v = static_cast<uint8_t>(random.below(256));
-      for (int64_t i = 0; i < kRows * bytes; ++i)
-        expected[static_cast<size_t>(i / bytes * stride + 3 + i % bytes)] = looked_up ? table[x[static_cast<size_t>(i)]] : x[static_cast<size_t>(i)];
+      for (int64_t i = 0; i < kRows * bytes; ++i) {
+        const uint8_t v = x[static_cast<size_t>(i)];
+        expected[static_cast<size_t>(i / bytes * stride + 3 + i % bytes)] = looked_up ? table[v] : v;
+      }
       const End<uint8_t> gx(x), gt(table), y(kRows * stride);
       std::memset(y.data(), 9, static_cast<size_t>(kRows * stride));
       const CopyRowsArgs args{gx.data(), bytes, looked_up ? gt.data() : nullptr, y.data() + 3, stride};

@@ -289,6 +289,28 @@ def test_linear_of_bf16_rounds_the_rows_of_floats(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_convolutions_take_and_give_bf16_as_products_do(isa: str) -> None:
+    x = rng(1).integers(0, 256, (1, 4, 5, 33), np.uint8)
+    weight, residual = rng(2).integers(-127, 128, (24, 33), np.int8), rounded_to_bf16(floats(3, 1, 4, 5, 24))
+    scale, rows = np.full(24, 1e-4, np.float32), (20, 24)
+    pack = native.PackedWeights.pack
+    image = OneStep(isa)
+    i, r, y = image.input(x), image.input(residual), image.output("bf16", residual.shape)
+    packed = pack(weight.reshape(24, 1, 1, 33), "dense", isa)
+    image.program.conv("c", i, r, y, [packed], [-1], scale, None, 7)
+    matrix = OneStep(isa)
+    i, r = matrix.input(x.reshape(20, 33)), matrix.input(residual.reshape(rows))
+    z = matrix.output("bf16", rows)
+    matrix.program.linear("l", i, r, z, [pack(weight, "dense", isa)], [-1], scale, None, 7, "none")
+    found = image.run(y)[0]
+    assert same_bits(found.reshape(rows), matrix.run(z)[0])
+    sums = (x.reshape(20, 33).astype(np.float64) - 7) @ weight.T.astype(np.float64)
+    exact = sums * scale.astype(np.float64) + widened(residual).reshape(rows)
+    # Two roundings to 24 bits of numbers below 64, one to 8.
+    assert close(widened(found).reshape(rows), exact, 2.0**-8 * float(np.abs(exact).max()) + 2.0**-17)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("zero_point", [0, 128, 255])
 def test_dequantize(isa: str, zero_point: int) -> None:
     x = rng(1).integers(0, 256, (3, 1001)).astype(np.uint8)

@@ -71,7 +71,8 @@ class DensePacking {
 class ShuffledPacking {
  public:
   explicit ShuffledPacking(Packer& to)
-      : to_(to), share_(to.info().share), masks_(to.group_channels() / kStripLanes / share_), index_bytes_(to.info().bits * 8) {}
+      : to_(to), share_(to.info().share), masks_(to.group_channels() / kStripLanes / share_),
+        index_bytes_(to.info().bits * 8) {}
 
   void pack() {
     const AllPositions all = all_positions();

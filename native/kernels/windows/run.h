@@ -1,5 +1,5 @@
-// The driver of products over windows: cuts a block into tiles and hands their sums to the epilogue. Included only by the instruction
-// sets' own translation units.
+// The driver of products over windows: cuts a block into tiles and hands their sums to the epilogue. Included only by the
+// instruction sets' own translation units.
 #pragma once
 
 #include <utility>

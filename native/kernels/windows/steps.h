@@ -27,9 +27,10 @@ struct WindowStep {
   std::vector<Take> lanes;
 };
 
-// `lanes`: the positions of the elements that one channel of each lane of a mask has in a run. Steps in order of position: each window begins as far to the right as the lane that is furthest behind allows, or at the
-// aligned place before, whichever takes more for its cost, and each lane takes as much as it can. For any N:M whose groups fit
-// the window this gives no more steps than fixed windows.
+// `lanes`: the positions of the elements that one channel of each lane of a mask has in a run. Steps in order of position: each
+// window begins as far to the right as the lane that is furthest behind allows, or at the aligned place before, whichever
+// takes more for its cost, and each lane takes as much as it can. For any N:M whose groups fit the window this gives no more
+// steps than fixed windows.
 std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const StepShape& shape);
 
 }  // namespace openwork::windows

@@ -47,7 +47,8 @@ const uint8_t* LinearLayer::find_rows(const void* x, int64_t begin, int64_t end,
   const int64_t k = weights_->k(), count = (end - begin) * k;
   if (!rounds_) return static_cast<const uint8_t*>(x) + begin * k * element_bytes(weights_->type());
   auto* rounded = reinterpret_cast<uint16_t*>(scratch);
-  weights_->table().round_bf16({static_cast<const float*>(x) + begin * k, count, rounded}, 0, (count + kElementBlock - 1) / kElementBlock);
+  const RoundArgs args{static_cast<const float*>(x) + begin * k, count, rounded};
+  weights_->table().round_bf16(args, 0, (count + kElementBlock - 1) / kElementBlock);
   return reinterpret_cast<const uint8_t*>(rounded);
 }
 

@@ -29,7 +29,8 @@ AttentionShape check_inputs(const StepChecks& check, const AttentionSpec& s, con
   return {width, stride};
 }
 
-RoundTrip round_trip(const StepChecks& check, const std::optional<OutputQuantization>& rounding, const char* scale, const char* zero_point) {
+RoundTrip round_trip(const StepChecks& check, const std::optional<OutputQuantization>& rounding, const char* scale,
+                     const char* zero_point) {
   if (!rounding) return {};
   check.quantization(*rounding, scale, zero_point);
   return {{1.0f / rounding->scale, rounding->zero_point}, rounding->scale};

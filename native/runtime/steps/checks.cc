@@ -68,7 +68,8 @@ void StepChecks::zero_point(int number, const char* role) const {
          "expected " + std::string(role) + " from 0 to 255, found " + std::to_string(number) + ".");
 }
 
-void StepChecks::quantization(const OutputQuantization& quantization, const char* scale_role, const char* zero_point_role) const {
+void StepChecks::quantization(const OutputQuantization& quantization, const char* scale_role,
+                              const char* zero_point_role) const {
   positive(quantization.scale, scale_role);
   zero_point(quantization.zero_point, zero_point_role);
 }

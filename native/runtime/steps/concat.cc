@@ -20,11 +20,11 @@ void check_input(const StepChecks& check, const ConcatSpec& s, size_t i, const V
   const std::string role = "input " + std::to_string(i);
   const Value& x = check.value(s.inputs[i], role.c_str(), y.dtype);
   std::vector<int64_t> shape = y.dims;
-  check.expect(x.dims.size() == shape.size(), "expected " + role + " of " + std::to_string(shape.size()) + " dimensions as y has, found " +
-                                                  shape_text(x.dims) + ".");
+  check.expect(x.dims.size() == shape.size(), "expected " + role + " of " + std::to_string(shape.size()) +
+                                                  " dimensions as y has, found " + shape_text(x.dims) + ".");
   const auto axis = static_cast<size_t>(s.axis);
-  check.expect(x.dims[axis] > 0, "expected " + role + " with dimension " + std::to_string(axis) + " fixed, because it is concatenated, found " +
-                                     shape_text(x.dims) + ".");
+  check.expect(x.dims[axis] > 0, "expected " + role + " with dimension " + std::to_string(axis) +
+                                     " fixed, because it is concatenated, found " + shape_text(x.dims) + ".");
   shape[axis] = x.dims[axis];
   check.same_shape(x, role.c_str(), shape);
 }
@@ -33,7 +33,8 @@ const Value& check_concat(const StepChecks& check, const Program& program, const
   const Value& y = check.value(s.y, "y", {DType::u8, DType::bf16, DType::f32});
   const auto rank = static_cast<int64_t>(y.dims.size());
   check.expect(!s.inputs.empty(), "expected at least one input, found none.");
-  check.expect(s.axis >= 0 && s.axis < rank, "expected an axis from 0 to " + std::to_string(rank - 1) + ", found " + std::to_string(s.axis) + ".");
+  check.expect(s.axis >= 0 && s.axis < rank,
+               "expected an axis from 0 to " + std::to_string(rank - 1) + ", found " + std::to_string(s.axis) + ".");
   int64_t size = 0;
   for (size_t i = 0; i < s.inputs.size(); ++i) {
     check_input(check, s, i, y);
@@ -46,7 +47,8 @@ const Value& check_concat(const StepChecks& check, const Program& program, const
                                                                            std::to_string(s.inputs.size()) + " inputs, found " +
                                                                            std::to_string(s.tables.size()) + ".");
   for (const auto& table : s.tables)
-    check.expect(!table || y.dtype == DType::u8, "expected tables only where y is u8, found one for " + std::string(dtype_name(y.dtype)) + ".");
+    check.expect(!table || y.dtype == DType::u8,
+                 "expected tables only where y is u8, found one for " + std::string(dtype_name(y.dtype)) + ".");
   return y;
 }
 
@@ -64,7 +66,8 @@ void Program::concat(const std::string& name, const ConcatSpec& s) {
   std::vector<Piece> pieces;
   for (size_t i = 0; i < s.inputs.size(); ++i) {
     pieces.push_back({s.inputs[i], 0, 0, nullptr});
-    if (!s.tables.empty() && s.tables[i]) pieces.back().table = std::make_shared<const Table>(s.tables[i]->begin(), s.tables[i]->end());
+    if (s.tables.empty() || !s.tables[i]) continue;
+    pieces.back().table = std::make_shared<const Table>(s.tables[i]->begin(), s.tables[i]->end());
   }
 
   add_step({name, {s.inputs.begin(), s.inputs.end()}, {s.y}, [this, pieces, dtype, y = s.y, axis = s.axis](const Sizes& sizes) {

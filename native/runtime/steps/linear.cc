@@ -18,10 +18,10 @@ void check_weights(const StepChecks& check, const LinearSpec& s, const KernelTab
   const PackedWeights& first = *s.weights[0];
   for (const auto& w : s.weights) {
     check.expect(w->shape().is_matrix(), "expected the weights of a matrix, found those of a convolution.");
-    check.expect(w->type() == first.type(), "expected weights of one type, found " + std::string(type_name(first.type())) + " and " +
-                                                type_name(w->type()) + ".");
-    check.expect(w->n() == first.n() && w->k() == k, "expected weights of shape [" + std::to_string(first.n()) + ", " + std::to_string(k) +
-                                                         "], found [" + std::to_string(w->n()) + ", " + std::to_string(w->k()) + "].");
+    check.expect(w->type() == first.type(), "expected weights of one type, found " + std::string(type_name(first.type())) +
+                                                " and " + type_name(w->type()) + ".");
+    check.expect(w->n() == first.n() && w->k() == k,
+                 "expected weights of shape " + shape_text({first.n(), k}) + ", found " + shape_text({w->n(), w->k()}) + ".");
   }
 }
 
@@ -29,8 +29,9 @@ void check_weights(const StepChecks& check, const LinearSpec& s, const KernelTab
 bool check_types(const StepChecks& check, const Value& x, Type weights) {
   const DType own = weights == Type::i8 ? DType::u8 : weights == Type::bf16 ? DType::bf16 : DType::f32;
   const bool rounds = weights == Type::bf16 && x.dtype == DType::f32;
-  check.expect(x.dtype == own || rounds, "expected x of type " + std::string(dtype_name(own)) + (weights == Type::bf16 ? " or f32" : "") +
-                                             " for weights of " + type_name(weights) + ", found " + dtype_name(x.dtype) + ".");
+  const std::string also = weights == Type::bf16 ? " or f32" : "";
+  check.expect(x.dtype == own || rounds, "expected x of type " + std::string(dtype_name(own)) + also + " for weights of " +
+                                             type_name(weights) + ", found " + dtype_name(x.dtype) + ".");
   return rounds;
 }
 
@@ -58,7 +59,8 @@ void Program::linear(const std::string& name, const LinearSpec& s) {
     work.scratch_bytes = layer->scratch_bytes(partition.most_rows());
     work.run = [s, layers, layer, partition](const Buffers& b, const Part& part) {
       const LinearBuffers buffers{b.get<const void>(s.x), b.get<const void>(s.residual), b.get<void>(s.y)};
-      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), b.scratch_of<std::byte>(part.thread));
+      auto* scratch = b.scratch_of<std::byte>(part.thread);
+      for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), scratch);
     };
     return work;
   }});

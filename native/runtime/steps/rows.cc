@@ -119,10 +119,11 @@ void Program::dequantize(const std::string& name, int x, int y, const OutputQuan
   add_step({name, {x}, {y}, [this, x, y, quantization](const Sizes& sizes) {
     const int64_t count = sizes.elements(x), units = (count + kElementBlock - 1) / kElementBlock;
     const DequantizeArgs fixed{nullptr, count, quantization.scale, quantization.zero_point, nullptr};
-    return make_work(units, even_chunk(units, sizes.threads), table_.dequantize, fixed, [x, y](DequantizeArgs& a, const Buffers& b, int) {
-      a.x = b.get<const uint8_t>(x);
-      a.y = b.get<float>(y);
-    });
+    return make_work(units, even_chunk(units, sizes.threads), table_.dequantize, fixed,
+                     [x, y](DequantizeArgs& a, const Buffers& b, int) {
+                       a.x = b.get<const uint8_t>(x);
+                       a.y = b.get<float>(y);
+                     });
   }});
 }
 
@@ -133,10 +134,11 @@ void Program::lookup(const std::string& name, int x, int y, const LookupTable& t
   add_step({name, {x}, {y}, [this, x, y, held](const Sizes& sizes) {
     const int64_t count = sizes.elements(x), units = (count + kElementBlock - 1) / kElementBlock;
     const LookupArgs fixed{nullptr, held->data(), count, nullptr};
-    return make_work(units, even_chunk(units, sizes.threads), table_.lookup, fixed, [x, y, held](LookupArgs& a, const Buffers& b, int) {
-      a.x = b.get<const uint8_t>(x);
-      a.y = b.get<uint8_t>(y);
-    });
+    return make_work(units, even_chunk(units, sizes.threads), table_.lookup, fixed,
+                     [x, y, held](LookupArgs& a, const Buffers& b, int) {
+                       a.x = b.get<const uint8_t>(x);
+                       a.y = b.get<uint8_t>(y);
+                     });
   }});
 }
 

@@ -11,7 +11,8 @@ namespace openwork {
 
 namespace {
 
-void run_layer(ThreadPool& pool, const LinearLayer& layer, int64_t rows, const LinearBuffers& buffers, const ThreadScratch& scratch) {
+void run_layer(ThreadPool& pool, const LinearLayer& layer, int64_t rows, const LinearBuffers& buffers,
+               const ThreadScratch& scratch) {
   const LinearPartition partition = layer.partition(rows, pool.threads());
   pool.run(partition.units(),
            [&](int64_t unit, int thread) { layer.run(buffers, partition.block(unit), scratch.of(thread)); });
@@ -64,7 +65,8 @@ std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<c
   const ThreadScratch scratch(timing.threads, scratch_bytes);
   LayerTimer timer(timing.threads, weights[0]->type(), timing.rows * weights[0]->k(), timing.rows * n * (timing.quantized ? 1 : 4));
   const auto once = [&](size_t w, int repeat) {
-    return timer.once(repeat, [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers, scratch); });
+    const auto run = [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers, scratch); };
+    return timer.once(repeat, run);
   };
   return time_in_turns(weights.size(), timing.repeats, once);
 }
