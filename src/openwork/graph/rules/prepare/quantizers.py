@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.engine.operators import DOMAIN
+from openwork.engine.operators import DOMAIN, OPERATORS
 from openwork.graph.model import (
     add_initializer,
     attributes,
@@ -25,6 +25,7 @@ from openwork.graph.operands import is_square, split_constant
 from openwork.graph.rewrite import Replacement, Rule, home, never, precedes
 
 SIGNED_OFFSET = 128
+SCALE = OPERATORS["Quantize"].attributes[0]
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def read_quantizer(node: ir.Node) -> Quantizer | str:
     if integer.dtype not in (ir.DataType.UINT8, ir.DataType.INT8):
         found = integer.dtype.name if integer.dtype else "of unknown type"
         return f"its integers are {found}; only UINT8 and INT8 are run"
-    if not 0 < scale < float("inf"):
-        return f"its scale is {scale}, which is not positive and finite"
+    if not SCALE.accepts(scale):
+        return f"its scale is {scale}; it must be {SCALE.expected}"
     return Quantizer(scale, int(zero_point), integer.dtype == ir.DataType.INT8)
 
 
