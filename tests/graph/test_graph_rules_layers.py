@@ -380,3 +380,15 @@ def test_a_multiplier_that_is_not_positive_stays() -> None:
     assert found.operators == ["LayerNorm", "onnx.Mul", "Quantize", "Linear"]
     assert "the constant is not positive finite float32" in found.reasons
     assert_close(found, 2 * SCALE * 0.01 * 127 + 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_a_subnormal_scale_stays_with_its_reason(dtype: type) -> None:
+    b = Builder(np.random.default_rng(4))
+    x = b.input("x", ["rows", 8])
+    y = b.round_trip(x, 1e-40, 3, dtype)
+    found = reduced(b.model(y=y), {"x": b.rng.standard_normal((5, 8)).astype(np.float32)})
+    assert found.operators == ["onnx.QuantizeLinear", "onnx.DequantizeLinear"]
+    (reason,) = found.reasons
+    assert "it must be a number from 1.17549e-38 to 3.40282e+38" in reason
+    assert_close(found, 1e-6)
