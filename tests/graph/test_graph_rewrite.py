@@ -108,7 +108,7 @@ def test_refused_numbers_leave_the_graph_as_it_was() -> None:
     y = b.add("LayerNormalization", x, b.normal(8), b.normal(8), epsilon=-1.0)
     model, changes, refusals = reduce(read(b.model(y=y)), thorough=True)
     assert changes == []
-    expected = "the epsilon of LayerNorm must be a number from 0 to 3.40282e+38, but it is -1.0"
+    expected = "the epsilon of LayerNorm must be a number from 1.4013e-45 to 3.40282e+38, but it is -1.0"
     assert [refusal.reason for refusal in refusals] == [expected]
     assert [node.op_type for node in model.graph] == ["LayerNormalization"]
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 SMALLEST_NORMAL, LARGEST = 1.1754944e-38, 3.4028235e38
 """Of binary32: a scale is divided by, so it is no subnormal number."""
+SMALLEST = 1.401298464324817e-45
+"""The smallest positive binary32 number."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ def number(
 ) -> Attribute:
     """A finite binary32 number of at least `low`."""
     return Attribute(name, "float", low, optional=optional, needs=needs)
+
+
+def positive(name: str) -> Attribute:
+    """A positive finite binary32 number."""
+    return number(name, SMALLEST)
 
 
 def integer(

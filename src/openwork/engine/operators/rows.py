@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS, operator_of_activation
-from openwork.engine.operators.attribute import Attribute, flag, integer, number, quantizer, scale
+from openwork.engine.operators.attribute import Attribute, flag, integer, number, positive, quantizer, scale
 from openwork.engine.operators.checks import (
     activation_numbers,
     divides,
@@ -61,7 +61,7 @@ LAYER_NORM = Operator(
         _slot("y", "f32", "... N", optional=True),
         Slot("yq", ("u8",), ("...", "N"), needs=("y_scale",)),
     ),
-    (number("epsilon", 0.0), *_QUANTIZED),
+    (positive("epsilon"), *_QUANTIZED),
 )
 LINEAR = Operator(
     "Linear",
@@ -110,7 +110,7 @@ MEAN_POOL = Operator(
     "MeanPool", (_slot("x", "f32", "B L H"), _slot("mask", "i64", "B L")), (_slot("y", "f32", "B H"),)
 )
 L2_NORMALIZE = Operator(
-    "L2Normalize", (_slot("x", "f32", "... N"),), (_slot("y", "f32", "... N"),), (number("epsilon", 0.0),)
+    "L2Normalize", (_slot("x", "f32", "... N"),), (_slot("y", "f32", "... N"),), (positive("epsilon"),)
 )
 QUANTIZE = Operator(
     "Quantize",

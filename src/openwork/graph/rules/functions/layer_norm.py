@@ -55,8 +55,6 @@ def _check(found: _Norm) -> str | None:
         return "its input is not float32 with a known last dimension"
     if found.gamma is None or found.beta is None:
         return "its scale and shift are not constants"
-    if not found.epsilon > 0:
-        return f"its epsilon is {found.epsilon}, which is not positive"
     if found.gamma.size not in (1, shape[-1]) or found.beta.size not in (1, shape[-1]):
         return f"its scale and shift do not have one number for each of the {shape[-1]} channels"
     if any(output.uses() or output.is_graph_output() for output in found.node.outputs[1:]):
