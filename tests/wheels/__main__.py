@@ -34,9 +34,6 @@ class Trials:
     def tools(self) -> Path:
         return self.folder / "tools"
 
-    def at(self, python: pythons.Python) -> Path:
-        return self.folder / python.version
-
 
 def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> None:
     """Run a command in an environment without Python's own variables; raises CalledProcessError."""
@@ -45,7 +42,8 @@ def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> None:
 
 
 def pip(python: Path, *arguments: str | Path, **variables: str) -> None:
-    run(python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments, **variables)
+    """pip of an environment; it prints errors only."""
+    run(python, "-m", "pip", "-qq", "--disable-pip-version-check", *arguments, **variables)
 
 
 def empty_environment(python: pythons.Python, folder: Path) -> Path:
@@ -54,11 +52,9 @@ def empty_environment(python: pythons.Python, folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
-def build(python: pythons.Python, trials: Trials) -> Path:
-    """The wheel that `pip wheel .` makes for a Python."""
-    folder = trials.at(python) / "dist"
+def build(environment: Path, folder: Path, trials: Trials) -> Path:
+    """The wheel that `pip wheel .` makes, put into `folder`; nothing is installed."""
     shutil.rmtree(folder, ignore_errors=True)
-    environment = empty_environment(python, trials.at(python) / "building")
     settings = [part for setting in trials.settings for part in ("--config-settings", setting)]
     where = ("--no-deps", "--no-build-isolation", "--wheel-dir", folder)
     pip(environment, "wheel", *where, *settings, ROOT, PYTHONPATH=str(trials.tools))
@@ -67,12 +63,22 @@ def build(python: pythons.Python, trials: Trials) -> Path:
     return wheel
 
 
-def attempt(python: pythons.Python, wheel: Path, constraints: Path, trials: Trials) -> None:
+def attempt(environment: Path, wheel: Path, constraints: Path) -> None:
     """Install the wheel with what it depends on, and nothing else, and let it build and run an engine."""
-    print(f"Python {python.version}, versions of {constraints.name}: ", end="", flush=True)
-    environment = empty_environment(python, trials.at(python) / "empty")
-    pip(environment, "install", "--constraint", constraints, wheel)
-    run(environment, "-I", INSIDE, cwd=trials.at(python))
+    print(f"{wheel.name}, versions of {constraints.name}: ", end="", flush=True)
+    pip(environment, "install", "--no-compile", "--constraint", constraints, wheel)
+    run(environment, "-I", INSIDE, cwd=environment.parent)
+
+
+def cover(python: pythons.Python, oldest: bool, trials: Trials) -> None:
+    """Build the wheel for one Python and try it; for the oldest, also with the lowest versions it allows."""
+    folder = trials.folder / python.version
+    environment = empty_environment(python, folder / "empty")
+    wheel = build(environment, folder / "dist", trials)
+    if oldest:
+        attempt(environment, wheel, contents.lowest(wheel, folder / "lowest.txt"))
+        environment = empty_environment(python, folder / "empty")
+    attempt(environment, wheel, ROOT / "constraints.txt")
 
 
 def main() -> None:
@@ -86,11 +92,8 @@ def main() -> None:
 
     found = [pythons.find(version) for version in pythons.stated_versions(ROOT / "pyproject.toml")]
     usable = [python for python in found if python.path]
-    for number, python in enumerate(usable):
-        wheel = build(python, trials)
-        if number == 0:
-            attempt(python, wheel, contents.lowest(wheel, trials.folder / "lowest.txt"), trials)
-        attempt(python, wheel, ROOT / "constraints.txt", trials)
+    for python in usable:
+        cover(python, python is usable[0], trials)
     for python in found:
         if python.missing:
             print(f"Python {python.version} was not covered: {python.missing}.")
