@@ -3,8 +3,8 @@
 python -m benchmarks.quantization.rounding                  each style of Q/DQ, 1,000 held-out pairs
 python -m benchmarks.quantization.rounding --queries 50     a short look
 
-MiniLM is calibrated and exported in each style; each file is built twice. The engines are timed in turns in one
-process, after their embeddings were compared with ONNX Runtime's on the same file.
+MiniLM is calibrated and exported in each style; each file is built twice. The engines are timed in turns in
+one process, after their embeddings were compared with ONNX Runtime's on the same file.
 """
 
 from __future__ import annotations

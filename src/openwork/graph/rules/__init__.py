@@ -23,7 +23,13 @@ from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.prepare.quantizers import DEQUANTIZE, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.prepare.relaxed import RELAX
-from openwork.graph.rules.prepare.round_trips import AFTER_MOVES, BEFORE_MOVES, REQUANTIZED, ROUNDED_ALREADY
+from openwork.graph.rules.prepare.round_trips import (
+    AFTER_MOVES,
+    BEFORE_MOVES,
+    REQUANTIZED,
+    ROUNDED_ALREADY,
+    ROUNDED_ROWS,
+)
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
@@ -40,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     LINEAR,
     FOLD_DEQUANTIZED,
     ROUNDED_ALREADY,
+    ROUNDED_ROWS,
     REQUANTIZED,
     BEFORE_MOVES,
     AFTER_MOVES,
