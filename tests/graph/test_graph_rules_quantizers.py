@@ -135,6 +135,23 @@ def test_a_second_rounding_on_the_same_grid_goes(moves: list[str]) -> None:
     assert_close(found, 1e-5)
 
 
+def test_a_table_is_rounded_once_and_not_its_rows() -> None:
+    b = builder()
+    ids = b.input("ids", ["batch", "length"], TensorProto.INT64)
+    words = b.round_trip(b.add("Gather", b.normal(20, 6, name="words"), ids), 0.02, 120)
+    positions = b.add(
+        "Slice",
+        b.normal(9, 6),
+        b.integers(0),
+        b.add("Gather", b.add("Shape", ids), b.integers(1)),
+        b.integers(0),
+    )
+    feeds = {"ids": b.rng.integers(0, 20, (2, 5))}
+    found = reduced(b.model(y=b.add("Add", words, positions)), feeds)
+    assert found.operators == ["EmbeddingSum"]
+    assert_close(found, 1e-6)
+
+
 def test_a_second_rounding_on_another_grid_stays() -> None:
     b = builder()
     y = b.round_trip(b.input("x", ["rows", CHANNELS]), 0.02, 128)

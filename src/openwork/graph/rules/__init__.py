@@ -40,7 +40,13 @@ from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR_MATMUL
 from openwork.graph.rules.prepare.quantizers import DEQUANTIZE, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.prepare.relaxed import RELAX
-from openwork.graph.rules.prepare.round_trips import AFTER_MOVES, BEFORE_MOVES, REQUANTIZED, ROUNDED_ALREADY
+from openwork.graph.rules.prepare.round_trips import (
+    AFTER_MOVES,
+    BEFORE_MOVES,
+    REQUANTIZED,
+    ROUNDED_ALREADY,
+    ROUNDED_ROWS,
+)
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
@@ -67,6 +73,7 @@ PRODUCTS = Phase(
         CONCAT_INTEGERS,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,
+        ROUNDED_ROWS,
         REQUANTIZED,
         BEFORE_MOVES,
         AFTER_MOVES,

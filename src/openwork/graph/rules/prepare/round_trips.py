@@ -16,6 +16,8 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
 from openwork.graph.model import (
+    Array,
+    add_initializer,
     attributes,
     constant,
     consumers,
@@ -26,7 +28,8 @@ from openwork.graph.model import (
     only_consumer,
     producer,
 )
-from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.numerics import binary32
+from openwork.graph.rewrite import Replacement, Rule, home, never
 from openwork.graph.round_trip import Grid, RoundTrip, grid_of, round_trip
 from openwork.graph.rules.prepare.quantizers import LARGEST_SCALE, SMALLEST_SCALE
 from openwork.graph.scaling import scaling_of
@@ -232,4 +235,38 @@ AFTER_MOVES = Rule(
     _check_before,
     _replace_before,
     domain=DOMAIN,
+)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A round trip of rows of a constant table."""
+
+    trip: RoundTrip
+    gather: ir.Node
+    table: Array
+
+
+def _match_rows(dequantize: ir.Node) -> _Rows | None:
+    trip = round_trip(dequantize)
+    gather = producer(trip.source, "Gather") if trip is not None else None
+    table = constant(needed(gather, 0)) if gather is not None else None
+    if trip is None or gather is None or table is None or table.dtype != np.float32:
+        return None
+    return _Rows(trip, gather, table)
+
+
+def _replace_rows(found: _Rows) -> Replacement:
+    """The rows of the rounded table."""
+    scale, point = found.trip.grid
+    centred = binary32.quantize(found.table, scale, point).astype(np.float32) - np.float32(point)
+    name = f"{needed(found.gather, 0).name}.rounded"
+    table = add_initializer(home(found.gather), name, centred * np.float32(scale))
+    old = found.trip.dequantize.outputs[0]
+    made = _again(found.gather, [table, *found.gather.inputs[1:]], old)
+    return Replacement([made], [(old, made.outputs[0])])
+
+
+ROUNDED_ROWS = Rule(
+    "round a table, not its rows", frozenset({"Dequantize"}), _match_rows, never, _replace_rows, domain=DOMAIN
 )
