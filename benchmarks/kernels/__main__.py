@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from openwork.backends.cpu.packing import native
+from openwork.backends.library import native
 from openwork.support.machine import this_machine
 from openwork.support.progress import progress_bar
 

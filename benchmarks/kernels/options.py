@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from openwork import Pattern
-from openwork.backends.cpu.packing import chosen_isa, native
+from openwork.backends.library import chosen_isa, native
 
 from . import measure, networks, peers, problem
 from .cases import Settings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import native
+from openwork.backends.library import native
 
 from . import problem as problems
 from .peak import NATIVE_TYPES

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loading.encoder import Size, write_encoder
-from openwork.backends.cpu.packing import chosen_isa, pack
+from openwork.backends.cpu.packing import pack
 from openwork.backends.cpu.weights import dense_weight, pack_weights
+from openwork.backends.library import chosen_isa
 from openwork.engine.engine_file import EngineFile, read_engine
 from openwork.runtime.engine import load
 from openwork.support.cores import physical_cores

@@ -14,7 +14,7 @@ from benchmarks.kernels.shapes import Convolution, Gemm, Layer
 from PIL import Image
 
 from openwork import Pattern
-from openwork.backends.cpu.packing import native
+from openwork.backends.library import native
 
 SEED = 7
 EVERY_LAYER = [layer for name in networks.SETS for layer in networks.layers(name)]

@@ -267,7 +267,7 @@ READERS = (
 )
 """What reads the rows, and so names no operator: adding one touches none of them."""
 
-NATIVE_NAMES_DIFFER = {"embedding_sum", "linear", "concat"}
+NATIVE_NAMES_DIFFER = {"embedding_sum", "linear", "concat", "dequantize"}
 """The steps whose native method calls an argument otherwise than the row does."""
 
 

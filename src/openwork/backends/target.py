@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from openwork.backends.library import chosen_isa, native
 from openwork.engine.report import Environment
 from openwork.support.cores import physical_cores
 from openwork.support.machine import this_machine
@@ -22,8 +23,6 @@ def choose_target(isa: str | None, threads: int | None) -> Target:
 
     Raises ValueError for an instruction set that this machine lacks and for fewer threads than one.
     """
-    from openwork.backends.cpu.packing import chosen_isa
-
     if threads is not None and threads < 1:
         raise ValueError(f"The number of threads is at least 1, but it is {threads}.")
     return Target(chosen_isa(isa), threads or physical_cores())
@@ -31,8 +30,6 @@ def choose_target(isa: str | None, threads: int | None) -> Target:
 
 def environment(target: Target) -> Environment:
     """What timings here are taken on."""
-    from openwork.backends.cpu.packing import native
-
     machine = this_machine()
     versions = machine.versions["openwork"]
     return Environment(versions, machine.cpu, target.isa, target.threads, str(native().kernel_version()))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from openwork.backends.backend import Array, Made, Outlook, Seconds, StepTime, Tensors
 from openwork.backends.cpu.bind import Bound, bind
-from openwork.backends.cpu.packing import expected_work, native, pack, sparse_forms
+from openwork.backends.cpu.packing import expected_work, pack, sparse_forms
 from openwork.backends.cpu.rivals import rivals
+from openwork.backends.library import native
 from openwork.backends.target import Target
 from openwork.engine.parts import Part
 from openwork.engine.problem import Problem, Tactic

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.backends.cpu.packing import Tensors, native
+from openwork.backends.cpu.packing import Tensors
 from openwork.backends.cpu.weights import pack_weights
+from openwork.backends.library import native
 from openwork.engine.dtypes import NATIVE_DTYPES
 from openwork.engine.file_tensors import table
 from openwork.engine.operators import ACTIVATIONS, Operator, Slot, pair, row_of_step

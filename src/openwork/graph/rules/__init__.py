@@ -22,7 +22,8 @@ from openwork.graph.rules.conditions import (
     PRODUCTS_MADE,
     QOPERATORS_EXPANDED,
 )
-from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD, RESIDUAL_INTEGERS
+from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
+from openwork.graph.rules.epilogue.integer_residuals import RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from openwork.engine.operators import ACTIVATIONS, DOMAIN, OPERATORS, operator_of_activation
-from openwork.graph.model import attributes, native_producer, needed, same_dims
+from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
+from openwork.graph.model import attributes, needed, same_dims
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.rules.products.followed import Follow, alone, is_float, is_plain, maker
-from openwork.graph.slots import filled, rebuilt, slot
+from openwork.graph.slots import rebuilt, slot
 
 
 def _match_activation(node: ir.Node) -> Follow | None:
@@ -80,34 +80,5 @@ RESIDUAL_ADD = Rule(
     _match_residual,
     _check_residual,
     _replace_residual,
-    domain=DOMAIN,
-)
-
-
-def _match_integers(step: ir.Node) -> Follow | None:
-    """A step whose residual was dequantized: it takes the integers."""
-    made = native_producer(slot(step, "residual"), "Dequantize")
-    return None if made is None else Follow(made, step)
-
-
-def _check_integers(found: Follow) -> str | None:
-    if "x_scale" not in attributes(found.step):
-        return "it is a product of floats, whose residual is float"
-    return None
-
-
-def _replace_integers(found: Follow) -> Replacement:
-    step, read = found.step, attributes(found.node)
-    values = {"residual_scale": read["x_scale"], "residual_zero_point": read["x_zero_point"]}
-    made = rebuilt(step, {"residual": filled(found.node, "x")}, **values)
-    return Replacement([made], [(step.outputs[0], made.outputs[0])])
-
-
-RESIDUAL_INTEGERS = Rule(
-    "residual as integers",
-    frozenset(name for name, row in OPERATORS.items() if row.epilogue and row.takes("residual")),
-    _match_integers,
-    _check_integers,
-    _replace_integers,
     domain=DOMAIN,
 )
