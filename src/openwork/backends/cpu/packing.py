@@ -17,6 +17,8 @@ from openwork.patterns.stored import Weight, assemble
 
 log = logging.getLogger(__name__)
 
+ELEMENTS = {np.dtype(np.int8): "i8", np.dtype(np.uint16): "bf16", np.dtype(np.float32): "f32"}
+"""What weights of a NumPy type multiply; BF16 stands in uint16."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -47,9 +49,9 @@ def rows_at_once(form: str) -> int:
     return 1 if known is None else int(known.rows_at_once)
 
 
-def expected_work(weight: NDArray[np.int8], forms: Iterable[str], isa: str) -> dict[str, float | str]:
+def expected_work(weight: NDArray[Any], forms: Iterable[str], isa: str) -> dict[str, float | str]:
     """The work that each form is expected to take for a row, the dense one taking 1; or why it does not hold
-    the weight s8 [n, k]."""
+    the weight [n, k]."""
     return dict(native().expected_work(np.ascontiguousarray(weight), list(forms), isa))
 
 
@@ -59,15 +61,16 @@ def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
     return assemble(tensors, step.tensors["weight"], pattern, k)
 
 
-def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
-    """The form that runs a tactic here: its own, or where this machine lacks it the one with the least work.
+def available(tactic: str, weight: NDArray[Any], isa: str) -> str:
+    """The form that runs a tactic's form here: itself, or where this machine lacks it the one with the least work.
 
     A form for few rows, or with rows in the lanes, stands in for its own kind alone. Of equals the one with
     the longest reach is taken, and dense where nothing takes less work.
     """
-    if any(form.name == tactic for form in native().forms(isa)):
+    element = ELEMENTS[weight.dtype]
+    if any(form.name == tactic for form in native().forms(isa, element)):
         return tactic
-    work = expected_work(weight, _stand_ins(tactic, isa), isa)
+    work = expected_work(weight, _stand_ins(tactic, isa, element), isa)
     known = {form: value for form, value in work.items() if not isinstance(value, str)}
     form = min(reversed(known), key=known.__getitem__, default=DENSE)
     chosen = form if known.get(form, 1.0) < 1.0 else DENSE
@@ -75,10 +78,10 @@ def available(tactic: str, weight: NDArray[np.int8], isa: str) -> str:
     return chosen
 
 
-def _stand_ins(tactic: str, isa: str) -> list[str]:
+def _stand_ins(tactic: str, isa: str, element: str) -> list[str]:
     """The sparse forms for any number of rows, and those made for few or for many as the tactic is."""
 
     def suits(form: str) -> bool:
         return for_few_rows(form) <= for_few_rows(tactic) and rows_at_once(form) <= rows_at_once(tactic)
 
-    return [form for form in sparse_forms(isa) if suits(form)]
+    return [form for form in sparse_forms(isa, element) if suits(form)]
