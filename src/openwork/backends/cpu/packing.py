@@ -62,7 +62,7 @@ def stored_weight(step: Step, tensors: Tensors, k: int) -> Weight:
 
 
 def available(tactic: str, weight: NDArray[Any], isa: str) -> str:
-    """The form that runs a tactic's form here: itself, or where this machine lacks it the one with the least work.
+    """The form that runs a tactic's form here: itself, or where this machine lacks it the one of least work.
 
     A form for few rows, or with rows in the lanes, stands in for its own kind alone. Of equals the one with
     the longest reach is taken, and dense where nothing takes less work.
