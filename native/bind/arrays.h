@@ -9,10 +9,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <optional>
-
 #include "runtime/buffer.h"
-#include "runtime/program.h"
+#include "runtime/given.h"
 
 namespace openwork::bind {
 
@@ -20,9 +18,7 @@ namespace nb = nanobind;
 
 template <class T, int rank>
 using Array = nb::ndarray<const T, nb::ndim<rank>, nb::c_contig, nb::device::cpu>;
-using Bytes1 = Array<uint8_t, 1>;
 using Floats1 = Array<float, 1>;
-using Floats2 = Array<float, 2>;
 using AnyArray = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
 
 template <class A>
@@ -32,19 +28,16 @@ std::vector<int64_t> shape_of(const A& array) {
   return shape;
 }
 
+// The type of an array's elements, BF16 as uint16. Throws std::invalid_argument, which begins with `where` ("Expected input 0").
+DType dtype_of(nb::dlpack::dtype type, const std::string& where);
 // Borrows the array's memory and keeps the array alive.
-template <class A>
-FloatTensor tensor(const A& array) {
-  const std::shared_ptr<const void> owner(new A(array), [](const void* p) {
-    const nb::gil_scoped_acquire gil;
-    delete static_cast<const A*>(p);
-  });
-  return {array.data(), shape_of(array), owner};
-}
-template <class A>
-FloatTensor tensor(const std::optional<A>& array) {
-  return array ? tensor(*array) : FloatTensor{};
-}
+Tensor tensor_of(const AnyArray& array, const std::string& where);
+
+// Arrays and attributes of Python by name, both in one dictionary or in two: what is None counts as absent. Throws
+// std::invalid_argument that names what is neither.
+void add_tensors(const nb::dict& tensors, const std::string& place, Given& given);
+void add_attributes(const nb::dict& attributes, const std::string& place, Given& given);
+Given given_of(const nb::kwargs& named, const std::string& place);
 
 // A new NumPy array that owns the buffer.
 nb::object to_numpy(AlignedBuffer buffer, DType dtype, const std::vector<int64_t>& shape);

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bind/arrays.h"
+#include "bind/epilogue.h"
 #include "kernels/outlook.h"
 #include "runtime/convolution/shape.h"
 #include "runtime/timing/linear.h"
@@ -40,108 +41,24 @@ Weights pack(const AnyWeight& weight, const std::string& form, const std::string
   return PackedWeights::pack(shape, type, weight.data(), form_named(form), choose_table(isa));
 }
 
-// f32, BF16 as uint16, or u8.
-using Residual = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-struct LinearShape {
-  int64_t rows, n, k;
-};
-
-LinearShape check_linear(const nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>& x, const Weights& weights, const Floats1& scale,
-                         const std::optional<Floats1>& bias, const std::optional<Residual>& residual) {
-  const LinearShape s{static_cast<int64_t>(x.shape(0)), weights->n(), weights->k()};
-  const auto check = [](const char* role, const std::vector<int64_t>& expected, const std::vector<int64_t>& found) {
-    expect(found == expected, "Expected " + std::string(role) + " of shape " + shape_text(expected) + ", found " + shape_text(found) + ".");
-  };
-  expect(x.shape(1) == static_cast<size_t>(s.k), "Expected x of shape [rows, " + std::to_string(s.k) + "], found [" +
-                                                     std::to_string(s.rows) + ", " + std::to_string(x.shape(1)) + "].");
-  const bool right = weights->type() == Type::i8     ? x.dtype() == nb::dtype<uint8_t>()
-                     : weights->type() == Type::bf16 ? x.dtype() == nb::dtype<uint16_t>()
-                                                     : x.dtype() == nb::dtype<float>();
-  expect(right, "Expected x of uint8 for weights of i8, of uint16 for bf16, of float32 for f32; these weights are " +
-                    std::string(type_name(weights->type())) + ".");
-  check("scale", {s.n}, shape_of(scale));
-  if (bias) check("bias", {s.n}, shape_of(*bias));
-  if (residual) check("residual", {s.rows, s.n}, shape_of(*residual));
-  return s;
-}
-
 // x of u8, BF16 as uint16, or f32, by the weights.
 using Activations = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using Table = Array<uint8_t, 1>;
 
-// Everything behind the product.
-struct Ending {
-  const std::string& activation;
-  const std::optional<float>&alpha, &beta;
-  bool activation_last;
-  const std::optional<Residual>& residual;
-  float residual_scale;
-  int residual_zero_point;
-  const std::optional<float>& y_scale;
-  int y_zero_point;
-  const std::string& y_type;
-  const std::optional<Table>& lookup;
-};
-
-Stored residual_type(const Residual& residual) {
-  if (residual.dtype() == nb::dtype<uint8_t>()) return Stored::u8;
-  if (residual.dtype() == nb::dtype<uint16_t>()) return Stored::bf16;
-  expect(residual.dtype() == nb::dtype<float>(), "Expected a residual of float32, uint16 (BF16) or uint8.");
-  return Stored::f32;
-}
-
-// Empty: u8 where there is a scale, else f32.
-Stored output_type(const std::string& name, bool scaled) {
-  static constexpr const char* kNames[] = {"f32", "bf16", "u8", "s8"};
-  if (name.empty()) return scaled ? Stored::u8 : Stored::f32;
-  for (const Stored type : {Stored::f32, Stored::bf16, Stored::u8, Stored::s8})
-    if (name == kNames[static_cast<int>(type)]) {
-      expect(is_quantized(type) == scaled, "Expected a y_scale exactly where y_type is u8 or s8, found y_type \"" + name + "\".");
-      return type;
-    }
-  throw std::invalid_argument("Expected a y_type out of f32, bf16, u8 and s8, found \"" + name + "\".");
-}
-
-void add_ending(const Ending& ending, int64_t n, LinearEpilogue& e) {
-  e.activation = activation_named(ending.activation, ending.alpha, ending.beta);
-  e.activation_last = ending.activation_last;
-  if (ending.residual) e.residual = residual_type(*ending.residual);
-  expect(ending.residual_scale > 0, "Expected a positive residual_scale.");
-  expect(ending.residual_zero_point >= 0 && ending.residual_zero_point <= 255,
-         "Expected a residual_zero_point from 0 to 255, found " + std::to_string(ending.residual_zero_point) + ".");
-  e.residual_scale = ending.residual_scale;
-  e.residual_zero_point = ending.residual_zero_point;
-  expect(!ending.y_scale || *ending.y_scale > 0, "Expected a positive y_scale.");
-  e.output = output_type(ending.y_type, ending.y_scale.has_value());
-  if (ending.y_scale) e.inverse_scale.assign(static_cast<size_t>(n), 1.0f / *ending.y_scale);
-  e.y_zero_point = ending.y_zero_point;
-  if (!ending.lookup) return;
-  expect(ending.lookup->shape(0) == 256, "Expected a lookup table of 256 bytes, found " + std::to_string(ending.lookup->shape(0)) + ".");
-  e.lookup.emplace();
-  std::copy_n(ending.lookup->data(), 256, e.lookup->begin());
-}
-
-nb::object linear(const Activations& x, const Weights& weights, const Floats1& scale, const std::optional<Floats1>& bias,
-                  int x_zero_point, const std::string& activation, const std::optional<Residual>& residual,
-                  std::optional<float> y_scale, int y_zero_point, int threads, std::optional<float> alpha, std::optional<float> beta,
-                  bool activation_last, float residual_scale, int residual_zero_point, const std::string& y_type,
-                  const std::optional<Table>& lookup) {
-  const LinearShape s = check_linear(x, weights, scale, bias, residual);
-  expect(x_zero_point >= 0 && x_zero_point <= 255 && y_zero_point >= 0 && y_zero_point <= 255,
-         "Expected zero points from 0 to 255, found " + std::to_string(x_zero_point) + " and " + std::to_string(y_zero_point) + ".");
-  LinearEpilogue e;
-  e.scale.assign(scale.data(), scale.data() + s.n);
-  if (bias) e.bias.assign(bias->data(), bias->data() + s.n);
-  e.x_zero_point = x_zero_point;
-  add_ending({activation, alpha, beta, activation_last, residual, residual_scale, residual_zero_point, y_scale, y_zero_point, y_type,
-              lookup}, s.n, e);
-  AlignedBuffer y(s.rows * s.n * stored_bytes(e.output));
+nb::object linear(const Activations& x, const Weights& weights, const Floats1& scale, int threads, const nb::kwargs& epilogue) {
+  const Given given = given_of(epilogue, "linear(): ");
+  const GivenReader reader("linear(): ", given);
+  expect_activations(dtype_of(x.dtype(), "Expected x"), weights->type());
+  const std::vector<int64_t> shape = shape_of(x);
+  const int64_t n = weights->n();
+  expect(shape[1] == weights->k(), "Expected x of shape [rows, " + std::to_string(weights->k()) + "], found " + shape_text(shape) + ".");
+  const LinearEpilogue e = read_epilogue(reader, scale, {shape[0], n});
+  const void* residual = e.residual ? given.tensors.at("residual").data : nullptr;
+  AlignedBuffer y(shape[0] * n * stored_bytes(e.output));
   {
     const nb::gil_scoped_release no_gil;
-    run_linear(weights, e, s.rows, x.data(), residual ? residual->data() : nullptr, y.data(), threads);
+    run_linear(weights, e, shape[0], x.data(), residual, y.data(), threads);
   }
-  return to_numpy(std::move(y), e.output, {s.rows, s.n});
+  return to_numpy(std::move(y), e.output, {shape[0], n});
 }
 
 nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weights>& weights, int64_t rows,
@@ -196,15 +113,13 @@ void bind_linear(nb::module_& m) {
   m.def("expected_work", &expected_work, nb::arg("weight").noconvert(), nb::arg("forms"), nb::arg("isa"),
         "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], the dense form\n"
         "taking 1, or a sentence why it does not hold the weight. Raises ValueError for a weight that no form holds.");
-  m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("bias").noconvert() = nb::none(),
-        nb::arg("x_zero_point") = 0, nb::arg("activation") = "none", nb::arg("residual").noconvert() = nb::none(),
-        nb::arg("y_scale") = nb::none(), nb::arg("y_zero_point") = 0, nb::arg("threads") = 1, nb::arg("alpha") = nb::none(),
-        nb::arg("beta") = nb::none(), nb::arg("activation_last") = false, nb::arg("residual_scale") = 1.0f,
-        nb::arg("residual_zero_point") = 0, nb::arg("y_type") = "", nb::arg("lookup").noconvert() = nb::none(),
-        "One product with its epilogue (docs/arithmetic.md, \"Epilogue\"): `x` [R, K] of the weights' type to [R, N] of f32, of u8\n"
-        "where `y_scale` is given, or of `y_type`: \"f32\", \"bf16\" (as uint16), \"u8\" or \"s8\". `scale` f32 [N] is x_scale *\n"
-        "weight_scale. `residual` is f32, BF16 (uint16) or u8; `lookup` u8 [256] holds what is stored in the place of each u8.\n"
-        "Raises ValueError for shapes, types and numbers that do not fit.");
+  m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("threads") = 1,
+        nb::arg("epilogue"),
+        "One product with its epilogue (docs/arithmetic.md, \"Epilogue\"): `x` [R, K] of the weights' type to [R, N]. `scale` f32\n"
+        "[N] is x_scale * weight_scale. By name: `x_zero_point`, `bias` f32 [N], `activation` with `alpha` and `beta`,\n"
+        "`activation_last`, `residual` f32, BF16 (uint16) or u8 with `residual_scale` and `residual_zero_point`; `y_scale` and\n"
+        "`y_zero_point` make u8 of what else is f32, `y_type` \"bf16\" (as uint16) or \"s8\" of either; `lookup` u8 [256] holds\n"
+        "what is stored in the place of each u8. Raises ValueError for shapes, types and numbers that do not fit.");
   m.def("time_linear", &time_layers, nb::arg("weights"), nb::arg("rows"), nb::arg("activation") = "none",
         nb::arg("quantized") = true, nb::arg("threads") = 1, nb::arg("repeats") = 10,
         "Seconds f64 [len(weights), repeats] of one product of `rows` random rows with each of the weights in turn, the\n"

@@ -135,7 +135,7 @@ inline constexpr int64_t kElementBlock = 2048;
 
 struct ElementArgs {
   const float* a = nullptr;
-  const float* b = nullptr;  // `add` only
+  const float* b = nullptr;  // binary ones only
   int64_t count = 0;
   void* y = nullptr;  // u8 for `quantize`, else float
   Quantizer quantizer = {};

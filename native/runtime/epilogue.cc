@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <stdexcept>
 
 namespace openwork {
 
@@ -143,18 +142,18 @@ std::optional<std::string> activation_problem(const ActivationFunction& activati
   return std::nullopt;
 }
 
+int activation_numbers(Activation kind) {
+  if (kind == Activation::clip || kind == Activation::hard_sigmoid) return 2;
+  return kind == Activation::leaky_relu ? 1 : 0;
+}
+
 ActivationFunction activation_named(const std::string& name) {
   std::string known;
   for (const auto& activation : kActivations) {
     if (name == activation.name) return activation.function;
     known += (known.empty() ? "" : ", ") + std::string(activation.name);
   }
-  throw std::invalid_argument("Expected one of the activations " + known + ", found \"" + name + "\".");
-}
-
-ActivationFunction activation_named(const std::string& name, std::optional<float> alpha, std::optional<float> beta) {
-  const ActivationFunction own = activation_named(name);
-  return {own.kind, alpha.value_or(own.alpha), beta.value_or(own.beta)};
+  throw UnknownActivation("Expected one of the activations " + known + ", found \"" + name + "\".");
 }
 
 }  // namespace openwork

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <string>
 
 #include "kernels/epilogue.h"
@@ -53,10 +54,14 @@ class PreparedEpilogue {
 // What is wrong with an activation's numbers, or nothing.
 std::optional<std::string> activation_problem(const ActivationFunction& activation);
 
+// How many numbers a model gives to an activation: none, alpha, or alpha and beta.
+int activation_numbers(Activation kind);
+
+struct UnknownActivation : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
 // The activation of this name with the numbers it has where nothing else is said: "relu6" is clip from 0 to 6. Throws
-// std::invalid_argument with the names that there are.
+// UnknownActivation with the names that there are.
 ActivationFunction activation_named(const std::string& name);
-// The same with these numbers in the place of its own, where they are given.
-ActivationFunction activation_named(const std::string& name, std::optional<float> alpha, std::optional<float> beta);
 
 }  // namespace openwork

@@ -7,12 +7,6 @@ namespace openwork {
 
 namespace {
 
-struct DTypeInfo {
-  const char* name;
-  int64_t bytes;
-};
-constexpr DTypeInfo kDTypes[] = {{"u8", 1}, {"bf16", 2}, {"f32", 4}, {"i64", 8}};
-
 constexpr int kMostFreeDimensions = 64;
 // A bound on the elements of one value, so that products of hostile dimensions do not overflow.
 constexpr int64_t kMostElements = int64_t{1} << 40;
@@ -76,24 +70,6 @@ void check_free_dimensions(const Program& program, const std::vector<int>& input
 }
 
 }  // namespace
-
-const char* dtype_name(DType dtype) { return kDTypes[static_cast<int>(dtype)].name; }
-int64_t dtype_bytes(DType dtype) { return kDTypes[static_cast<int>(dtype)].bytes; }
-
-DType dtype_named(const std::string& name) {
-  for (size_t i = 0; i < std::size(kDTypes); ++i)
-    if (name == kDTypes[i].name) return static_cast<DType>(i);
-  fail("Expected a type out of u8, bf16, f32 and i64, found \"" + name + "\".");
-}
-
-std::string shape_text(const std::vector<int64_t>& dims) {
-  std::string text = "[";
-  for (size_t i = 0; i < dims.size(); ++i) {
-    if (i) text += ", ";
-    text += dims[i] < 0 ? "free " + std::to_string(-1 - dims[i]) : std::to_string(dims[i]);
-  }
-  return text + "]";
-}
 
 int64_t Sizes::elements(int value) const {
   int64_t count = 1;

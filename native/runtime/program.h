@@ -3,86 +3,32 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/packing.h"
-#include "runtime/convolution/shape.h"
-#include "runtime/epilogue.h"
+#include "runtime/dtype.h"
+#include "runtime/given.h"
 
 namespace openwork {
 
-enum class DType { u8, bf16, f32, i64 };
-const char* dtype_name(DType dtype);
-DType dtype_named(const std::string& name);  // throws std::invalid_argument
-int64_t dtype_bytes(DType dtype);
-std::string shape_text(const std::vector<int64_t>& dims);
-
-// A tensor of the model that is borrowed, not copied: `owner` keeps the memory alive.
-struct FloatTensor {
-  const float* data = nullptr;
-  std::vector<int64_t> shape;
-  std::shared_ptr<const void> owner;
-
-  explicit operator bool() const { return data != nullptr; }
-};
-
-// The scale and zero point of a u8 output; unused where the output is one of floats.
-struct OutputQuantization {
-  float scale = 1.0f;
-  int zero_point = 0;
-};
-
-// The same with an optional multiplier of each channel, [n]: what is quantized is y * multiplier.
-struct ChannelQuantization {
-  OutputQuantization tensor;
-  FloatTensor multiplier = {};
-};
-
 inline constexpr int kAbsent = -1;
 
-struct EmbeddingSumSpec {
-  int ids, type_ids, y;
-  FloatTensor word, position, type;
+// Weights as they run, for up to `max_rows` rows; -1: any number.
+struct PackedTactic {
+  std::shared_ptr<const PackedWeights> weights;
+  int64_t max_rows = -1;
 };
-struct LayerNormSpec {
-  int x, y, yq;
-  FloatTensor gamma, beta;
-  float epsilon;
-  ChannelQuantization quantization;
-};
-// x is u8 for weights of i8, f32 for those of f32, bf16 or f32, whose rows are then rounded, for those of bf16.
-struct LinearSpec {
-  int x, residual, y;
-  std::vector<std::shared_ptr<const PackedWeights>> weights;  // each for up to `max_rows` rows; -1 in the last: any number
-  std::vector<int64_t> max_rows;
-  FloatTensor scale, bias;  // without a scale, which weights of i8 need, it is 1
-  int x_zero_point;
-  ActivationFunction activation;
-  ChannelQuantization quantization;
-  bool activation_last = false;  // after the residual
-  OutputQuantization residual_quantization = {};  // of a u8 residual
-};
-// `layer.x` is [batch, height, width, channels]; its max_rows count output pixels.
-struct ConvSpec {
-  LinearSpec layer;
-  ConvAttributes attributes;
-};
-struct AttentionSpec {
-  int q, k, v, mask, y;  // k and v absent: q is [B, L, 3 H]
-  int64_t heads;
-  float scale;
-  OutputQuantization quantization;
-  std::optional<OutputQuantization> score = {}, probability = {};  // roundings of q k^T and of the softmax
-};
-// u8 inputs, each through a table of 256 bytes or as it is, or float inputs.
-struct ConcatSpec {
-  std::vector<int> inputs;
-  int y;
-  int64_t axis;
-  std::vector<std::optional<LookupTable>> tables = {};  // one for each input, or none at all
+
+// One step as a caller gives it, everything under the name that docs/program.md has for it. Of a slot the handles of its values,
+// one or, of a variadic slot, several; what is absent has no entry.
+struct StepSpec {
+  std::string op, name;
+  std::map<std::string, std::vector<int>> inputs, outputs;
+  Given given = {};
+  std::vector<PackedTactic> weights = {};  // by rising max_rows, the last for any number; of an operator that has a weight
 };
 
 // Shapes made concrete, and the number of threads to cut the work for.
@@ -146,6 +92,9 @@ struct Value {
   std::vector<int64_t> dims;  // -1 - s stands for the free dimension s
 };
 
+// The operators that have a step: the rows of kernels/table.inc.
+std::vector<std::string> step_names();
+
 // Everything throws std::invalid_argument with a sentence that names the step, what it expected and what it found.
 class Program {
  public:
@@ -154,20 +103,9 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   int value(DType dtype, const std::vector<int64_t>& dims);
-  void embedding_sum(const std::string& name, const EmbeddingSumSpec& spec);
-  void layer_norm(const std::string& name, const LayerNormSpec& spec);
-  void linear(const std::string& name, const LinearSpec& spec);
-  void conv(const std::string& name, const ConvSpec& spec);
-  void attention(const std::string& name, const AttentionSpec& spec);
-  void mean_pool(const std::string& name, int x, int mask, int y);
-  void l2_normalize(const std::string& name, int x, int y, float epsilon);
-  void quantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
-  void dequantize(const std::string& name, int x, int y, const OutputQuantization& quantization);
-  void lookup(const std::string& name, int x, int y, const LookupTable& table);
-  void concat(const std::string& name, const ConcatSpec& spec);
-  void add(const std::string& name, int a, int b, int y);
-  void activate(const std::string& name, int x, int y, const ActivationFunction& activation);
-  // Any other step; the methods above end here. Its values must exist.
+  // One of step_names(), with everything that it reads and nothing else.
+  void step(const StepSpec& spec);
+  // Any other step; step() ends here. Its values must exist.
   void add_step(Step step);
   // Nothing can be added afterwards, and only then can a context run the program.
   void finish(const std::vector<int>& inputs, const std::vector<int>& outputs);

@@ -24,7 +24,9 @@ std::shared_ptr<const PackedWeights> random_weights(int64_t n, int64_t k, const 
   return PackedWeights::pack({n, k}, Type::i8, weight.data(), Form::dense, table);
 }
 
-FloatTensor tensor(const std::vector<float>& v, std::vector<int64_t> shape) { return {v.data(), std::move(shape), nullptr}; }
+Tensor tensor(const std::vector<float>& v, std::vector<int64_t> shape) { return {DType::f32, v.data(), std::move(shape), nullptr}; }
+
+void add_relu(Program& program, int x, int y) { program.step({"relu", "relu", {{"x", {x}}}, {{"y", {y}}}}); }
 
 }  // namespace
 
@@ -94,9 +96,9 @@ struct RandomProgram {
       const int a = floats[rng() % floats.size()], b = floats[rng() % floats.size()];
       const int y = program->value(DType::f32, {-1, 32});
       if (rng() % 3)
-        program->add("add", a, b, y);
+        program->step({"add", "add", {{"a", {a}}, {"b", {b}}}, {{"y", {y}}}});
       else
-        program->activate("relu", a, y, Activation::relu);
+        add_relu(*program, a, y);
       floats.push_back(y);
     }
     program->finish({x}, {floats.back(), floats[floats.size() / 2]});
@@ -149,7 +151,9 @@ std::vector<uint8_t> run_layer(int threads, int64_t rows) {
   const int y = program->value(DType::u8, {-1, 50});
   const std::vector<float> scale(50, 1e-3f), bias(50, 0.25f);
   const auto weights = random_weights(50, 37, table, rng);
-  program->linear("l", {x, r, y, {weights, weights}, {8, -1}, tensor(scale, {50}), tensor(bias, {50}), 12, Activation::gelu, {0.1f, 100}});
+  const Given given{{{"weight_scale", tensor(scale, {50})}, {"bias", tensor(bias, {50})}},
+                    {{"x_scale", 1.0}, {"x_zero_point", 12}, {"activation", "gelu"}, {"y_scale", 0.1}, {"y_zero_point", 100}}};
+  program->step({"linear", "l", {{"x", {x}}, {"residual", {r}}}, {{"y", {y}}}, given, {{weights, 8}, {weights, -1}}});
   program->finish({x, r}, {y});
   std::vector<uint8_t> bytes(rows * 37);
   for (auto& b : bytes) b = static_cast<uint8_t>(rng());
@@ -181,9 +185,9 @@ std::vector<float> run_quantized(int threads, int64_t rows) {
   const int x = program->value(DType::f32, {-1, 40}), q = program->value(DType::u8, {-1, 40});
   const int y = program->value(DType::f32, {-1, 50});
   const std::vector<float> scale(50, 1e-3f);
-  program->quantize("q", x, q, {0.05f, 128});
-  program->linear("l", {q, kAbsent, y, {random_weights(50, 40, program->table(), rng)}, {-1}, tensor(scale, {50}), {}, 128,
-                        Activation::none, {{1.0f, 0}}});
+  program->step({"quantize", "q", {{"x", {x}}}, {{"y", {q}}}, {{}, {{"y_scale", 0.05}, {"y_zero_point", 128}}}});
+  const Given given{{{"weight_scale", tensor(scale, {50})}}, {{"x_scale", 1.0}, {"x_zero_point", 128}, {"activation", "none"}}};
+  program->step({"linear", "l", {{"x", {q}}}, {{"y", {y}}}, given, {{random_weights(50, 40, program->table(), rng), -1}}});
   program->finish({x}, {y});
   std::vector<float> values(rows * 40);
   for (auto& v : values) v = static_cast<float>(static_cast<int>(rng() % 200) - 100) * 0.07f;
@@ -200,7 +204,7 @@ TEST(slices_on_threads_change_no_bit) {
   const auto slices_of = [](int64_t rows, int threads) {
     auto program = std::make_shared<Program>(*available_tables().front());
     const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
-    program->activate("r", x, y, Activation::relu);
+    add_relu(*program, x, y);
     program->finish({x}, {y});
     return slice_batch(*program, 0, make_plan(*program, {rows}, threads)->sizes);
   };
@@ -269,7 +273,8 @@ TEST(threads_read_what_was_checked) {
     auto program = std::make_shared<Program>(*available_tables().front());
     const int x = program->value(DType::i64, {-1, kLength}), y = program->value(DType::f32, {-1, kLength, kWidth});
     const int other = program->value(DType::f32, {-1, kLength});
-    program->embedding_sum("embedding", {x, kAbsent, y, tensor(word, {3, kWidth}), tensor(position, {kLength, kWidth}), {}});
+    const Given tables{{{"word", tensor(word, {3, kWidth})}, {"position", tensor(position, {kLength, kWidth})}}, {}};
+    program->step({"embedding_sum", "embedding", {{"ids", {x}}}, {{"y", {y}}}, tables});
     program->add_step({"hostile", {x}, {other}, [&ids](const Sizes&) {
                          Work work;
                          work.run = [](const Buffers&, const Part&) {};
@@ -304,8 +309,8 @@ std::vector<float> run_floats(const KernelTable& table, Form form, int threads, 
   const int x = floats(37), h = floats(24), y = floats(20);
   const auto f32 = PackedWeights::pack({24, 37}, Type::f32, first.data(), form, table);
   const auto bf16 = PackedWeights::pack({20, 24}, Type::bf16, second.data(), form, table);
-  program->linear("first", {x, kAbsent, h, {f32}, {-1}, {}, {}, 0, Activation::relu, {}});
-  program->linear("second", {h, kAbsent, y, {bf16}, {-1}, {}, {}, 0, Activation::none, {}});
+  program->step({"linear", "first", {{"x", {x}}}, {{"y", {h}}}, {{}, {{"activation", "relu"}}}, {{f32, -1}}});
+  program->step({"linear", "second", {{"x", {h}}}, {{"y", {y}}}, {{}, {{"activation", "none"}}}, {{bf16, -1}}});
   program->finish({x}, {y});
   const Guarded gx(values.data(), values.size() * sizeof(float), 0);
   Context context(program, threads, 4);
@@ -327,10 +332,47 @@ TEST(products_of_floats_are_read_to_their_end_and_threads_change_no_bit) {
     }
 }
 
+TEST(a_step_takes_what_it_reads_and_nothing_else) {
+  Program program(*available_tables().back());
+  const int x = program.value(DType::f32, {2}), y = program.value(DType::f32, {2});
+  const auto refused = [&](const StepSpec& spec) { return test::refusal([&] { program.step(spec); }); };
+  const auto relu = [&](const Given& given) { return refused({"relu", "r", {{"x", {x}}}, {{"y", {y}}}, given}); };
+  const std::vector<float> numbers(2);
+  CHECK(relu({{{"bias", tensor(numbers, {2})}}, {}}) ==
+        "Step \"r\" (relu): expected no tensor bias, because nothing here reads it; leave it out.");
+  CHECK(relu({{}, {{"alpha", 0.5}}}) == "Step \"r\" (relu): expected no attribute alpha, because nothing here reads it; leave it out.");
+  CHECK(refused({"relu", "r", {{"x", {x}}, {"y", {x}}}, {{"y", {y}}}}) ==
+        "Step \"r\" (relu): expected nothing as y, because no such slot is used here; leave it out.");
+  CHECK(refused({"relu", "r", {{"x", {x, x}}}, {{"y", {y}}}}) == "Step \"r\" (relu): expected one value as x, found 2.");
+  CHECK(refused({"relu", "r", {}, {{"y", {y}}}}) == "Step \"r\" (relu): expected an input x, found none.");
+  CHECK(refused({"relu", "r", {{"x", {x}}}, {{"y", {y}}}, {}, {{nullptr, -1}}}) ==
+        "Step \"r\" (relu): expected no packed weights, found 1.");
+  const std::string unknown = refused({"rectify", "r", {}, {}});
+  CHECK_SAY(unknown.starts_with("Step \"r\": expected an operator out of ") && unknown.ends_with(", found \"rectify\"."), unknown);
+  CHECK(relu({}).empty() && program.steps().size() == 1);
+}
+
+TEST(attributes_are_of_their_kind_and_in_their_range) {
+  Program program(*available_tables().back());
+  const int x = program.value(DType::f32, {2}), y = program.value(DType::u8, {2});
+  const auto refused = [&](const std::map<std::string, Attribute>& attributes) {
+    return test::refusal([&] { program.step({"quantize", "q", {{"x", {x}}}, {{"y", {y}}}, {{}, attributes}}); });
+  };
+  const std::string place = "Step \"q\" (quantize): ";
+  CHECK(refused({{"y_scale", 0.5}}) == place + "expected an integer as the attribute y_zero_point, found none.");
+  CHECK(refused({{"y_scale", 0.5}, {"y_zero_point", 1.0}}) ==
+        place + "expected an integer as the attribute y_zero_point, found a number.");
+  CHECK(refused({{"y_scale", "1"}, {"y_zero_point", 1}}) == place + "expected a number as the attribute y_scale, found a text.");
+  CHECK(refused({{"y_scale", 0.5}, {"y_zero_point", int64_t{1} << 40}}) ==
+        place + "expected y_zero_point from 0 to 255, found 1099511627776.");
+  CHECK(refused({{"y_scale", 1e-39}, {"y_zero_point", 1}}).starts_with(place + "expected y_scale to be a positive finite number"));
+  CHECK(refused({{"y_scale", 1}, {"y_zero_point", 1}}).empty());
+}
+
 TEST(a_value_too_large_to_address_is_refused) {
   auto program = std::make_shared<Program>(*available_tables().back());
   const int x = program->value(DType::f32, {-1}), y = program->value(DType::f32, {-1});
-  program->activate("r", x, y, Activation::relu);
+  add_relu(*program, x, y);
   program->finish({x}, {y});
   std::string message;
   try {

@@ -119,7 +119,8 @@ def test_operands(part: str, broken: Any, message: str) -> None:
 def test_unknown_operators_and_too_many_inputs() -> None:
     fixture = Fixture()
     node = ir.Node("openwork", "Conv", [fixture.x], name="c")
-    refuse(fixture, "openwork.Conv 'c' is not an operator of openwork; docs/program.md lists them", node)
+    sentence = "openwork.Conv 'c' is not an operator of openwork; engine/operators/rows.py lists them"
+    refuse(fixture, sentence, node)
     fixture = Fixture()
     extended = ir.Node("openwork", "Relu", [fixture.r, fixture.x], name="r")
     refuse(fixture, "has 2 inputs, but Relu takes 1", extended)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from native_steps import add_step
 from openwork import _native as native
 
 Array = NDArray[Any]
@@ -164,7 +165,7 @@ def test_quantized_outputs_are_those_of_onnx_runtime(layer: Layer) -> None:
             x,
             packed,
             scale,
-            bias.astype(np.float32) * np.float32(SCALE),
+            bias=bias.astype(np.float32) * np.float32(SCALE),
             x_zero_point=99,
             y_scale=Y_SCALE,
             y_zero_point=Y_ZERO_POINT,
@@ -217,17 +218,19 @@ def test_what_does_not_fit_is_refused() -> None:
     (packed, *_) = packings(layer, weight, native.active_isa())
     ones = np.ones(layer.n, np.float32)
     cases: dict[str, dict[str, Any]] = {
-        r"Expected x of shape \[1, 9, 10, 64\], found \[1, 9, 10, 63\]\.": {"x": x[..., 1:].copy()},
+        r"conv\(\): expected x of shape \[1, 9, 10, 64\], found \[1, 9, 10, 63\]\.": {"x": x[..., 1:].copy()},
         r"Expected x of uint8 for weights of i8, of uint16": {"x": x.astype(np.float32)},
-        r"Expected scale of shape \[40\], found \[39\]\.": {"scale": ones[1:]},
-        r"Expected residual of shape \[1, 7, 8, 40\], found \[1, 7, 8, 41\]\.": {
+        r"conv\(\): expected scale of shape \[40\], found \[39\]\.": {"scale": ones[1:]},
+        r"conv\(\): expected residual of shape \[1, 7, 8, 40\], found \[1, 7, 8, 41\]\.": {
             "residual": np.zeros((1, 7, 8, 41), np.float32)
         },
         r"Expected the convolution's stride along the width from 1 to 2\^30, found 0\.": {"strides": (1, 0)},
         r"Expected the convolution's padding at the begin of the height from 0": {"pads": (-1, 0, 0, 0)},
         r"reaches over 21 pixels of a padded height of 9": {"dilations": (10, 1)},
-        r"Expected x_zero_point from 0 to 255, found 256\.": {"x_zero_point": 256},
-        r"Expected a positive y_scale\.": {"y_scale": 0.0},
+        r"conv\(\): expected x_zero_point from 0 to 255, found 256\.": {"x_zero_point": 256},
+        r"conv\(\): expected y_scale to be a positive finite number, found 0": {"y_scale": 0.0},
+        r"conv\(\): expected 4 integers as the attribute pads, found 2\.": {"pads": (1, 1)},
+        r"conv\(\): expected no attribute padding, because nothing here reads it": {"padding": (1, 1)},
     }
     for sentence, changed in cases.items():
         with pytest.raises(ValueError, match=sentence):
@@ -242,24 +245,14 @@ def two_layers(isa: str) -> tuple[Any, list[Any]]:
     program = native.Program(isa)
     x, hidden = program.value("u8", [-1, 30, 31, 3]), program.value("u8", [-1, 15, 16, 64])
     y = program.value("f32", [-1, 15, 16, 64])
-    program.conv(
-        "first",
-        x,
-        -1,
-        hidden,
-        [weights[0]],
-        [-1],
-        scale,
-        bias,
-        9,
-        **first.grid,
-        activation="relu",
-        y_scale=0.05,
-    )
-    quantized = {"residual_scale": 0.05, "residual_zero_point": 0}
-    program.conv(
-        "second", hidden, hidden, y, [weights[1]] * 2, [300, -1], scale, bias, 0, **second.grid, **quantized
-    )
+    tensors = {"weight_scale": scale, "bias": bias}
+    ending = {"x_scale": 1.0, "x_zero_point": 9, "activation": "relu", "y_scale": 0.05, "y_zero_point": 0}
+    add_step(program, "conv", "first", x=x, y=hidden, weights=weights[0], **tensors, **first.grid, **ending)
+    ending = {"x_scale": 1.0, "x_zero_point": 0, "activation": "none"}
+    ending |= {"residual_scale": 0.05, "residual_zero_point": 0}
+    tactics = [(weights[1], 300), (weights[1], -1)]
+    read = {"x": hidden, "residual": hidden, "weights": tactics}
+    add_step(program, "conv", "second", y=y, **read, **tensors, **second.grid, **ending)
     program.finish([x], [y])
     return program, weights
 
@@ -271,13 +264,19 @@ def test_convolutions_run_in_a_program(isa: str) -> None:
     for batch in (1, 2, 5):
         x = np.random.default_rng(batch).integers(0, 256, (batch, 30, 31, 3), np.uint8)
         grids = LAYERS[0].grid, {"pads": (1, 1, 1, 1)}
-        hidden = native.conv(x, first, scale, bias, 9, **grids[0], activation="relu", y_scale=0.05)
-        sums = native.conv(hidden, second, scale, bias, 0, **grids[1])
+        ending = {"bias": bias, "x_zero_point": 9, "activation": "relu", "y_scale": 0.05}
+        hidden = native.conv(x, first, scale, **grids[0], **ending)
+        sums = native.conv(hidden, second, scale, bias=bias, **grids[1])
         expected = (hidden.astype(np.float64) * np.float64(np.float32(0.05)) + sums).astype(np.float32)
         for threads in (1, 2, 3):
             (found,) = native.Context(program, threads).run([x])
             # One rounding of the exact sum in the one, of a sum in binary64 in the other.
             assert np.array_equal(found, expected)
+
+
+def float_weights(layer: Layer, isa: str) -> Any:
+    weight = np.ones((layer.n, *layer.kernel, layer.channels), np.float32)
+    return native.PackedWeights.pack(weight, "dense", isa)
 
 
 def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
@@ -294,18 +293,20 @@ def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
         r"Expected a kernel that fits into the padded input, found one that reaches over 21 pixels": {
             "dilations": (10, 1)
         },
-        r"expected -1 as the last entry of max_rows, found 5\.": {"max_rows": [5]},
-        r"expected scale of shape \[40\], found \[39\]\.": {"scale": scale[1:]},
+        r"expected -1 as max_rows of the last weights, found 5\.": {"weights": [(packed[0], 5)]},
+        r"expected weight_scale of shape \[40\], found \[39\]\.": {"weight_scale": scale[1:]},
+        r"expected a list of integers as the attribute strides, found an integer\.": {"strides": 1},
+        r"expected weights of i8, found f32\.": {"weights": float_weights(layer, isa)},
     }
     for sentence, changed in cases.items():
-        given = {"max_rows": [-1], "scale": scale} | {k: v for k, v in changed.items() if k not in ("x", "y")}
+        product = {"weight_scale": scale, "x_scale": 1.0, "x_zero_point": 0, "activation": "none"}
+        product |= {"weights": packed[0], **layer.grid}
+        product |= {k: v for k, v in changed.items() if k not in ("x", "y")}
         program = native.Program(isa)
         x = program.value("u8", changed.get("x", [-1, 9, 10, 64]))
         y = program.value("f32", changed.get("y", [-1, 9, 10, 40]))
         with pytest.raises(ValueError, match=sentence):
-            program.conv(
-                "c", x, -1, y, packed[:1], bias=None, x_zero_point=0, **({"pads": layer.pads} | given)
-            )
+            add_step(program, "conv", "c", x=x, y=y, **product)
 
 
 def test_products_refuse_the_weights_of_convolutions() -> None:
@@ -318,4 +319,4 @@ def test_products_refuse_the_weights_of_convolutions() -> None:
     program = native.Program(native.active_isa())
     x, y = program.value("u8", [2, 576]), program.value("f32", [2, 40])
     with pytest.raises(ValueError, match=r"expected the weights of a matrix, found those"):
-        program.linear("l", x, -1, y, [packed], [-1], np.ones(40, np.float32), None, 0, "none")
+        add_step(program, "linear", "l", x=x, y=y, weights=packed)

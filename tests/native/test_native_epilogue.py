@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from native_steps import add_step
 from openwork import _native as native
 from openwork.engine.operators import ACTIVATIONS
 from openwork.graph import reference
@@ -60,11 +61,8 @@ class Layer:
             self.x,
             packed,
             self.scale(),
-            self.bias,
-            X_ZERO_POINT,
-            residual=residual,
-            threads=threads,
-            **ending,
+            threads,
+            **{"bias": self.bias, "x_zero_point": X_ZERO_POINT, "residual": residual, **ending},
         )
         return np.asarray(result)
 
@@ -108,21 +106,43 @@ def test_relu6_is_a_clip(layer: Layer) -> None:
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"activation": "swish"}, 'found "swish"'),
-    ({"y_type": "f16"}, 'Expected a y_type out of f32, bf16, u8 and s8, found "f16".'),
-    ({"y_type": "s8"}, 'Expected a y_scale exactly where y_type is u8 or s8, found y_type "s8".'),
+    ({"y_type": "f16"}, 'linear(): expected a y_type out of f32, bf16, u8 and s8, found "f16".'),
+    ({"y_type": "s8"}, 'linear(): expected a y_scale exactly where y_type is u8 or s8, found y_type "s8".'),
     ({"y_type": "bf16", "y_scale": 0.1}, 'found y_type "bf16".'),
-    ({"y_scale": 0.0}, "Expected a positive y_scale."),
-    ({"residual_scale": -1.0}, "Expected a positive residual_scale."),
-    ({"residual_zero_point": 256}, "Expected a residual_zero_point from 0 to 255, found 256."),
-    ({"lookup": np.zeros(255, np.uint8), "y_scale": 0.1}, "Expected a lookup table of 256 bytes, found 255."),
-    ({"lookup": np.zeros(256, np.uint8)}, "Expected a lookup table only where the output is quantized."),
+    ({"y_scale": 0.0}, "linear(): expected y_scale to be a positive finite number, found 0.000000."),
+    (
+        {"residual_scale": -1.0},
+        "linear(): expected residual_scale to be a positive finite number, found -1.000000.",
+    ),
+    ({"residual_zero_point": 256}, "linear(): expected residual_zero_point from 0 to 255, found 256."),
+    (
+        {"lookup": np.zeros(255, np.uint8), "y_scale": 0.1},
+        "linear(): expected lookup of shape [256], found [255].",
+    ),
+    (
+        {"lookup": np.zeros(256, np.uint8)},
+        "linear(): expected no tensor lookup, because nothing here reads it; leave it out.",
+    ),
+    (
+        {"y_scael": 0.1},
+        "linear(): expected no attribute y_scael, because nothing here reads it; leave it out.",
+    ),
+    (
+        {"y_scale": {}},
+        "linear(): expected the attribute y_scale to be an integer, a number, a text or a list of integers, "
+        "found {}.",
+    ),
+    (
+        {"bias": np.ones(N)},
+        "linear(): expected bias of type u8, bf16 (as uint16), f32 or i64, found float64.",
+    ),
     (
         {"activation": "clip", "alpha": 2.0, "beta": 1.0},
-        "Activation: expected a clip whose low end, alpha, is at most its high end, beta, found 2.0",
+        "linear(): expected a clip whose low end, alpha, is at most its high end, beta, found 2.0",
     ),
     (
         {"activation": "leaky_relu", "alpha": float("nan")},
-        "Activation: expected numbers as the activation's alpha and beta",
+        "linear(): expected numbers as the activation's alpha and beta",
     ),
 ]
 
@@ -142,7 +162,7 @@ def test_activations_as_steps(isa: str, activation: str) -> None:
     numbers = NUMBERS.get(activation, {})
     program = native.Program(isa)
     i, y = program.value("f32", list(x.shape)), program.value("f32", list(x.shape))
-    program.activate("a", i, y, activation, **numbers)
+    add_step(program, activation, "a", x=i, y=y, **numbers)
     program.finish([i], [y])
     (found,) = native.Context(program, 2).run([x])
     assert same_bits(np.asarray(found), activate(x, activation, **numbers))
@@ -153,22 +173,9 @@ def test_a_program_adds_a_u8_residual_before_its_relu(isa: str, layer: Layer) ->
     program = native.Program(isa)
     x, r, y = (program.value("u8", [-1, n]) for n in (K, N, N))
     packed = native.PackedWeights.pack(layer.weight, "dense", isa)
-    program.linear(
-        "l",
-        x,
-        r,
-        y,
-        [packed],
-        [-1],
-        layer.scale(),
-        layer.bias,
-        X_ZERO_POINT,
-        "relu",
-        **QUANTIZED,
-        activation_last=True,
-        **RESIDUAL,
-    )
+    a = {"activation": "relu", "activation_last": 1, **QUANTIZED, **RESIDUAL}
+    product = {"weight_scale": layer.weight_scale, "x_scale": X_SCALE, "x_zero_point": X_ZERO_POINT}
+    add_step(program, "linear", "l", x=x, residual=r, y=y, weights=packed, bias=layer.bias, **product, **a)
     program.finish([x, r], [y])
     (found,) = native.Context(program, 2).run([layer.x, layer.residuals["u8"]])
-    a = {"activation": "relu", "activation_last": 1, **QUANTIZED, **RESIDUAL}
     assert same_bits(np.asarray(found), layer.expected(layer.residuals["u8"], a))

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import attention_bound
+from native_steps import add_step
 from openwork import _native as native
 from openwork.graph import reference
 from openwork.graph.numerics import activations
@@ -56,6 +57,9 @@ class OneStep:
     def output(self, dtype: str, shape: Sequence[int]) -> int:
         return int(self.program.value(dtype, list(shape)))
 
+    def add(self, op: str, **given: Any) -> None:
+        add_step(self.program, op, op, **given)
+
     def run(self, *outputs: int) -> list[Array]:
         self.program.finish(self.inputs, list(outputs))
         one, two = (native.Context(self.program, threads).run(self.arrays) for threads in (1, 2))
@@ -85,9 +89,10 @@ def test_embedding_sum(isa: str, typed: bool) -> None:
     word, position, type_ = floats(3, 50, H), floats(4, 30, H), floats(5, 2, H)
     word.setflags(write=False)
     step = OneStep(isa)
-    i, t = step.input(ids), step.input(types) if typed else -1
+    i, t = step.input(ids), step.input(types) if typed else None
     y = step.output("f32", (B, L, H))
-    step.program.embedding_sum("e", i, t, y, word, position, type_ if typed else None)
+    tables = {"word": word, "position": position, "type": type_ if typed else None}
+    step.add("embedding_sum", ids=i, type_ids=t, y=y, **tables)
     expected = reference.embedding_sum(
         ids, types if typed else None, word, position, type_ if typed else None, {}
     )
@@ -101,7 +106,8 @@ def test_layer_norm(isa: str, width: int) -> None:
     multiplier = np.abs(floats(4, width)) + np.float32(0.1)
     step = OneStep(isa)
     i, y, yq = step.input(x), step.output("f32", x.shape), step.output("u8", x.shape)
-    step.program.layer_norm("n", i, y, yq, gamma, beta, 1e-5, **QUANTIZED, y_multiplier=multiplier)
+    tensors = {"gamma": gamma, "beta": beta, "y_multiplier": multiplier}
+    step.add("layer_norm", x=i, y=y, yq=yq, epsilon=1e-5, **tensors, **QUANTIZED)
     found, quantized = step.run(y, yq)
     expected, expected_quantized = reference.layer_norm(
         x, gamma, beta, multiplier, {"epsilon": 1e-5, **QUANTIZED}
@@ -128,14 +134,14 @@ def test_attention(isa: str, packed: bool, masked: bool, quantized: bool) -> Non
     mask = some_mask(4) if masked else None
     step = OneStep(isa)
     if packed:
-        ids = [step.input(np.concatenate([q, k, v], axis=-1)), -1, -1]
+        ids = {"q": step.input(np.concatenate([q, k, v], axis=-1))}
     else:
-        ids = [step.input(part) for part in (q, k, v)]
-    m = -1 if mask is None else step.input(mask)
+        ids = {name: step.input(part) for name, part in (("q", q), ("k", k), ("v", v))}
+    m = None if mask is None else step.input(mask)
     y = step.output("u8" if quantized else "f32", (B, L, H))
-    step.program.attention("a", *ids, m, y, heads, scale, **QUANTIZED)
-    found = step.run(y)[0]
     attributes = {"heads": heads, "scale": scale, **(QUANTIZED if quantized else {})}
+    step.add("attention", **ids, mask=m, y=y, **attributes)
+    found = step.run(y)[0]
     assert same_bits(found, reference.attention(q, k, v, mask, attributes))
     if quantized:
         return
@@ -158,8 +164,8 @@ MASKS: dict[str, Callable[[int], Array | None]] = {
 def attention_of(isa: str, qkv: NDArray[np.float32], mask: Array | None, heads: int, scale: float) -> Array:
     step = OneStep(isa)
     i, y = step.input(qkv), step.output("f32", (*qkv.shape[:2], qkv.shape[2] // 3))
-    m = -1 if mask is None else step.input(mask)
-    step.program.attention("a", i, -1, -1, m, y, heads, scale)
+    m = None if mask is None else step.input(mask)
+    step.add("attention", q=i, mask=m, y=y, heads=heads, scale=scale)
     return step.run(y)[0]
 
 
@@ -203,13 +209,18 @@ def test_attention_without_any_kept_key_is_zero(isa: str) -> None:
     mask[1] = 1
     step = OneStep(isa)
     qkv, m, y = step.input(floats(1, B, L, 3 * H)), step.input(mask), step.output("f32", (B, L, H))
-    step.program.attention("a", qkv, -1, -1, m, y, 4, 0.3)
+    step.add("attention", q=qkv, mask=m, y=y, heads=4, scale=0.3)
     found = step.run(y)[0]
     assert not found[0].any()
     assert found[1].all()
 
 
-ROUNDINGS = {"score_scale": 0.05, "score_zero_point": 120, "probability_scale": 1 / 255}
+ROUNDINGS = {
+    "score_scale": 0.05,
+    "score_zero_point": 120,
+    "probability_scale": 1 / 255,
+    "probability_zero_point": 0,
+}
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -220,9 +231,9 @@ def test_attention_with_roundings_inside(isa: str, names: tuple[str, ...], maske
     mask = some_mask(4) if masked else None
     rounded = {name: value for name, value in ROUNDINGS.items() if name.split("_")[0] in names}
     step = OneStep(isa)
-    ids = [step.input(part) for part in (q, k, v)]
-    m, y = -1 if mask is None else step.input(mask), step.output("f32", (B, L, H))
-    step.program.attention("a", *ids, m, y, 2, 0.2, **rounded)
+    ids = {name: step.input(part) for name, part in (("q", q), ("k", k), ("v", v))}
+    m, y = None if mask is None else step.input(mask), step.output("f32", (B, L, H))
+    step.add("attention", **ids, mask=m, y=y, heads=2, scale=0.2, **rounded)
     found = step.run(y)[0]
     assert same_bits(found, reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2, **rounded}))
     plain = reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2})
@@ -261,7 +272,7 @@ def test_linear_of_floats_in_every_form(isa: str, activation: str, quantized: bo
         i, r = step.input(x), step.input(residual)
         y = step.output("u8" if quantized else "f32", (rows, n))
         packed = native.PackedWeights.pack(weight, form, isa)
-        step.program.linear("f", i, r, y, [packed], [-1], None, bias, 0, activation, **QUANTIZED)
+        step.add("linear", x=i, residual=r, y=y, weights=packed, bias=bias, **attributes)
         assert same_bits(step.run(y)[0], expected), form
 
 
@@ -281,7 +292,7 @@ def test_linear_of_bf16_rounds_the_rows_of_floats(isa: str) -> None:
             step = OneStep(isa)
             i, r, y = step.input(fed), step.input(residual), step.output("bf16", (rows, n))
             packed = native.PackedWeights.pack(halves, form, isa)
-            step.program.linear("f", i, r, y, [packed], [-1], None, None, 0, "none")
+            step.add("linear", x=i, residual=r, y=y, weights=packed, activation="none")
             made.append(step.run(y)[0])
         assert same_bits(*made), form
         error = np.abs(widened(made[0]) - exact)
@@ -293,15 +304,17 @@ def test_convolutions_take_and_give_bf16_as_products_do(isa: str) -> None:
     x = rng(1).integers(0, 256, (1, 4, 5, 33), np.uint8)
     weight, residual = rng(2).integers(-127, 128, (24, 33), np.int8), rounded_to_bf16(floats(3, 1, 4, 5, 24))
     scale, rows = np.full(24, 1e-4, np.float32), (20, 24)
+    product = {"weight_scale": scale, "x_scale": 1.0, "x_zero_point": 7, "activation": "none"}
+    grid = {"strides": (1, 1), "dilations": (1, 1), "pads": (0, 0, 0, 0)}
     pack = native.PackedWeights.pack
     image = OneStep(isa)
     i, r, y = image.input(x), image.input(residual), image.output("bf16", residual.shape)
     packed = pack(weight.reshape(24, 1, 1, 33), "dense", isa)
-    image.program.conv("c", i, r, y, [packed], [-1], scale, None, 7)
+    image.add("conv", x=i, residual=r, y=y, weights=packed, **product, **grid)
     matrix = OneStep(isa)
     i, r = matrix.input(x.reshape(20, 33)), matrix.input(residual.reshape(rows))
     z = matrix.output("bf16", rows)
-    matrix.program.linear("l", i, r, z, [pack(weight, "dense", isa)], [-1], scale, None, 7, "none")
+    matrix.add("linear", x=i, residual=r, y=z, weights=pack(weight, "dense", isa), **product)
     found = image.run(y)[0]
     assert same_bits(found.reshape(rows), matrix.run(z)[0])
     sums = (x.reshape(20, 33).astype(np.float64) - 7) @ weight.T.astype(np.float64)
@@ -316,7 +329,7 @@ def test_dequantize(isa: str, zero_point: int) -> None:
     x = rng(1).integers(0, 256, (3, 1001)).astype(np.uint8)
     step = OneStep(isa)
     i, y = step.input(x), step.output("f32", x.shape)
-    step.program.dequantize("d", i, y, 0.037, zero_point)
+    step.add("dequantize", x=i, y=y, x_scale=0.037, x_zero_point=zero_point)
     expected = (x.astype(np.int32) - zero_point).astype(np.float32) * np.float32(0.037)
     assert same_bits(step.run(y)[0], expected)
 
@@ -326,7 +339,7 @@ def test_lookup(isa: str) -> None:
     x, table = rng(1).integers(0, 256, (7, 1001)).astype(np.uint8), rng(2).permutation(256).astype(np.uint8)
     step = OneStep(isa)
     i, y = step.input(x), step.output("u8", x.shape)
-    step.program.lookup("l", i, y, table)
+    step.add("lookup", x=i, y=y, table=table)
     assert same_bits(step.run(y)[0], table[x])
 
 
@@ -340,35 +353,23 @@ def test_concat(isa: str, dtype: str, axis: int, width: int) -> None:
     for number, shape in enumerate(shapes):
         shape[axis] = 1 + number * 2
     arrays = [(floats(seed, *shape) * 100).astype(np.int32).astype(kind) for seed, shape in enumerate(shapes)]
-    tables = [None, rng(9).permutation(256).astype(np.uint8), None] if dtype == "u8" else []
-    expected = [a if i != 1 or not tables else tables[1][a] for i, a in enumerate(arrays)]
+    rows = [np.arange(256), rng(9).permutation(256), np.arange(256)[::-1]]
+    tables = np.array(rows, np.uint8) if dtype == "u8" else None
+    expected = [a if tables is None else tables[i][a] for i, a in enumerate(arrays)]
     step = OneStep(isa)
     inputs = [step.input(a) for a in arrays]
     whole = np.concatenate(expected, axis=axis)
     y = step.output(dtype, whole.shape)
-    step.program.concat("c", inputs, y, axis, tables)
+    step.add("concat", x=inputs, y=y, axis=axis, tables=tables)
     assert same_bits(step.run(y)[0], whole)
 
 
 def _multiplied(
-    isa: str, x: np.ndarray, packed: native.PackedWeights, scale: np.ndarray, multiplier: np.ndarray
-) -> np.ndarray:
+    isa: str, x: Array, packed: native.PackedWeights, tensors: dict[str, Array], attributes: dict[str, Any]
+) -> Array:
     step = OneStep(isa)
     y = step.output("u8", (len(x), packed.n))
-    step.program.linear(
-        "m",
-        step.input(x),
-        -1,
-        y,
-        [packed],
-        [-1],
-        scale,
-        None,
-        7,
-        "none",
-        **QUANTIZED,
-        y_multiplier=multiplier,
-    )
+    step.add("linear", x=step.input(x), y=y, weights=packed, **tensors, **attributes)
     return step.run(y)[0]
 
 
@@ -389,32 +390,23 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
     i, r = step.input(x), step.input(residual)
     y = step.output("u8" if quantized else "f32", (rows, n))
     packed = native.PackedWeights.pack(weight, "dense", isa)
-    step.program.linear("l", i, r, y, [packed], [-1], scale, bias, zero_point, activation, **QUANTIZED)
-    found = step.run(y)[0]
     a = {"x_scale": x_scale, "x_zero_point": zero_point, "activation": activation}
     a |= QUANTIZED if quantized else {}
+    step.add("linear", x=i, residual=r, y=y, weights=packed, weight_scale=weight_scale, bias=bias, **a)
+    found = step.run(y)[0]
     expected = reference.linear(x, residual, weight, weight_scale, bias, None, a)
     assert same_bits(found, expected)
     if quantized:
         multiplier = np.abs(floats(6, n)) + np.float32(0.1)
+        changed = a | {"activation": "none", "x_zero_point": 7}
+        tensors = {"weight_scale": weight_scale, "y_multiplier": multiplier}
         assert same_bits(
-            _multiplied(isa, x, packed, scale, multiplier),
-            reference.linear(
-                x, None, weight, weight_scale, None, multiplier, a | {"activation": "none", "x_zero_point": 7}
-            ),
+            _multiplied(isa, x, packed, tensors, changed),
+            reference.linear(x, None, weight, weight_scale, None, multiplier, changed),
         )
-    alone = native.linear(
-        x,
-        packed,
-        scale,
-        bias,
-        zero_point,
-        activation,
-        residual,
-        QUANTIZED["y_scale"] if quantized else None,
-        117,
-        2,
-    )
+    ending = {"bias": bias, "residual": residual, "activation": activation, "x_zero_point": zero_point}
+    ending |= QUANTIZED if quantized else {}
+    alone = native.linear(x, packed, scale, threads=2, **ending)
     assert same_bits(alone, expected)
 
 
@@ -424,8 +416,8 @@ def test_pooling_and_norm(isa: str) -> None:
     step = OneStep(isa)
     i, m = step.input(x), step.input(mask)
     pooled, y = step.output("f32", (B, H)), step.output("f32", (B, H))
-    step.program.mean_pool("p", i, m, pooled)
-    step.program.l2_normalize("n", pooled, y, 1e-12)
+    step.add("mean_pool", x=i, mask=m, y=pooled)
+    step.add("l2_normalize", x=pooled, y=y, epsilon=1e-12)
     found_pooled, found = step.run(pooled, y)
     expected = reference.mean_pool(x, mask, {})
     assert same_bits(found_pooled, expected)
@@ -441,10 +433,10 @@ def test_elementwise(isa: str) -> None:
     step = OneStep(isa)
     i, j = step.input(a), step.input(b)
     outputs = [step.output(dtype, a.shape) for dtype in ("f32", "f32", "f32", "u8")]
-    step.program.add("add", i, j, outputs[0])
-    step.program.activate("gelu", i, outputs[1], "gelu")
-    step.program.activate("relu", i, outputs[2], "relu")
-    step.program.quantize("quantize", i, outputs[3], **QUANTIZED)
+    step.add("add", a=i, b=j, y=outputs[0])
+    step.add("gelu", x=i, y=outputs[1])
+    step.add("relu", x=i, y=outputs[2])
+    step.add("quantize", x=i, y=outputs[3], **QUANTIZED)
     gelu, relu = activations.activate(a, "gelu"), activations.activate(a, "relu")
     expected = [a + b, gelu, relu, reference.quantize(a, QUANTIZED)]
     for found, wanted in zip(step.run(*outputs), expected, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from native_steps import add_step
 from openwork import _native as native
 from openwork.graph import reference
 from openwork.graph.numerics.binary32 import quantize
@@ -52,18 +53,20 @@ class TinyEncoder:
         ids, mask = p.value("i64", [BATCH, LENGTH]), p.value("i64", [BATCH, LENGTH])
         x, y = f32(p, BATCH, LENGTH, H), f32(p, BATCH, LENGTH, H)
         q = p.value("u8", [BATCH, LENGTH, H])
-        p.embedding_sum("embedding", ids, -1, x, self.word, self.position, None)
-        p.layer_norm("norm", x, y, q, self.gamma, self.beta, 1e-5, X_SCALE, X_ZERO)
+        add_step(p, "embedding_sum", "embedding", ids=ids, y=x, word=self.word, position=self.position)
+        norm = {"gamma": self.gamma, "beta": self.beta, "epsilon": 1e-5}
+        add_step(p, "layer_norm", "norm", x=x, y=y, yq=q, y_scale=X_SCALE, y_zero_point=X_ZERO, **norm)
         qkv, context, out = f32(p, BATCH, LENGTH, 3 * H), f32(p, BATCH, LENGTH, H), f32(p, BATCH, LENGTH, H)
         packed = native.PackedWeights.pack(self.weight, "dense", isa)
-        scale = np.float32(X_SCALE) * self.weight_scale
-        p.linear("qkv", q, -1, qkv, [packed, packed], [max_rows, -1], scale, self.bias, X_ZERO, "none")
-        p.attention("attention", qkv, -1, -1, mask, context, HEADS, 0.35)
+        product = {"weight_scale": self.weight_scale, "bias": self.bias, "activation": "none"}
+        product |= {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "weights": [(packed, max_rows), (packed, -1)]}
+        add_step(p, "linear", "qkv", x=q, y=qkv, **product)
+        add_step(p, "attention", "attention", q=qkv, mask=mask, y=context, heads=HEADS, scale=0.35)
         dense = native.PackedWeights.pack(self.dense, "dense", isa)
-        p.linear("dense", context, y, out, [dense], [-1], None, None, 0, "gelu")
+        add_step(p, "linear", "dense", x=context, residual=y, y=out, weights=dense, activation="gelu")
         pooled, normal = f32(p, BATCH, H), f32(p, BATCH, H)
-        p.mean_pool("pool", out, mask, pooled)
-        p.l2_normalize("unit", pooled, normal, 1e-12)
+        add_step(p, "mean_pool", "pool", x=out, mask=mask, y=pooled)
+        add_step(p, "l2_normalize", "unit", x=pooled, y=normal, epsilon=1e-12)
         p.finish([ids, mask], [normal, q])
         return p
 
@@ -162,7 +165,7 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
         for form in [form.name for form in native.forms(isa) if form.sparse]:
             packed = native.PackedWeights.pack(weight, form, isa)
             assert (packed.form, packed.n, packed.k, packed.isa) == (form, n, k, isa)
-            found = native.linear(x, packed, scale, None, 9, "none", None, None, 0, 2)
+            found = native.linear(x, packed, scale, threads=2, x_zero_point=9)
             assert found.tobytes() == expected.tobytes(), (isa, form)
 
 
@@ -171,7 +174,7 @@ def test_timing_gives_a_positive_number_for_each_weight_and_repeat() -> None:
         native.PackedWeights.pack(rng(i).integers(-127, 128, (32, 64), np.int8), "dense", ISAS[0])
         for i in (1, 2)
     ]
-    seconds = native.time_linear(weights, 5, "gelu", True, 2, 4)
+    seconds = native.time_linear(weights, 5, activation="gelu", threads=2, repeats=4)
     assert seconds.shape == (2, 4)
     assert (seconds > 0).all()
 
@@ -191,9 +194,8 @@ def refusal(call: Callable[[], Any]) -> str:
 
 def embedding(p: Any) -> None:
     ids = p.value("i64", [2, 3])
-    p.embedding_sum(
-        "e", ids, -1, f32(p, 2, 3, 8), np.ones((5, 8), np.float32), np.ones((5, 7), np.float32), None
-    )
+    tables = {"word": np.ones((5, 8), np.float32), "position": np.ones((5, 7), np.float32)}
+    add_step(p, "embedding_sum", "e", ids=ids, y=f32(p, 2, 3, 8), **tables)
 
 
 def packed(n: int = 4, k: int = 8, isa: str = "scalar") -> Any:
@@ -207,36 +209,52 @@ def float_packed(n: int, k: int) -> Any:
 def linear(p: Any, **changes: Any) -> None:
     arguments = {
         "x": p.value("u8", [2, 8]),
-        "residual": -1,
         "y": f32(p, 2, 4),
-        "weights": [packed()],
-        "max_rows": [-1],
-        "scale": np.ones(4, np.float32),
-        "bias": None,
+        "weights": packed(),
+        "weight_scale": np.ones(4, np.float32),
+        "x_scale": 1.0,
         "x_zero_point": 0,
         "activation": "none",
     }
-    p.linear("l", **(arguments | changes))
+    add_step(p, "linear", "l", **(arguments | changes))
+
+
+FLOATS: dict[str, Any] = {"weight_scale": None, "x_scale": None, "x_zero_point": None}
+"""What a product of floats does not have."""
 
 
 def concat(p: Any, **changes: Any) -> None:
     arguments: dict[str, Any] = {
-        "inputs": [p.value("u8", [2, 4]), p.value("u8", [2, 4])],
+        "x": [p.value("u8", [2, 4]), p.value("u8", [2, 4])],
         "y": p.value("u8", [2, 8]),
         "axis": 1,
     }
-    p.concat("c", **(arguments | changes))
+    add_step(p, "concat", "c", **(arguments | changes))
 
 
 def norm(p: Any, **changes: Any) -> None:
     x = f32(p, 2, 4)
     arguments: dict[str, Any] = {
+        "x": x,
         "y": x,
-        "yq": -1,
         "gamma": np.ones(4, np.float32),
         "beta": np.ones(4, np.float32),
     }
-    p.layer_norm("n", x, **(arguments | {"epsilon": 1e-5} | changes))
+    add_step(p, "layer_norm", "n", **(arguments | {"epsilon": 1e-5} | changes))
+
+
+def attention(p: Any, width: int = 24, **changes: Any) -> None:
+    arguments: dict[str, Any] = {"q": f32(p, 1, 2, width), "y": f32(p, 1, 2, 8), "heads": 2, "scale": 1.0}
+    add_step(p, "attention", "a", **(arguments | changes))
+
+
+def quantize_step(p: Any, **changes: Any) -> None:
+    arguments: dict[str, Any] = {"x": f32(p, 2), "y": p.value("u8", [2]), "y_scale": 1.0, "y_zero_point": 0}
+    add_step(p, "quantize", "q", **(arguments | changes))
+
+
+def relu(p: Any, name: str, x: int, y: int) -> None:
+    add_step(p, "relu", name, x=x, y=y)
 
 
 NOT_FINITE = np.array([1, np.nan, 1, 1], np.float32)
@@ -249,24 +267,65 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         "Expected dimensions of at least 1, or -1 - s for the free dimension s below 64, found 0.",
     ),
     (
-        lambda p: p.activate("g", 3, 0, "gelu"),
-        'Step "g" (activate): expected x to be one of the 0 values, found 3.',
+        lambda p: add_step(p, "gelu", "g", x=3, y=0),
+        'Step "g" (gelu): expected x to be one of the 0 values, found 3.',
     ),
     (
-        lambda p: p.activate("r", p.value("u8", [2]), f32(p, 2), "relu"),
-        'Step "r" (activate): expected x of type f32, found u8.',
+        lambda p: relu(p, "r", p.value("u8", [2]), f32(p, 2)),
+        'Step "r" (relu): expected x of type f32, found u8.',
     ),
     (
-        lambda p: p.add("a", f32(p, 2, -3), f32(p, 2, 3), f32(p, 2, -3)),
+        lambda p: p.step("relu", "r", {"x": f32(p, 2), "z": 0}, {"y": f32(p, 2)}),
+        'Step "r" (relu): expected nothing as z, because no such slot is used here; leave it out.',
+    ),
+    (
+        lambda p: p.step("relu", "r", {}, {"y": f32(p, 2)}),
+        'Step "r" (relu): expected an input x, found none.',
+    ),
+    (
+        lambda p: p.step("relu", "r", {"x": f32(p, 2)}, {}),
+        'Step "r" (relu): expected an output y, found none.',
+    ),
+    (
+        lambda p: p.step("rectify", "r", {}, {}),
+        f'Step "r": expected an operator out of {", ".join(native.steps())}, found "rectify".',
+    ),
+    (
+        lambda p: p.step("relu", "r", {"x": f32(p, 2)}, {"y": f32(p, 2)}, {}, {"slope": np.zeros(2)}),
+        'Step "r" (relu): expected the attribute slope to be an integer, a number, a text or a list of '
+        "integers, found array([0., 0.]).",
+    ),
+    (
+        lambda p: add_step(p, "add", "a", a=f32(p, 2, -3), b=f32(p, 2, 3), y=f32(p, 2, -3)),
         'Step "a" (add): expected b of shape [2, free 2], found [2, 3].',
     ),
     (
-        lambda p: p.quantize("q", f32(p, 2), p.value("u8", [2]), 0.0, 0),
+        lambda p: quantize_step(p, y_scale=0.0),
         'Step "q" (quantize): expected y_scale to be a positive finite number, found 0.000000.',
     ),
     (
-        lambda p: p.quantize("q", f32(p, 2), p.value("u8", [2]), 1.0, 256),
+        lambda p: quantize_step(p, y_zero_point=256),
         'Step "q" (quantize): expected y_zero_point from 0 to 255, found 256.',
+    ),
+    (
+        lambda p: quantize_step(p, y_zero_point=0.5),
+        'Step "q" (quantize): expected an integer as the attribute y_zero_point, found a number.',
+    ),
+    (
+        lambda p: quantize_step(p, y_zero_point=None),
+        'Step "q" (quantize): expected an integer as the attribute y_zero_point, found none.',
+    ),
+    (
+        lambda p: quantize_step(p, x_scale=0.5),
+        'Step "q" (quantize): expected no attribute x_scale, because nothing here reads it; leave it out.',
+    ),
+    (
+        lambda p: quantize_step(p, bias=np.ones(2, np.float32)),
+        'Step "q" (quantize): expected no tensor bias, because nothing here reads it; leave it out.',
+    ),
+    (
+        lambda p: quantize_step(p, weights=packed()),
+        'Step "q" (quantize): expected no packed weights, found 1.',
     ),
     (embedding, 'Step "e" (embedding_sum): expected position of shape [rows, 8], found [5, 7].'),
     (
@@ -277,31 +336,49 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         lambda p: norm(p, beta=np.ones(3, np.float32)),
         'Step "n" (layer_norm): expected beta of shape [4], found [3].',
     ),
-    (lambda p: norm(p, y=-1), 'Step "n" (layer_norm): expected an output y, yq or both, found neither.'),
+    (
+        lambda p: norm(p, gamma=None),
+        'Step "n" (layer_norm): expected a tensor gamma, found none.',
+    ),
+    (
+        lambda p: norm(p, gamma=np.ones(4)),
+        'Step "n" (layer_norm): expected gamma of type u8, bf16 (as uint16), f32 or i64, found float64.',
+    ),
+    (
+        lambda p: norm(p, gamma=np.ones(8, np.float32)[::2]),
+        'Step "n" (layer_norm): expected gamma as a contiguous array of memory of the CPU, found another '
+        "object; use numpy.ascontiguousarray.",
+    ),
+    (lambda p: norm(p, y=None), 'Step "n" (layer_norm): expected an output y, yq or both, found neither.'),
     (
         lambda p: norm(p, epsilon=0.0),
         'Step "n" (layer_norm): expected epsilon to be a positive finite number, found 0.000000.',
     ),
     (
-        lambda p: linear(p, weights=[packed(4, 9)]),
+        lambda p: linear(p, weights=packed(4, 9)),
         'Step "l" (linear): expected weights of shape [4, 8], found [4, 9].',
     ),
     (
-        lambda p: linear(p, max_rows=[4]),
-        'Step "l" (linear): expected -1 as the last entry of max_rows, found 4.',
+        lambda p: linear(p, weights=[(packed(), 4)]),
+        'Step "l" (linear): expected -1 as max_rows of the last weights, found 4.',
     ),
     (
-        lambda p: linear(p, max_rows=[]),
-        'Step "l" (linear): expected as many entries in max_rows as in weights, and at least one, found 0 '
-        "and 1.",
+        lambda p: linear(p, weights=[]),
+        'Step "l" (linear): expected packed weights for any number of rows, found none.',
     ),
     (
-        lambda p: linear(p, weights=[packed()] * 3, max_rows=[5, 5, -1]),
-        'Step "l" (linear): expected positive, increasing entries in max_rows before the last.',
+        lambda p: linear(p, weights=[(packed(), 5), (packed(), 5), (packed(), -1)]),
+        'Step "l" (linear): expected positive, increasing max_rows before the last, found 5 after 5.',
     ),
     (
-        lambda p: linear(p, scale=-np.ones(4, np.float32)),
-        'Step "l" (linear): expected positive numbers in scale, found -1.000000.',
+        lambda p: linear(p, weight_scale=-np.ones(4, np.float32)),
+        'Step "l" (linear): expected positive finite numbers as x_scale * weight_scale, found -1.000000 for '
+        "a weight_scale of -1.000000.",
+    ),
+    (
+        lambda p: linear(p, x_scale=3e38, weight_scale=np.full(4, 8, np.float32)),
+        'Step "l" (linear): expected positive finite numbers as x_scale * weight_scale, found inf for a '
+        "weight_scale of 8.000000.",
     ),
     (
         lambda p: linear(p, bias=NOT_FINITE),
@@ -313,8 +390,8 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda p: linear(p, activation="tan"),
-        "Expected one of the activations none, relu, relu6, clip, leaky_relu, hard_sigmoid, hard_swish, "
-        'gelu, silu, sigmoid, tanh, found "tan".',
+        'Step "l" (linear): Expected one of the activations none, relu, relu6, clip, leaky_relu, '
+        'hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh, found "tan".',
     ),
     (
         lambda p: linear(p, activation="clip", alpha=1.0, beta=-1.0),
@@ -330,94 +407,109 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
         'Step "l" (linear): expected residual of type f32, bf16 or u8, found i64.',
     ),
     (
-        lambda p: linear(p, residual=p.value("u8", [2, 4]), residual_scale=0.0),
+        lambda p: linear(p, residual=p.value("u8", [2, 4]), residual_scale=0.0, residual_zero_point=0),
         'Step "l" (linear): expected residual_scale to be a positive finite number, found 0.000000.',
     ),
     (
-        lambda p: linear(p, weights=[float_packed(4, 8)]),
+        lambda p: linear(p, weights=float_packed(4, 8)),
         'Step "l" (linear): expected x of type f32 for weights of f32, found u8.',
     ),
     (
-        lambda p: linear(p, weights=[packed(), float_packed(4, 8)], max_rows=[5, -1]),
+        lambda p: linear(p, weights=[(packed(), 5), (float_packed(4, 8), -1)]),
         'Step "l" (linear): expected weights of one type, found i8 and f32.',
     ),
-    (lambda p: linear(p, scale=None), 'Step "l" (linear): expected scale of shape [4], found [].'),
     (
-        lambda p: linear(p, x=f32(p, 2, 8), weights=[float_packed(4, 8)], scale=None, x_zero_point=3),
-        'Step "l" (linear): expected an x_zero_point of 0 because x is not quantized, found 3.',
+        lambda p: linear(p, weight_scale=None),
+        'Step "l" (linear): expected a tensor weight_scale, found none.',
+    ),
+    (
+        lambda p: linear(p, x=f32(p, 2, 8), weights=float_packed(4, 8), **(FLOATS | {"x_zero_point": 3})),
+        'Step "l" (linear): expected no attribute x_zero_point, because nothing here reads it; leave it out.',
+    ),
+    (
+        lambda p: linear(p, y_multiplier=np.ones(4, np.float32)),
+        'Step "l" (linear): expected no tensor y_multiplier, because nothing here reads it; leave it out.',
+    ),
+    (
+        lambda p: linear(p, activation_last=2),
+        'Step "l" (linear): expected activation_last from 0 to 1, found 2.',
     ),
     (
         lambda p: linear(p, x=f32(p, 2, 8)),
         'Step "l" (linear): expected x of type u8 for weights of i8, found f32.',
     ),
     (
-        lambda p: p.dequantize("d", p.value("u8", [2]), f32(p, 2), -1.0, 0),
-        'Step "d" (dequantize): expected scale to be a positive finite number, found -1.000000.',
+        lambda p: add_step(
+            p, "dequantize", "d", x=p.value("u8", [2]), y=f32(p, 2), x_scale=-1.0, x_zero_point=0
+        ),
+        'Step "d" (dequantize): expected x_scale to be a positive finite number, found -1.000000.',
     ),
     (
-        lambda p: p.dequantize("d", f32(p, 2), f32(p, 2), 1.0, 0),
+        lambda p: add_step(p, "dequantize", "d", x=f32(p, 2), y=f32(p, 2)),
         'Step "d" (dequantize): expected x of type u8, found f32.',
     ),
     (
-        lambda p: p.lookup("t", p.value("u8", [2]), p.value("u8", [2]), np.zeros(255, np.uint8)),
-        "Expected a table of 256 bytes, found 255.",
+        lambda p: add_step(
+            p, "lookup", "t", x=p.value("u8", [2]), y=p.value("u8", [2]), table=np.zeros(255, np.uint8)
+        ),
+        'Step "t" (lookup): expected table of shape [256], found [255].',
     ),
-    (lambda p: concat(p, inputs=[]), 'Step "c" (concat): expected at least one input, found none.'),
-    (lambda p: concat(p, axis=2), 'Step "c" (concat): expected an axis from 0 to 1, found 2.'),
-    (lambda p: concat(p, axis=-1), 'Step "c" (concat): expected an axis from 0 to 1, found -1.'),
+    (lambda p: concat(p, x=[]), 'Step "c" (concat): expected at least one input x, found none.'),
+    (lambda p: concat(p, axis=2), 'Step "c" (concat): expected axis from 0 to 1, found 2.'),
+    (lambda p: concat(p, axis=-1), 'Step "c" (concat): expected axis from 0 to 1, found -1.'),
     (
-        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [2, -1])]),
-        'Step "c" (concat): expected input 1 with dimension 1 fixed, because it is concatenated, found '
+        lambda p: concat(p, x=[p.value("u8", [2, 4]), p.value("u8", [2, -1])]),
+        'Step "c" (concat): expected x[1] with dimension 1 fixed, because it is concatenated, found '
         "[2, free 0].",
     ),
     (
-        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [3, 4])]),
-        'Step "c" (concat): expected input 1 of shape [2, 4], found [3, 4].',
+        lambda p: concat(p, x=[p.value("u8", [2, 4]), p.value("u8", [3, 4])]),
+        'Step "c" (concat): expected x[1] of shape [2, 4], found [3, 4].',
     ),
     (
-        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), p.value("u8", [8])]),
-        'Step "c" (concat): expected input 1 of 2 dimensions as y has, found [8].',
+        lambda p: concat(p, x=[p.value("u8", [2, 4]), p.value("u8", [8])]),
+        'Step "c" (concat): expected x[1] of 2 dimensions as y has, found [8].',
     ),
     (
-        lambda p: concat(p, inputs=[p.value("u8", [2, 4]), f32(p, 2, 4)]),
-        'Step "c" (concat): expected input 1 of type u8, found f32.',
+        lambda p: concat(p, x=[p.value("u8", [2, 4]), f32(p, 2, 4)]),
+        'Step "c" (concat): expected x[1] of type u8, found f32.',
     ),
     (
         lambda p: concat(p, y=p.value("u8", [2, 9])),
         'Step "c" (concat): expected y with 8 in dimension 1, the sum of the inputs\', found [2, 9].',
     ),
     (
-        lambda p: concat(p, tables=[None]),
-        'Step "c" (concat): expected a table or none for each of the 2 inputs, found 1.',
+        lambda p: concat(p, tables=np.zeros((1, 256), np.uint8)),
+        'Step "c" (concat): expected tables of shape [2, 256], found [1, 256].',
     ),
     (
-        lambda p: concat(p, inputs=[f32(p, 2, 8)], y=f32(p, 2, 8), tables=[np.zeros(256, np.uint8)]),
-        'Step "c" (concat): expected tables only where y is u8, found one for f32.',
+        lambda p: concat(p, x=[f32(p, 2, 8)], y=f32(p, 2, 8), tables=np.zeros((1, 256), np.uint8)),
+        'Step "c" (concat): expected tables only where x is u8, found them for f32.',
     ),
     (
-        lambda p: p.attention(
-            "a", f32(p, 1, 2, 24), -1, -1, -1, f32(p, 1, 2, 8), 2, 1.0, score_scale=1.0, score_zero_point=256
-        ),
+        lambda p: attention(p, score_scale=1.0, score_zero_point=256),
         'Step "a" (attention): expected score_zero_point from 0 to 255, found 256.',
     ),
     (
-        lambda p: p.attention("a", f32(p, 1, 2, 24), -1, -1, -1, p.value("bf16", [1, 2, 8]), 2, 1.0),
+        lambda p: attention(p, y=p.value("bf16", [1, 2, 8])),
         'Step "a" (attention): expected y of type f32 or u8, found bf16.',
     ),
     (
-        lambda p: p.attention("a", f32(p, 1, 2, 24), -1, -1, -1, f32(p, 1, 2, 8), 3, 1.0),
+        lambda p: attention(p, heads=3),
         'Step "a" (attention): expected heads to divide the width 8, found 3.',
     ),
     (
-        lambda p: p.attention("a", f32(p, 1, 2, 8), -1, -1, -1, f32(p, 1, 2, 8), 2, 1.0),
+        lambda p: attention(p, 8),
         'Step "a" (attention): expected q (holding q, k and v) of shape [1, 2, 24], found [1, 2, 8].',
     ),
     (
-        lambda p: p.attention("a", f32(p, 1, 2, 8), 0, -1, -1, f32(p, 1, 2, 8), 2, 1.0),
+        lambda p: attention(p, 8, k=f32(p, 1, 2, 8)),
         'Step "a" (attention): expected k and v together or neither.',
     ),
     (
-        lambda p: p.mean_pool("m", f32(p, 1, 2, 8), p.value("i64", [2, 2]), f32(p, 1, 8)),
+        lambda p: add_step(
+            p, "mean_pool", "m", x=f32(p, 1, 2, 8), mask=p.value("i64", [2, 2]), y=f32(p, 1, 8)
+        ),
         'Step "m" (mean_pool): expected mask of shape [1, 2], found [2, 2].',
     ),
     (lambda p: p.finish([], []), "Expected a program with at least one output, found none."),
@@ -433,8 +525,8 @@ def test_a_program_refuses(call: Callable[[Any], Any], message: str) -> None:
 def test_finish_refuses_values_that_nothing_makes() -> None:
     p = new_program()
     x, y, z = (f32(p, 2) for _ in range(3))
-    p.activate("late", y, z, "relu")
-    p.activate("early", x, y, "relu")
+    relu(p, "late", y, z)
+    relu(p, "early", x, y)
     assert refusal(lambda: p.finish([x], [z])) == (
         'Step "late" reads value 1, which is no input and no earlier step makes.'
     )
@@ -444,22 +536,23 @@ def test_finish_refuses_values_that_nothing_makes() -> None:
 def test_finish_refuses_what_has_no_meaning() -> None:
     p = new_program()
     x, y, lone = f32(p, 2), f32(p, 2), f32(p, -1)
-    p.activate("r", x, y, "relu")
+    relu(p, "r", x, y)
     assert "value 2 is neither" in refusal(lambda: p.finish([x], [y]))
     assert refusal(lambda: p.finish([x, lone], [y, y])) == (
         "Expected each output of the program once, found value 1 twice."
     )
     assert "found the input value 0" in refusal(lambda: p.finish([x, lone], [x]))
     p.finish([x, lone], [y])
-    assert refusal(lambda: p.activate("r", x, y, "relu")) == (
-        'Step "r" (activate): the program is finished; add all steps before finish().'
+    assert refusal(lambda: relu(p, "r", x, y)) == (
+        'Step "r" (relu): the program is finished; add all steps before finish().'
     )
 
 
 def test_a_free_dimension_must_stand_in_an_input() -> None:
     p = new_program()
     ids, y = p.value("i64", [-2, 4]), f32(p, -2, 4, 8)
-    p.embedding_sum("e", ids, -1, y, np.ones((5, 8), np.float32), np.ones((5, 8), np.float32), None)
+    tables = {"word": np.ones((5, 8), np.float32), "position": np.ones((5, 8), np.float32)}
+    add_step(p, "embedding_sum", "e", ids=ids, y=y, **tables)
     assert refusal(lambda: p.finish([ids], [y])) == (
         "Expected every free dimension in the shape of an input; dimension 0 is in none."
     )
@@ -484,7 +577,7 @@ def test_a_run_refuses_inputs_that_do_not_fit() -> None:
         "Expected input 0 of type i64, found f32."
     )
     assert refusal(lambda: context.run([ids.astype(np.int32), mask])) == (
-        "Expected input 0 of type u8, bf16 (as uint16), f32 or i64, found a type of 4 bytes."
+        "Expected input 0 of type u8, bf16 (as uint16), f32 or i64, found int32."
     )
     shape = "of shape [free 0, free 1], no dimension 0 and each free dimension alike in all inputs, found"
     assert refusal(lambda: context.run([ids, mask[:, :5].copy()])) == f"Expected input 1 {shape} [2, 5]."
@@ -532,12 +625,23 @@ def test_packing_refuses_weights_that_are_not_finite() -> None:
     )
 
 
-def test_tensors_are_borrowed_or_refused_and_never_converted() -> None:
+def test_tables_are_borrowed_and_not_copied() -> None:
     p = new_program()
-    x, y = f32(p, 2, 4), f32(p, 2, 4)
-    gamma, beta = np.ones(4), np.ones(4, np.float32)
-    with pytest.raises(TypeError):
-        p.layer_norm("n", x, y, -1, gamma, beta, 1e-5)
+    ids, y = p.value("i64", [1, 2]), f32(p, 1, 2, 4)
+    word, position = np.ones((3, 4), np.float32), np.zeros((2, 4), np.float32)
+    add_step(p, "embedding_sum", "e", ids=ids, y=y, word=word, position=position)
+    p.finish([ids], [y])
+    word[2] = 7
+    (found,) = native.Context(p, 1).run([np.array([[0, 2]])])
+    assert found.tolist() == [[[1.0] * 4, [7.0] * 4]]
+
+
+def test_numbers_of_numpy_are_attributes() -> None:
+    p = new_program()
+    x, y = f32(p, 2), p.value("u8", [2])
+    add_step(p, "quantize", "q", x=x, y=y, y_scale=np.float32(0.5), y_zero_point=np.int64(3))
+    p.finish([x], [y])
+    assert native.Context(p, 1).run([np.array([0.5, 1.0], np.float32)])[0].tolist() == [4, 5]
 
 
 def test_packing_refuses_forms_that_do_not_run_the_weights() -> None:

@@ -3,17 +3,20 @@
 
 #include <vector>
 
-#include "runtime/steps/checks.h"
 #include "runtime/linear/layer.h"
+#include "runtime/steps/context.h"
 
 namespace openwork {
 
-// That there is a packed weight for every number of rows, and all are for this table.
-void check_tactics(const StepChecks& check, const LinearSpec& spec, const KernelTable& table);
-// Which of the packed weights runs so many rows.
-size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows);
 // What a product may take to add, and may give.
-inline constexpr std::initializer_list<DType> kStoredDTypes = {DType::f32, DType::bf16, DType::u8};
-LinearEpilogue make_epilogue(const StepChecks& check, const LinearSpec& spec, const Value& y);
+inline constexpr DTypes kStoredDTypes = {DType::f32, DType::bf16, DType::u8};
+
+// The largest number of rows of each of the weights.
+std::vector<int64_t> max_rows(const std::vector<PackedTactic>& weights);
+// Which of them runs so many rows.
+size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows);
+
+// Of a product with weights of n output channels and this type.
+LinearEpilogue make_epilogue(const StepContext& context, const PackedWeights& weights, const Operand& y, const Operand& residual);
 
 }  // namespace openwork

@@ -51,11 +51,6 @@ class Step:
     tactics: tuple[Choice, ...] = ()
     backend: str = "cpu"
 
-    @property
-    def reads_integers(self) -> bool:
-        """Whether a product reads u8 and has integer weights; else both are floats."""
-        return "x_scale" in self.attributes
-
 
 @dataclass(frozen=True)
 class Program:

@@ -157,7 +157,7 @@ def make(
     """
     row = OPERATORS.get(op_type)
     if row is None:
-        raise ModelError(f"{op_type} is not an openwork operator; docs/program.md lists them.")
+        raise ModelError(f"{op_type} is not an openwork operator; engine/operators/rows.py lists them.")
     ordered = [inputs.get(slot.name) for slot in row.inputs] if isinstance(inputs, Mapping) else list(inputs)
     while ordered and ordered[-1] is None:
         ordered.pop()

@@ -15,7 +15,9 @@ def row_of(node: ir.Node) -> Operator:
     """The row of a node's operator; raises ModelError where it has none."""
     row = OPERATORS.get(node.op_type) if is_openwork(node) else None
     if row is None:
-        raise ModelError(f"{describe(node)} is not an operator of openwork; docs/program.md lists them.")
+        raise ModelError(
+            f"{describe(node)} is not an operator of openwork; engine/operators/rows.py lists them."
+        )
     return row
 
 

@@ -60,8 +60,14 @@ class Cpu:
         quantized = problem.output == "u8"
 
         def timed(repeats: int) -> Seconds:
-            arguments = (rows, problem.activation, quantized, target.threads, repeats)
-            seconds: Seconds = native().time_linear(packed, *arguments)
+            seconds: Seconds = native().time_linear(
+                packed,
+                rows,
+                activation=problem.activation,
+                quantized=quantized,
+                threads=target.threads,
+                repeats=repeats,
+            )
             return seconds
 
         return timed

@@ -18,13 +18,10 @@ from openwork.support.cores import physical_cores
 
 @dataclass(frozen=True)
 class Packed:
-    """A product's weights in each form that runs it.
+    """A product's weights in each form that runs it, with the largest number of rows that it runs, -1 for
+    any."""
 
-    max_rows : for each the largest number of rows that it runs, -1 for any.
-    """
-
-    weights: list[Any]
-    max_rows: list[int]
+    tactics: list[tuple[Any, int]]
 
 
 def pack_weights(program: Program, tensors: Tensors, isa: str) -> dict[int | None, Packed]:
@@ -46,7 +43,7 @@ def _pack(program: Program, step: Step, tensors: Tensors, isa: str) -> Packed:
     forms = [available(Tactic.parse(choice.tactic).form, weight, isa) for choice in step.tactics]
     packed = {form: pack(weight, form, isa) for form in dict.fromkeys(forms)}
     rows = [-1 if choice.max_rows is None else choice.max_rows for choice in step.tactics]
-    return Packed([packed[form] for form in forms], rows)
+    return Packed([(packed[form], most) for form, most in zip(forms, rows, strict=True)])
 
 
 def dense_weight(program: Program, step: Step, tensors: Tensors) -> NDArray[Any]:

@@ -3,12 +3,16 @@
 Within a phase a rule runs until it applies nowhere before the next one begins, so a rule may rely on
 everything above it. The phases are repeated until no rule applies: what a later one makes may be work for an
 earlier one.
+
+A rule of the room `functions` that may come behind all others needs no mention here: its file is enough.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 
 from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
 from openwork.graph.phase import Phase
@@ -52,6 +56,18 @@ from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
+
+def _with_others(room: str, ordered: tuple[Rule, ...], elsewhere: tuple[Rule, ...] = ()) -> tuple[Rule, ...]:
+    """The rules whose order matters, then the others of the room's files that stand nowhere else, by file."""
+    folder = import_module(f"{__name__}.{room}")
+    names = sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+    modules = [import_module(f"{folder.__name__}.{name}") for name in names]
+    found = dict.fromkeys(
+        held for module in modules for held in vars(module).values() if isinstance(held, Rule)
+    )
+    return (*ordered, *(rule for rule in found if rule not in (*ordered, *elsewhere)))
+
+
 PREPARE = Phase(
     "prepare",
     (
@@ -86,24 +102,28 @@ PRODUCTS = Phase(
 )
 FUNCTIONS = Phase(
     "functions",
-    (
-        # Those that span many nodes, before the small ones take nodes away from them.
-        LAYER_NORM,
-        LAYER_NORM_WRITTEN_OUT,
-        GELU,
-        GELU_ERF,
-        EMBEDDING_SUM,
-        ATTENTION,
-        MEAN_POOL,
-        PLAIN_MEAN,
-        L2_NORMALIZE,
-        LP_NORMALIZE,
-        RELU,
-        CLIP,
-        GATE,
-        UNARY,
-        ADD,
-        CONCAT,
+    _with_others(
+        "functions",
+        (
+            # Those that span many nodes, before the small ones take nodes away from them.
+            LAYER_NORM,
+            LAYER_NORM_WRITTEN_OUT,
+            GELU,
+            GELU_ERF,
+            EMBEDDING_SUM,
+            ATTENTION,
+            MEAN_POOL,
+            PLAIN_MEAN,
+            L2_NORMALIZE,
+            LP_NORMALIZE,
+            RELU,
+            CLIP,
+            GATE,
+            UNARY,
+            ADD,
+            CONCAT,
+        ),
+        elsewhere=PRODUCTS.rules,
     ),
     requires=PRODUCTS.leaves,
     leaves=(FUNCTIONS_NAMED,),
