@@ -7,6 +7,8 @@
 namespace openwork {
 namespace {
 
+static_assert(std::endian::native == std::endian::little, "A word's first byte is its lowest, here and in the packed forms.");
+
 // Of eight bytes, the first being the lowest: bit i is set where byte i is not zero.
 uint64_t nonzero_bytes(const uint8_t* p) {
   constexpr uint64_t kLow = 0x7f7f7f7f7f7f7f7f;
@@ -45,35 +47,41 @@ uint64_t nonzero(const uint8_t* p, Type type, int64_t count) {
 
 }  // namespace
 
-NonZeros::NonZeros(const WeightReader& reader, int64_t units, int64_t share)
-    : units_(units), runs_(reader.shape().runs()), words_((reader.shape().run_elements() + 63) / 64),
-      bits_(static_cast<size_t>(units_ * runs_ * words_), 0) {
-  for (int64_t c = 0; c < reader.shape().n; ++c) add_channel(reader, c, c / share);
-}
+NonZeros::NonZeros(const WeightReader& reader, int64_t lanes, int64_t share)
+    : reader_(reader), lanes_(lanes), share_(share), words_((reader.shape().run_elements() + 63) / 64), begin_(words_),
+      bits_(static_cast<size_t>(lanes * (words_ + 1)), 0) {}
 
-void NonZeros::add_channel(const WeightReader& reader, int64_t channel, int64_t unit) {
-  const WeightShape& shape = reader.shape();
+void NonZeros::add(int64_t lane, int64_t unit, int64_t run) {
+  const WeightShape& shape = reader_.shape();
   // The taps of a run lie side by side where each pixel is the channel's own.
-  const int64_t together = shape.groups == 1 ? shape.run_taps() : 1, base = reader.base(channel);
-  for (int64_t tap = 0; tap < shape.taps(); tap += together) {
-    uint64_t* bits = bits_.data() + (unit * runs_ + tap / shape.run_taps()) * words_;
-    add(reader.taps(channel, tap), reader.type(), together * shape.channels, bits, tap % shape.run_taps() * shape.pixel() + base);
-  }
+  const int64_t together = shape.groups == 1 ? shape.run_taps() : 1;
+  for (int64_t c = unit * share_; c < std::min((unit + 1) * share_, shape.n); ++c)
+    for (int64_t tap = 0; tap < shape.run_taps(); tap += together)
+      add(lane, reader_.taps(c, run * shape.run_taps() + tap), together * shape.channels,
+          tap * shape.pixel() + reader_.base(c));
 }
 
-void NonZeros::add(const uint8_t* weights, Type type, int64_t count, uint64_t* run, int64_t at) {
+void NonZeros::add(int64_t lane, const uint8_t* weights, int64_t count, int64_t at) {
+  begin_ = std::min(begin_, at / 64);
+  end_ = std::max(end_, (at + count + 63) / 64);
   for (int64_t i = 0; i < count; i += 64, at += 64) {
-    const uint64_t bits = nonzero(weights + i * element_bytes(type), type, std::min<int64_t>(64, count - i));
-    const int64_t word = at / 64, shift = at % 64;
-    run[word] |= bits << shift;
-    if (shift && bits >> (64 - shift)) run[word + 1] |= bits >> (64 - shift);
+    const int64_t elements = std::min<int64_t>(64, count - i);
+    const uint64_t bits = nonzero(weights + i * element_bytes(reader_.type()), reader_.type(), elements);
+    const int64_t shift = at % 64;
+    word(at / 64)[lane] |= bits << shift;
+    if (shift) word(at / 64 + 1)[lane] |= bits >> (64 - shift);
   }
 }
 
-int64_t NonZeros::count(int64_t unit) const {
+int64_t NonZeros::count(int64_t lane) const {
   int64_t total = 0;
-  for (const uint64_t *word = run(unit, 0), *end = word + runs_ * words_; word < end; ++word) total += std::popcount(*word);
+  for (int64_t w = begin_; w < end_; ++w) total += std::popcount(word(w)[lane]);
   return total;
+}
+
+void NonZeros::restart() {
+  begin_ = words_;
+  end_ = 0;
 }
 
 }  // namespace openwork

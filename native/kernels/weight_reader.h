@@ -41,12 +41,20 @@ class RunRows {
   const uint8_t* row(int64_t number) const { return rows_[static_cast<size_t>(number)]; }
 
  private:
-  const uint8_t* spread(uint8_t* to, int64_t channel, int64_t run) const;
+  struct Held {
+    int64_t channel = -1, run = 0;
+  };
+  uint8_t* spread(int64_t number, Held held);
+  // Of a row in spread_ the elements that the channel has.
+  template <class F>
+  void each_tap(int64_t number, Held held, const F& f);
 
   const WeightReader& reader_;
   int64_t row_bytes_;
   std::vector<const uint8_t*> rows_;
-  std::vector<uint8_t> spread_;  // rows of channels in groups, which have only their group's part of each pixel
+  // Channels in groups have only their group's part of each pixel: their rows are copies, and what each holds.
+  std::vector<uint8_t> spread_;
+  std::vector<Held> held_;
 };
 
 }  // namespace openwork

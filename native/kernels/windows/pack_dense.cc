@@ -6,8 +6,8 @@
 namespace openwork::windows {
 namespace {
 
-// Steps that are written together: those for which a channel's weights are one cache line.
-constexpr int64_t kTogether = 16;
+// Steps that are written together: what they hold of all channels stays in L1, and of each channel whole cache lines are read.
+constexpr int64_t kTogether = 64;
 
 class DensePacking {
  public:

@@ -16,54 +16,69 @@ struct StepShape {
   bool halves;      // each half of the window fills its own half of the slots (indices of two bits)
 
   uint64_t window() const { return ~uint64_t{0} >> (64 - reach); }
-};
-
-// What the lanes of a group have in a run that no step has taken yet.
-class Lanes {
- public:
-  Lanes(int64_t lanes, int64_t words) : lanes_(lanes), words_(words), bits_(static_cast<size_t>(lanes * (words + 1)), 0) {}
-
-  // Lane i takes the elements of units[i].
-  void load(const NonZeros& all, const int64_t* units, int64_t run);
-  // The first element that any lane has left, or -1. Does not go back.
-  int32_t first();
-  // The 64 elements from `begin` on, the first being the lowest bit.
-  uint64_t ahead(int64_t lane, int32_t begin) const {
-    const uint64_t* at = bits_.data() + begin / 64 * lanes_ + lane;
-    const int shift = begin % 64;
-    // The word behind the last one is zero. Two shifts, as one of 64 would be none.
-    return at[0] >> shift | at[lanes_] << 1 << (63 - shift);
-  }
-  void remove(int64_t lane, int32_t begin, uint64_t elements) {
-    uint64_t* at = bits_.data() + begin / 64 * lanes_ + lane;
-    const int shift = begin % 64;
-    at[0] &= ~(elements << shift);
-    at[lanes_] &= ~(elements >> 1 >> (63 - shift));
-  }
-  int64_t lanes() const { return lanes_; }
-
- private:
-  int64_t lanes_, words_, word_ = 0;
-  std::vector<uint64_t> bits_;  // [words + 1, lanes]
+  uint64_t low() const { return window() >> reach / 2; }  // its first half
 };
 
 // Of the elements of a window those that one step takes: the first ones, as many as there are slots.
-inline uint64_t take(uint64_t window, int slots) {
+template <int slots>
+uint64_t take(uint64_t window) {
   uint64_t left = window;
   for (int i = 0; i < slots; ++i) left &= left - 1;
   return window ^ left;
 }
 // With `halves` it ends at the first one whose half of the slots is full.
-inline uint64_t take(uint64_t window, const StepShape& shape) {
-  if (!shape.halves) return take(window, shape.slots);
-  const uint64_t low = window & shape.window() >> shape.reach / 2, taken = take(low, shape.slots / 2);
-  return taken == low ? taken | take(window ^ low, shape.slots / 2) : taken;
+template <int slots>
+uint64_t take(uint64_t window, const StepShape& shape) {
+  if (!shape.halves) return take<slots>(window);
+  const uint64_t low = window & shape.low(), taken = take<slots / 2>(low);
+  return taken == low ? taken | take<slots / 2>(window ^ low) : taken;
 }
 
-// Where the windows of a run begin, which is added to `begins`; takes all that the lanes have. In order of position: each window
-// begins as far to the right as the lane that is furthest behind allows, or at the aligned place before, whichever takes more
-// for its cost, and each lane takes as much as it can. For any N:M whose groups fit the window this gives no more steps than
-// fixed windows.
+// What the lanes of a group have in a run that no step has taken yet.
+class Lanes {
+ public:
+  Lanes(const WeightReader& reader, int64_t lanes, int64_t share) : left_(reader, lanes, share) {}
+
+  // Lane i gets the elements of units[i]; all those before are taken.
+  void load(const int64_t* units, int64_t run);
+  int64_t count(int64_t lane) const { return left_.count(lane); }
+  // The first element that any lane has left, or -1. Does not go back.
+  int32_t first();
+  // Calls f(lane, its elements in the window that begins there, the first being the lowest bit).
+  template <class F>
+  void each(int32_t begin, const StepShape& shape, const F& f) const {
+    const uint64_t *at = left_.word(begin / 64), *next = left_.word(begin / 64 + 1), window = shape.window();
+    const int shift = begin % 64;
+    if (shift + shape.reach <= 64)
+      for (int64_t l = 0; l < left_.lanes(); ++l) f(l, at[l] >> shift & window);
+    else
+      for (int64_t l = 0; l < left_.lanes(); ++l) f(l, (at[l] >> shift | next[l] << (64 - shift)) & window);
+  }
+  // The same, and takes what f returns out of what is left.
+  template <class F>
+  void each_taking(int32_t begin, const StepShape& shape, const F& f) {
+    uint64_t *at = left_.word(begin / 64), *next = left_.word(begin / 64 + 1);
+    const uint64_t window = shape.window();
+    const int shift = begin % 64;
+    if (shift + shape.reach <= 64)
+      for (int64_t l = 0; l < left_.lanes(); ++l) at[l] ^= f(l, at[l] >> shift & window) << shift;
+    else
+      for (int64_t l = 0; l < left_.lanes(); ++l) {
+        const uint64_t taken = f(l, (at[l] >> shift | next[l] << (64 - shift)) & window);
+        at[l] ^= taken << shift;
+        next[l] ^= taken >> (64 - shift);
+      }
+  }
+
+ private:
+  NonZeros left_;
+  int64_t word_ = 0;  // those before it have nothing left
+};
+
+// Where the windows of a run begin, which is added to `begins`; takes all that the lanes have. In order of position: each
+// window begins as far to the right as the lane that is furthest behind allows, or at the aligned place before, whichever
+// takes more for its cost, and each lane takes as much as it can. For any N:M whose groups fit the window this gives no more
+// steps than fixed windows.
 void cut_steps(Lanes& lanes, const StepShape& shape, std::vector<int32_t>& begins);
 
 }  // namespace openwork::windows
