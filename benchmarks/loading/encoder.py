@@ -98,8 +98,8 @@ class _Encoder:
             self.hidden("f32", width),
         )
         self.linear(yq, None, qkv, 3 * width, width)
-        heads = {"heads": width // 64, "scale": 0.125, "packed": 1}
-        self.step("attention", (qkv, mask), (mixed,), attributes={**heads, **_QUANTIZED})
+        heads = {"heads": width // 64, "scale": 0.125}
+        self.step("attention", (qkv, None, None, mask), (mixed,), attributes={**heads, **_QUANTIZED})
         self.linear(mixed, y, summed, width, width)
         y, yq = self.norm(summed, width)
         wide, outer = self.hidden("u8", inner), self.hidden("f32", width)
@@ -127,6 +127,6 @@ def write_encoder(path: Path, size: Size, pattern: str | None, tactic: str) -> N
     encoder = _Encoder(size, pattern, tactic)
     program = encoder.program()
     environment = Environment("0", "none", "none", 1, "none")
-    settings = Settings("on", (), False)
-    report = BuildReport(REPORT_VERSION, "random", environment, settings, True, (), (), (), (), ())
+    settings = Settings("on", "exact", (), False)
+    report = BuildReport(REPORT_VERSION, "random", environment, settings, True, (), (), (), (), (), ())
     write_engine(path, program, report.to_json(), encoder.tensors)

@@ -38,6 +38,7 @@ Weights pack(const AnyWeight& weight, const std::string& form, const std::string
   const WeightShape shape = matrix ? WeightShape{size(0), size(1)}
                                    : WeightShape{size(0), size(3), size(1), size(2), groups, held == ConvRun::row, held == ConvRun::patch};
   expect(!matrix || (groups == 1 && held == ConvRun::tap), "Expected a convolution's weights of 4 dimensions where groups or runs are given.");
+  const nb::gil_scoped_release no_gil;
   return PackedWeights::pack(shape, type, weight.data(), form_named(form), choose_table(isa));
 }
 
@@ -79,8 +80,14 @@ nb::dict expected_work(const AnyWeight& weight, const std::vector<std::string>& 
   std::vector<Form> forms;
   for (const auto& name : names) forms.push_back(form_named(name));
   const WeightShape shape{static_cast<int64_t>(weight.shape(0)), static_cast<int64_t>(weight.shape(1))};
+  const Type type = type_of(weight);
+  std::vector<Outlook> outlooks;
+  {
+    const nb::gil_scoped_release no_gil;
+    outlooks = outlook(shape, type, weight.data(), forms, choose_table(isa));
+  }
   nb::dict found;
-  for (const Outlook& form : outlook(shape, type_of(weight), weight.data(), forms, choose_table(isa))) {
+  for (const Outlook& form : outlooks) {
     const nb::str name(form_info(form.form).name);
     if (form.reason.empty())
       found[name] = form.work;

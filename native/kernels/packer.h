@@ -32,8 +32,6 @@ class Packer {
   // A step whose window begins at that byte of the run.
   std::byte* add_step(int64_t offset);
   void end_run(int64_t steps);
-  // The weight of that number, of which -1 is none.
-  void put(std::byte* to, int64_t source) const;
   // The place of each sum of a group within its span, which is so many groups.
   void set_order(std::vector<int32_t> order, int64_t span);
 

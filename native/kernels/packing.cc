@@ -1,9 +1,10 @@
 #include "kernels/packing.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <stdexcept>
 
 #include "kernels/body.h"
@@ -32,22 +33,35 @@ void check_shape(const WeightShape& s, Type type) {
 
 // -128 has no opposite in a byte, and AVX2 needs one (avx2.h, dot).
 void check_bytes(const WeightShape& s, const int8_t* weight) {
-  for (int64_t i = 0; i < s.n * s.k(); ++i)
-    if (weight[i] == -128)
-      refuse("Expected symmetric weights in [-127, 127], found -128 in output channel " + std::to_string(i / s.k()) +
-             "; quantize the weights symmetrically.");
+  const void* found = std::memchr(weight, 0x80, static_cast<size_t>(s.n * s.k()));
+  if (found)
+    refuse("Expected symmetric weights in [-127, 127], found -128 in output channel " +
+           std::to_string((static_cast<const int8_t*>(found) - weight) / s.k()) + "; quantize the weights symmetrically.");
 }
 
-// A weight that is infinite or no number would spread over a tile.
-void check_floats(const WeightShape& s, Type type, const void* weight) {
-  const auto size = static_cast<size_t>(element_bytes(type));
-  for (int64_t i = 0; i < s.n * s.k(); ++i) {
-    float number = 0;
-    std::memcpy(reinterpret_cast<char*>(&number) + sizeof number - size,
-                static_cast<const char*>(weight) + static_cast<size_t>(i) * size, size);
-    if (!std::isfinite(number))
-      refuse("Expected finite weights, found " + std::to_string(number) + " in output channel " + std::to_string(i / s.k()) + ".");
+template <class Word>
+[[noreturn]] void refuse_number(Word word, int64_t channel) {
+  const uint32_t bits = uint32_t{word} << (32 - 8 * sizeof word);
+  refuse("Expected finite weights, found " + std::to_string(std::bit_cast<float>(bits)) + " in output channel " +
+         std::to_string(channel) + ".");
+}
+
+// A weight that is infinite or no number would spread over a tile. `exponent`: the bits that are all set in such a one.
+template <class Word>
+void check_floats(const WeightShape& s, const void* weight, Word exponent) {
+  for (int64_t c = 0; c < s.n; ++c) {
+    const char* row = static_cast<const char*>(weight) + static_cast<size_t>(c * s.k()) * sizeof(Word);
+    for (int64_t i = 0; i < s.k(); ++i) {
+      Word word;
+      std::memcpy(&word, row + static_cast<size_t>(i) * sizeof word, sizeof word);
+      if ((word & exponent) == exponent) refuse_number(word, c);
+    }
   }
+}
+
+void check_numbers(const WeightShape& s, Type type, const void* weight) {
+  if (type == Type::i8) return check_bytes(s, static_cast<const int8_t*>(weight));
+  type == Type::bf16 ? check_floats<uint16_t>(s, weight, 0x7f80) : check_floats<uint32_t>(s, weight, 0x7f800000);
 }
 
 }  // namespace
@@ -96,10 +110,6 @@ void Packer::set_order(std::vector<int32_t> order, int64_t span) {
   to_.span_ = span;
 }
 
-void Packer::put(std::byte* to, int64_t source) const {
-  if (source >= 0) std::memcpy(to, reader_.at(source), static_cast<size_t>(bytes_));
-}
-
 void PackedWeights::Free::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
 
 PackedWeights::PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table)
@@ -110,7 +120,7 @@ std::shared_ptr<const PackedWeights> PackedWeights::pack(const WeightShape& shap
                                                          const KernelTable& table) {
   check_shape(shape, type);
   if (const std::string reason = refusal(shape, type, form, table); !reason.empty()) refuse(reason);
-  type == Type::i8 ? check_bytes(shape, static_cast<const int8_t*>(weight)) : check_floats(shape, type, weight);
+  check_numbers(shape, type, weight);
   std::shared_ptr<PackedWeights> packed(new PackedWeights(shape, type, form, table));
   if (type == Type::i8) packed->add_columns(static_cast<const int8_t*>(weight));
   Packer packer(*packed, weight);
@@ -119,8 +129,8 @@ std::shared_ptr<const PackedWeights> PackedWeights::pack(const WeightShape& shap
 }
 
 void PackedWeights::add_columns(const int8_t* weight) {
-  for (int64_t c = 0; c < shape_.n; ++c)
-    for (int64_t i = 0; i < shape_.k(); ++i) column_sums_[static_cast<size_t>(c)] += weight[c * shape_.k() + i];
+  for (int64_t c = 0; c < shape_.n; ++c, weight += shape_.k())
+    column_sums_[static_cast<size_t>(c)] = std::accumulate(weight, weight + shape_.k(), int32_t{0});
 }
 
 PackedView PackedWeights::view() const {

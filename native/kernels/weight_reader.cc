@@ -1,37 +1,45 @@
 #include "kernels/weight_reader.h"
 
-#include <algorithm>
+#include <cstring>
 
 namespace openwork {
 
-int64_t WeightReader::source(int64_t channel, int64_t run, int64_t at) const {
-  if (channel >= shape_.n) return -1;
-  const int64_t tap = at / shape_.pixel(), within = at % shape_.pixel() - base(channel);
-  if (tap >= shape_.run_taps() || within < 0 || within >= shape_.channels) return -1;
-  return channel * shape_.k() + (run * shape_.run_taps() + tap) * shape_.channels + within;
+RunRows::RunRows(const WeightReader& reader, int64_t count)
+    : reader_(reader), row_bytes_(reader.shape().run_elements() * element_bytes(reader.type())),
+      rows_(static_cast<size_t>(count)) {
+  if (reader.shape().groups == 1) return;
+  spread_.resize(static_cast<size_t>(count * row_bytes_));
+  held_.resize(static_cast<size_t>(count));
 }
 
-Positions WeightReader::positions(int64_t channel, int64_t share, int64_t run) const {
-  Positions found;
-  for (int64_t c = channel; c < std::min(channel + share, shape_.n); ++c)
-    for (int64_t t = 0; t < shape_.run_taps(); ++t)
-      for (int64_t i = 0; i < shape_.channels; ++i)
-        if (!is_zero(c * shape_.k() + (run * shape_.run_taps() + t) * shape_.channels + i))
-          found.push_back(static_cast<int32_t>(t * shape_.pixel() + base(c) + i));
-  if (share > 1) {
-    std::sort(found.begin(), found.end());
-    found.erase(std::unique(found.begin(), found.end()), found.end());
-  }
-  return found;
+void RunRows::read(int64_t number, int64_t channel, int64_t run) {
+  const WeightShape& shape = reader_.shape();
+  const uint8_t*& row = rows_[static_cast<size_t>(number)];
+  if (channel >= shape.n)
+    row = nullptr;
+  else if (shape.groups == 1)
+    row = reader_.taps(channel, run * shape.run_taps());
+  else
+    row = spread(number, {channel, run});
 }
 
-// -0 multiplies to nothing either: its only bit is the top one of the last byte.
-bool WeightReader::is_zero(int64_t source) const {
-  const uint8_t* element = at(source);
-  for (int64_t b = 0; b < bytes_ - 1; ++b)
-    if (element[b] != 0) return false;
-  const uint8_t last = element[bytes_ - 1];
-  return last == 0 || (type_ != Type::i8 && last == 0x80);
+template <class F>
+void RunRows::each_tap(int64_t number, Held held, const F& f) {
+  const WeightShape& shape = reader_.shape();
+  const int64_t bytes = element_bytes(reader_.type());
+  if (held.channel < 0) return;
+  for (int64_t t = 0; t < shape.run_taps(); ++t)
+    f(spread_.data() + number * row_bytes_ + (t * shape.pixel() + reader_.base(held.channel)) * bytes,
+      reader_.taps(held.channel, held.run * shape.run_taps() + t), static_cast<size_t>(shape.channels * bytes));
+}
+
+uint8_t* RunRows::spread(int64_t number, Held held) {
+  // Only what it held is cleared: a row is as long as all groups together.
+  Held& before = held_[static_cast<size_t>(number)];
+  each_tap(number, before, [](uint8_t* to, const uint8_t*, size_t bytes) { std::memset(to, 0, bytes); });
+  each_tap(number, held, [](uint8_t* to, const uint8_t* from, size_t bytes) { std::memcpy(to, from, bytes); });
+  before = held;
+  return spread_.data() + number * row_bytes_;
 }
 
 }  // namespace openwork

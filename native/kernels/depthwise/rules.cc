@@ -1,4 +1,7 @@
 // The form of convolutions whose channels are each for themselves.
+#include <algorithm>
+#include <cstring>
+
 #include "kernels/body.h"
 #include "kernels/depthwise/cut.h"
 #include "kernels/packer.h"
@@ -18,10 +21,11 @@ std::string refuse(const WeightShape& s, Type, Form form, const KernelTable&) {
 void write_taps(Packer& to, int64_t channel, int64_t row, int64_t tap) {
   const int64_t width = to.shape().kernel_w;
   std::byte* step = to.add_step(0);
-  for (int64_t c = 0; c < to.group_channels(); ++c)
+  for (int64_t c = 0; c < std::min(to.group_channels(), to.shape().n - channel); ++c)
     for (int64_t i = 0; i < to.slots(); ++i)
       if (tap + i >= 0 && tap + i < width)
-        to.put(step + 4 * c + i * to.element(), to.reader().source(channel + c, row * width + tap + i, channel + c));
+        std::memcpy(step + 4 * c + i * to.element(), to.reader().taps(channel + c, row * width + tap + i),
+                    static_cast<size_t>(to.element()));
 }
 
 void pack(Packer& to) {

@@ -8,24 +8,25 @@
 
 namespace openwork::windows {
 
-// Of each run and unit: a unit is the neighbouring output channels that share a mask.
-using AllPositions = std::vector<std::vector<Positions>>;
-
 struct CutShape {
   StepShape step;
+  int64_t share;        // channels of a unit
+  int64_t units;        // whole groups
   int64_t group_units;  // that a kernel makes at once
   int64_t span_units;   // that an order may mix; whole groups
 };
 
 struct WindowCut {
-  std::vector<int64_t> order;  // the unit in each place
-  bool ordered = false;        // the order is not the natural one
-  std::vector<std::vector<std::vector<WindowStep>>> groups;  // steps of each group and run
-  int64_t steps = 0;
+  std::vector<int64_t> order;      // the unit in each place
+  bool ordered = false;            // the order is not the natural one
+  std::vector<int64_t> counts;     // the elements of the unit in each place
+  std::vector<int32_t> begins;     // of the windows of all groups and their runs, one after the other
+  std::vector<int32_t> run_steps;  // [groups, runs]: how many of them are each run's
+
+  int64_t steps() const { return static_cast<int64_t>(begins.size()); }
 };
 
-// In natural order, or, where that takes clearly fewer steps, with the units of each span by their number of weights. The units
-// are whole groups.
-WindowCut cut_windows(const AllPositions& all, const CutShape& shape);
+// In natural order, or, where that takes clearly fewer steps, with the units of each span by their number of weights.
+WindowCut cut_windows(const WeightReader& reader, const CutShape& shape);
 
 }  // namespace openwork::windows

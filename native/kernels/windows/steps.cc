@@ -1,60 +1,61 @@
 #include "kernels/windows/steps.h"
 
-#include <algorithm>
-#include <limits>
+#include <bit>
 
 namespace openwork::windows {
 namespace {
 
-// The lane's next position, or none.
-constexpr int32_t kNone = std::numeric_limits<int32_t>::max();
-
-Take take(const Positions& lane, int32_t first, int32_t begin, const StepShape& shape) {
-  Take taken{first, 0, 0};
-  const int32_t middle = begin + shape.reach / 2, end = begin + shape.reach;
-  const auto most = static_cast<int8_t>(shape.slots);
-  for (size_t i = static_cast<size_t>(first); i < lane.size() && lane[i] < end && taken.count < most; ++i) {
-    if (shape.halves && lane[i] < middle && taken.low == most / 2) break;
-    if (shape.halves && lane[i] >= middle && taken.count - taken.low == most / 2) break;
-    taken.low = static_cast<int8_t>(taken.low + (lane[i] < middle));
-    ++taken.count;
-  }
+// How many elements the step that begins there takes, without halves.
+template <int slots>
+uint64_t taken_from(const Lanes& lanes, int32_t begin, const StepShape& shape) {
+  uint64_t taken = 0;
+  lanes.each(begin, shape, [&](int64_t, uint64_t left) {
+    // Without branches, so that it runs in vectors: the top bit of x | -x tells whether x is zero.
+    for (int i = 0; i < slots; ++i, left &= left - 1) taken += (left | (0 - left)) >> 63;
+  });
   return taken;
 }
 
-// The step that begins there; `taken` counts what it takes.
-WindowStep step_at(const std::vector<Positions>& lanes, const std::vector<int32_t>& next, int32_t begin, const StepShape& shape, int& taken) {
-  WindowStep step{begin, {}};
-  taken = 0;
-  for (size_t l = 0; l < lanes.size(); ++l) {
-    step.lanes.push_back(take(lanes[l], next[l], begin, shape));
-    taken += step.lanes.back().count;
-  }
-  return step;
+template <int slots>
+int32_t best_begin(const Lanes& lanes, int32_t first, const StepShape& shape) {
+  const int32_t aligned = first / shape.align * shape.align;
+  if (shape.crossing == 0.0 || aligned == first) return aligned;
+  const auto from_first = static_cast<double>(taken_from<slots>(lanes, first, shape));
+  return from_first > shape.crossing * static_cast<double>(taken_from<slots>(lanes, aligned, shape)) ? first : aligned;
 }
 
-WindowStep best_step(const std::vector<Positions>& lanes, const std::vector<int32_t>& next, int32_t first, const StepShape& shape) {
-  int from_aligned = 0, from_first = 0;
-  WindowStep aligned = step_at(lanes, next, first / shape.align * shape.align, shape, from_aligned);
-  if (shape.crossing == 0.0 || aligned.begin == first) return aligned;
-  WindowStep crossing = step_at(lanes, next, first, shape, from_first);
-  return from_first > shape.crossing * from_aligned ? crossing : aligned;
+template <int slots>
+void cut(Lanes& lanes, const StepShape& shape, std::vector<int32_t>& begins) {
+  for (int32_t first = lanes.first(); first >= 0; first = lanes.first()) {
+    const int32_t begin = best_begin<slots>(lanes, first, shape);
+    if (shape.halves)
+      lanes.each_taking(begin, shape, [&](int64_t, uint64_t window) { return take<slots>(window, shape); });
+    else
+      lanes.each_taking(begin, shape, [](int64_t, uint64_t window) { return take<slots>(window); });
+    begins.push_back(begin);
+  }
 }
 
 }  // namespace
 
-std::vector<WindowStep> cut_steps(const std::vector<Positions>& lanes, const StepShape& shape) {
-  std::vector<WindowStep> steps;
-  std::vector<int32_t> next(lanes.size(), 0);
-  for (;;) {
-    int32_t begin = kNone;
-    for (size_t l = 0; l < lanes.size(); ++l)
-      if (next[l] < static_cast<int32_t>(lanes[l].size())) begin = std::min(begin, lanes[l][static_cast<size_t>(next[l])]);
-    if (begin == kNone) return steps;
-    WindowStep step = best_step(lanes, next, begin, shape);
-    for (size_t l = 0; l < lanes.size(); ++l) next[l] += step.lanes[l].count;
-    steps.push_back(std::move(step));
+void Lanes::load(const int64_t* units, int64_t run) {
+  left_.restart();
+  for (int64_t l = 0; l < left_.lanes(); ++l) left_.add(l, units[l], run);
+  word_ = left_.begin();
+}
+
+int32_t Lanes::first() {
+  for (; word_ < left_.end(); ++word_) {
+    const uint64_t* at = left_.word(word_);
+    uint64_t any = 0;
+    for (int64_t l = 0; l < left_.lanes(); ++l) any |= at[l];
+    if (any) return static_cast<int32_t>(word_ * 64 + std::countr_zero(any));
   }
+  return -1;
+}
+
+void cut_steps(Lanes& lanes, const StepShape& shape, std::vector<int32_t>& begins) {
+  (shape.slots == 4 ? cut<4> : shape.slots == 2 ? cut<2> : cut<1>)(lanes, shape, begins);
 }
 
 }  // namespace openwork::windows
