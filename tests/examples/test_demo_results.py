@@ -40,8 +40,8 @@ def _layer(block: int, name: str, pattern: str | None) -> Layer:
         buckets = tuple(Bucket(bucket.rows, {"dense": 1e-4}, "dense", False) for bucket in buckets)
     stored = 60 if pattern else 100
     return Layer(
-        f"encoder.encoder.layer.{block}.{name}", 384, 1536, "none", "f32", pattern, 0.5 if pattern else 0.0,
-        pattern is not None, "No pattern holds.", {}, buckets, (Pick(None, buckets[0].pick),),
+        f"encoder.encoder.layer.{block}.{name}", 384, 1536, "i8", "none", "f32", pattern,
+        0.5 if pattern else 0.0, pattern is not None, "No pattern holds.", {}, buckets, (Pick(None, buckets[0].pick),),
         "Twice as fast.", 100, stored,
     )  # fmt: skip
 
