@@ -41,8 +41,8 @@ def _layer(block: int, name: str, pattern: str | None) -> Layer:
     stored = 60 if pattern else 100
     return Layer(
         f"encoder.encoder.layer.{block}.{name}", 384, 1536, "i8", "none", "f32", pattern,
-        0.5 if pattern else 0.0, pattern is not None, "No pattern holds.", {}, buckets, (Pick(None, buckets[0].pick),),
-        "Twice as fast.", 100, stored,
+        0.5 if pattern else 0.0, pattern is not None, "No pattern holds.", {}, buckets,
+        (Pick(None, buckets[0].pick),), "Twice as fast.", 100, stored,
     )  # fmt: skip
 
 
