@@ -214,6 +214,12 @@ def add(x: Float, y: Float, a: Attributes) -> Float:
         return np.asarray(x + y, np.float32)
 
 
+def multiply(x: Float, y: Float, a: Attributes) -> Float:
+    """x * y."""
+    with quiet():
+        return np.asarray(x * y, np.float32)
+
+
 def concat(tables: NDArray[np.uint8] | None, *inputs: Any) -> Array:
     """The inputs side by side along `axis`, each through its row of the tables where there are any."""
     arrays, a = inputs[:-1], inputs[-1]
@@ -246,6 +252,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Quantize": quantize,
     "Dequantize": dequantize,
     "Add": add,
+    "Multiply": multiply,
     "Concat": concat,
     "ToChannelsLast": to_channels_last,
     "ToChannelsFirst": to_channels_first,

@@ -127,6 +127,9 @@ DEQUANTIZE = Operator(
     layout="any",
 )
 ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
+MULTIPLY = Operator(
+    "Multiply", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any"
+)
 CONCAT = Operator(
     "Concat",
     (
@@ -169,6 +172,7 @@ OPERATORS: dict[str, Operator] = {
         QUANTIZE,
         DEQUANTIZE,
         ADD,
+        MULTIPLY,
         CONCAT,
         TO_CHANNELS_LAST,
         TO_CHANNELS_FIRST,
