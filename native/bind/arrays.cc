@@ -73,7 +73,8 @@ void add_tensors(const nb::dict& tensors, const std::string& place, Given& given
     const auto name = nb::cast<std::string>(key);
     AnyArray array;
     if (!nb::try_cast<AnyArray>(value, array, false))
-      fail(place + "expected " + name + " as a contiguous array of memory of the CPU, found another object; use numpy.ascontiguousarray.");
+      fail(place + "expected " + name + " as a contiguous array of memory of the CPU, found another object; use "
+           "numpy.ascontiguousarray.");
     given.tensors.emplace(name, tensor_of(array, place + "expected " + name));
   }
 }

@@ -16,7 +16,8 @@ using Pair = std::array<int64_t, 2>;
 
 ConvAttributes read_attributes(const GivenReader& given) {
   const ConvAttributes usual;
-  return {given.list<2>("strides", usual.strides), given.list<2>("dilations", usual.dilations), given.list<4>("pads", usual.pads)};
+  return {given.list<2>("strides", usual.strides), given.list<2>("dilations", usual.dilations),
+          given.list<4>("pads", usual.pads)};
 }
 
 nb::object conv(const Images& x, const Weights& weights, const Floats1& scale, int threads, const nb::kwargs& named) {
@@ -26,8 +27,8 @@ nb::object conv(const Images& x, const Weights& weights, const Floats1& scale, i
   const ConvAttributes attributes = read_attributes(reader);
   const auto shape = shape_of(x);
   const ConvGeometry g = make_geometry(conv_shape(weights->shape(), attributes), shape[0], shape[1], shape[2]);
-  reader.expect(shape[3] == g.shape.channels, "expected x of shape " + shape_text({shape[0], shape[1], shape[2], g.shape.channels}) +
-                                                  ", found " + shape_text(shape) + ".");
+  const std::vector<int64_t> wanted{shape[0], shape[1], shape[2], g.shape.channels};
+  reader.expect(shape == wanted, "expected x of shape " + shape_text(wanted) + ", found " + shape_text(shape) + ".");
   const std::vector<int64_t> out{g.batch, g.out_height, g.out_width, g.shape.n};
   const LinearEpilogue e = read_epilogue(reader, scale, out);
   const void* residual = e.residual ? given.tensors.at("residual").data : nullptr;
@@ -44,8 +45,8 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_conv(const std::vector<Weights>
                                                       bool quantized, int threads, int repeats, const nb::kwargs& named) {
   const Given given = given_of(named, "time_conv(): ");
   const GivenReader reader("time_conv(): ", given);
-  const ConvTiming timing{{size[0], size[1], size[2]}, read_attributes(reader), reader.activation(reader.text("activation", "none")),
-                          quantized, threads, repeats};
+  const ConvTiming timing{{size[0], size[1], size[2]}, read_attributes(reader),
+                          reader.activation(reader.text("activation", "none")), quantized, threads, repeats};
   reader.expect_all_read();
   std::vector<std::vector<double>> seconds;
   {

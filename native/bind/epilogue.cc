@@ -1,6 +1,5 @@
 #include "bind/epilogue.h"
 
-#include <algorithm>
 #include <stdexcept>
 
 namespace openwork::bind {
@@ -15,7 +14,8 @@ Stored output_type(const GivenReader& given) {
   const std::string name = given.text("y_type");
   for (const Stored type : {Stored::f32, Stored::bf16, Stored::u8, Stored::s8})
     if (name == kNames[static_cast<int>(type)]) {
-      given.expect(is_quantized(type) == scaled, "expected a y_scale exactly where y_type is u8 or s8, found y_type \"" + name + "\".");
+      given.expect(is_quantized(type) == scaled,
+                   "expected a y_scale exactly where y_type is u8 or s8, found y_type \"" + name + "\".");
       return type;
     }
   given.fail("expected a y_type out of f32, bf16, u8 and s8, found \"" + name + "\".");
@@ -42,8 +42,8 @@ void add_residual(const GivenReader& given, const std::vector<int64_t>& shape, L
 void expect_activations(DType x, Type weights) {
   const DType own = weights == Type::i8 ? DType::u8 : weights == Type::bf16 ? DType::bf16 : DType::f32;
   if (x == own) return;
-  throw std::invalid_argument("Expected x of uint8 for weights of i8, of uint16 for bf16, of float32 for f32; these weights are " +
-                              std::string(type_name(weights)) + ", and x is " + dtype_name(x) + ".");
+  throw std::invalid_argument("Expected x of uint8 for weights of i8, of uint16 for bf16, of float32 for f32; these weights "
+                              "are " + std::string(type_name(weights)) + ", and x is " + dtype_name(x) + ".");
 }
 
 LinearEpilogue read_epilogue(const GivenReader& given, const Floats1& scale, const std::vector<int64_t>& shape) {

@@ -1,6 +1,4 @@
 // Packed weights, and single products for tests and timing.
-#include <algorithm>
-
 #include "bind/arrays.h"
 #include "bind/epilogue.h"
 #include "kernels/outlook.h"

@@ -36,7 +36,8 @@ void add_step(Program& program, const std::string& op, const std::string& name, 
 std::vector<nb::object> run(Context& context, const std::vector<AnyArray>& arrays) {
   std::vector<InputTensor> inputs;
   for (size_t i = 0; i < arrays.size(); ++i)
-    inputs.push_back({dtype_of(arrays[i].dtype(), "Expected input " + std::to_string(i)), shape_of(arrays[i]), arrays[i].data()});
+    inputs.push_back({dtype_of(arrays[i].dtype(), "Expected input " + std::to_string(i)), shape_of(arrays[i]),
+                      arrays[i].data()});
   std::vector<OutputTensor> outputs;
   {
     const nb::gil_scoped_release no_gil;

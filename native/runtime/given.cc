@@ -52,25 +52,29 @@ const T* GivenReader::find(const std::string& name, const char* kind) const {
   return std::get_if<T>(&found->second);
 }
 
+void GivenReader::refuse_kind(const std::string& name, const char* kind) const {
+  fail("expected " + std::string(kind) + " as the attribute " + name + ", found " + kind_of(given_.attributes.at(name)) + ".");
+}
+
 Number GivenReader::number(const std::string& name, std::optional<float> otherwise) const {
   if (otherwise && !has(name)) return {*this, name, *otherwise};
   if (const auto* value = find<double>(name, "a number")) return {*this, name, static_cast<float>(*value)};
   const auto* value = find<int64_t>(name, "a number");
-  if (!value) fail("expected a number as the attribute " + name + ", found " + kind_of(given_.attributes.at(name)) + ".");
+  if (!value) refuse_kind(name, "a number");
   return {*this, name, static_cast<float>(*value)};
 }
 
 Integer GivenReader::integer(const std::string& name, std::optional<int64_t> otherwise) const {
   if (otherwise && !has(name)) return {*this, name, *otherwise};
   const auto* value = find<int64_t>(name, "an integer");
-  if (!value) fail("expected an integer as the attribute " + name + ", found " + kind_of(given_.attributes.at(name)) + ".");
+  if (!value) refuse_kind(name, "an integer");
   return {*this, name, *value};
 }
 
 std::string GivenReader::text(const std::string& name, std::optional<std::string> otherwise) const {
   if (otherwise && !has(name)) return *otherwise;
   const auto* value = find<std::string>(name, "a text");
-  if (!value) fail("expected a text as the attribute " + name + ", found " + kind_of(given_.attributes.at(name)) + ".");
+  if (!value) refuse_kind(name, "a text");
   return *value;
 }
 
@@ -78,7 +82,7 @@ bool GivenReader::flag(const std::string& name) const { return integer(name, 0).
 
 const std::vector<int64_t>& GivenReader::integers(const std::string& name, size_t count) const {
   const auto* value = find<std::vector<int64_t>>(name, "a list of integers");
-  if (!value) fail("expected a list of integers as the attribute " + name + ", found " + kind_of(given_.attributes.at(name)) + ".");
+  if (!value) refuse_kind(name, "a list of integers");
   expect(value->size() == count, "expected " + std::to_string(count) + " integers as the attribute " + name + ", found " +
                                      std::to_string(value->size()) + ".");
   return *value;
@@ -117,7 +121,8 @@ const Tensor& GivenReader::tensor(const std::string& name, DTypes dtypes) const 
 
 const Tensor& GivenReader::tensor(const std::string& name, DTypes dtypes, const std::vector<int64_t>& shape) const {
   const Tensor& found = tensor(name, dtypes);
-  expect(found.shape == shape, "expected " + name + " of shape " + shape_text(shape) + ", found " + shape_text(found.shape) + ".");
+  expect(found.shape == shape,
+         "expected " + name + " of shape " + shape_text(shape) + ", found " + shape_text(found.shape) + ".");
   return found;
 }
 
@@ -125,8 +130,8 @@ Floats GivenReader::floats(const std::string& name, const std::vector<int64_t>& 
   const Tensor& found = tensor(name, {DType::f32}, shape);
   Floats copy(found.get<float>(), found.get<float>() + found.elements());
   for (size_t i = 0; i < copy.size(); ++i)
-    expect(std::isfinite(copy[i]), "expected finite numbers in " + name + ", found " + std::to_string(copy[i]) + " at element " +
-                                       std::to_string(i) + ".");
+    expect(std::isfinite(copy[i]), "expected finite numbers in " + name + ", found " + std::to_string(copy[i]) +
+                                       " at element " + std::to_string(i) + ".");
   return copy;
 }
 

@@ -101,7 +101,8 @@ class GivenReader : public Place {
   std::string text(const std::string& name, std::optional<std::string> otherwise = std::nullopt) const;
   bool flag(const std::string& name) const;  // 0 where it is absent
   template <size_t count>
-  std::array<int64_t, count> list(const std::string& name, std::optional<std::array<int64_t, count>> otherwise = std::nullopt) const {
+  std::array<int64_t, count> list(const std::string& name,
+                                  std::optional<std::array<int64_t, count>> otherwise = std::nullopt) const {
     if (otherwise && !has(name)) return *otherwise;
     std::array<int64_t, count> numbers;
     std::copy_n(integers(name, count).begin(), count, numbers.begin());
@@ -129,6 +130,7 @@ class GivenReader : public Place {
  private:
   template <class T>
   const T* find(const std::string& name, const char* kind) const;
+  [[noreturn]] void refuse_kind(const std::string& name, const char* kind) const;
   const std::vector<int64_t>& integers(const std::string& name, size_t count) const;
 
   const Given& given_;

@@ -48,8 +48,9 @@ def test_other_texts_are_refused(text: str) -> None:
 def test_every_form_of_the_kernels_is_a_tactic() -> None:
     for isa in _native.isas():
         for element in ELEMENTS:
-            for form in (known.name for known in _native.forms(isa, element)):
-                assert Tactic.parse(str(Tactic(form, element))) == Tactic(form, element)
+            for form in _native.forms(isa, element):
+                tactic = Tactic(form.name, element)
+                assert Tactic.parse(str(tactic)) == tactic
 
 
 def test_the_text_of_a_problem() -> None:

@@ -33,8 +33,8 @@ AttentionArgs fixed_args(const StepContext& c, const Operands& o) {
   AttentionArgs fixed{};
   fixed.stride = o.stride;
   fixed.heads = c.integer("heads");
-  c.expect(fixed.heads > 0 && o.width % fixed.heads == 0, "expected heads to divide the width " + std::to_string(o.width) + ", found " +
-                                                              std::to_string(fixed.heads) + ".");
+  c.expect(fixed.heads > 0 && o.width % fixed.heads == 0, "expected heads to divide the width " + std::to_string(o.width) +
+                                                              ", found " + std::to_string(fixed.heads) + ".");
   fixed.size = o.width / fixed.heads;
   fixed.scale = c.number("scale").finite();
   fixed.quantized = o.y.dtype() == DType::u8;

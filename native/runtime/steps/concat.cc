@@ -72,7 +72,8 @@ Step make_concat(const StepContext& c) {
   std::vector<Read> reads;
   for (const Operand& input : inputs) reads.emplace_back(input.id);
 
-  return {c.name(), reads, {y.id}, [&table = c.table(), pieces = make_pieces(c, inputs), dtype = y.dtype(), y = y.id, axis](const Sizes& sizes) {
+  return {c.name(), reads, {y.id},
+          [&table = c.table(), pieces = make_pieces(c, inputs), dtype = y.dtype(), y = y.id, axis](const Sizes& sizes) {
     const int64_t stride = row_bytes(sizes, y, axis, dtype);
     auto placed = pieces;
     int64_t offset = 0;

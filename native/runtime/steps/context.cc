@@ -12,7 +12,8 @@ const Operand& Operand::shaped(const std::vector<int64_t>& expected) const {
 }
 
 const Operand& Operand::ranked(size_t rank, const char* form) const {
-  if (value_) place_->expect(dims().size() == rank, "expected " + slot_ + " of shape " + form + ", found " + shape_text(dims()) + ".");
+  if (value_)
+    place_->expect(dims().size() == rank, "expected " + slot_ + " of shape " + form + ", found " + shape_text(dims()) + ".");
   return *this;
 }
 
@@ -58,13 +59,17 @@ Operand StepContext::single(const Slots& slots, const std::string& slot, DTypes 
   return {*this, slot, kAbsent, nullptr};
 }
 
-Operand StepContext::input(const std::string& slot, DTypes dtypes) const { return single(spec_.inputs, slot, dtypes, "input"); }
+Operand StepContext::input(const std::string& slot, DTypes dtypes) const {
+  return single(spec_.inputs, slot, dtypes, "input");
+}
 
 Operand StepContext::optional_input(const std::string& slot, DTypes dtypes) const {
   return single(spec_.inputs, slot, dtypes, nullptr);
 }
 
-Operand StepContext::output(const std::string& slot, DTypes dtypes) const { return single(spec_.outputs, slot, dtypes, "output"); }
+Operand StepContext::output(const std::string& slot, DTypes dtypes) const {
+  return single(spec_.outputs, slot, dtypes, "output");
+}
 
 Operand StepContext::optional_output(const std::string& slot, DTypes dtypes) const {
   return single(spec_.outputs, slot, dtypes, nullptr);
@@ -84,9 +89,9 @@ const std::vector<PackedTactic>& StepContext::weights() const {
          "expected -1 as max_rows of the last weights, found " + std::to_string(weights.back().max_rows) + ".");
   int64_t last = 0;
   for (const auto& tactic : weights) {
-    expect(&tactic == &weights.back() || tactic.max_rows > last, "expected positive, increasing max_rows before the last, found " +
-                                                                     std::to_string(tactic.max_rows) + " after " +
-                                                                     std::to_string(last) + ".");
+    expect(&tactic == &weights.back() || tactic.max_rows > last,
+           "expected positive, increasing max_rows before the last, found " + std::to_string(tactic.max_rows) + " after " +
+               std::to_string(last) + ".");
     last = tactic.max_rows;
     expect(tactic.weights != nullptr, "expected packed weights, found none.");
     const KernelTable& own = tactic.weights->table();
@@ -98,8 +103,10 @@ const std::vector<PackedTactic>& StepContext::weights() const {
 void StepContext::expect_all_read() const {
   for (const auto* slots : {&spec_.inputs, &spec_.outputs})
     for (const auto& [slot, values] : *slots)
-      expect(slots_read_.contains({slots, slot}), "expected nothing as " + slot + ", because no such slot is used here; leave it out.");
-  expect(weights_read_ || spec_.weights.empty(), "expected no packed weights, found " + std::to_string(spec_.weights.size()) + ".");
+      expect(slots_read_.contains({slots, slot}),
+             "expected nothing as " + slot + ", because no such slot is used here; leave it out.");
+  expect(weights_read_ || spec_.weights.empty(),
+         "expected no packed weights, found " + std::to_string(spec_.weights.size()) + ".");
   GivenReader::expect_all_read();
 }
 

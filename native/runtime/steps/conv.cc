@@ -27,7 +27,8 @@ Operand read_image(const StepContext& c) {
 const PackedWeights& check_weights(const StepContext& c, const std::vector<PackedTactic>& weights, int64_t channels) {
   const PackedWeights& first = *weights[0].weights;
   c.expect(first.shape().pixel() == channels, "expected weights of " + std::to_string(channels) +
-                                                  " input channels in all groups, found " + std::to_string(first.shape().pixel()) + ".");
+                                                  " input channels in all groups, found " +
+                                                  std::to_string(first.shape().pixel()) + ".");
   for (const auto& [w, rows] : weights) {
     c.expect(w->type() == Type::i8, "expected weights of i8, found " + std::string(type_name(w->type())) + ".");
     c.expect(same_layer(w->shape(), first.shape()),
@@ -63,7 +64,9 @@ Step make_conv(const StepContext& c) {
   const PackedWeights& first = check_weights(c, weights, x.dims()[3]);
   const ConvAttributes attributes{c.list<2>("strides"), c.list<2>("dilations"), c.list<4>("pads")};
   // Of one image.
-  const ConvGeometry g = made(c, [&] { return make_geometry(conv_shape(first.shape(), attributes), 1, x.dims()[1], x.dims()[2]); });
+  const ConvGeometry g = made(c, [&, shape = first.shape()] {
+    return make_geometry(conv_shape(shape, attributes), 1, x.dims()[1], x.dims()[2]);
+  });
   const std::vector<int64_t> out{x.dims()[0], g.out_height, g.out_width, g.shape.n};
   const Operand y = c.output("y", kStoredDTypes).shaped(out);
   const Operand residual = c.optional_input("residual", kStoredDTypes).shaped(out);

@@ -27,7 +27,8 @@ struct Ids {
 Tensor table_of(const StepContext& c, const char* name, int64_t width) {
   const Tensor& table = c.tensor(name, {DType::f32});
   c.expect(table.shape.size() == 2 && table.shape[0] > 0 && table.shape[1] == width,
-           "expected " + std::string(name) + " of shape [rows, " + std::to_string(width) + "], found " + shape_text(table.shape) + ".");
+           "expected " + std::string(name) + " of shape [rows, " + std::to_string(width) + "], found " +
+               shape_text(table.shape) + ".");
   return table;
 }
 
@@ -49,7 +50,8 @@ Step make_embedding_sum(const StepContext& c) {
     const int64_t rows = sizes.elements(words.value), length = sizes.width(words.value);
     place.expect(length <= position.shape[0], "the length " + std::to_string(length) + " exceeds the " +
                                                   std::to_string(position.shape[0]) + " rows of the table of positions.");
-    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), position.get<float>(), type.get<float>(), length, width, nullptr};
+    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), position.get<float>(), type.get<float>(), length, width,
+                                 nullptr};
     Work work = make_work(rows, even_chunk(rows, sizes.threads), program.table().embedding_sum, fixed,
                           [words, types, y](EmbeddingSumArgs& a, const Buffers& b, int) {
                             a.ids = b.get<const int64_t>(words.value);

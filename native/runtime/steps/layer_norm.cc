@@ -25,7 +25,8 @@ Step make_layer_norm(const StepContext& c) {
     fixed.y_zero_point = quantization.zero_point;
   }
 
-  return {c.name(), {x.id}, {y.id, yq.id}, [&table = c.table(), fixed, numbers, x = x.id, y = y.id, yq = yq.id](const Sizes& sizes) {
+  return {c.name(), {x.id}, {y.id, yq.id},
+          [&table = c.table(), fixed, numbers, x = x.id, y = y.id, yq = yq.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     return make_work(rows, even_chunk(rows, sizes.threads), table.layer_norm, fixed,
                      [x, y, yq](LayerNormArgs& a, const Buffers& b, int) {

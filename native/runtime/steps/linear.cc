@@ -10,8 +10,8 @@ const PackedWeights& check_weights(const StepContext& c, const std::vector<Packe
   const PackedWeights& first = *weights[0].weights;
   for (const auto& [w, rows] : weights) {
     c.expect(w->shape().is_matrix(), "expected the weights of a matrix, found those of a convolution.");
-    c.expect(w->type() == first.type(), "expected weights of one type, found " + std::string(type_name(first.type())) + " and " +
-                                            type_name(w->type()) + ".");
+    c.expect(w->type() == first.type(), "expected weights of one type, found " + std::string(type_name(first.type())) +
+                                            " and " + type_name(w->type()) + ".");
     c.expect(w->n() == first.n() && w->k() == k,
              "expected weights of shape " + shape_text({first.n(), k}) + ", found " + shape_text({w->n(), w->k()}) + ".");
   }

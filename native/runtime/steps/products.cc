@@ -29,7 +29,8 @@ void add_scale(const StepContext& c, const PackedWeights& weights, LinearEpilogu
   for (float& scale : e.scale) {
     const float product = x.scale * scale;
     c.expect(std::isfinite(product) && product > 0, "expected positive finite numbers as x_scale * weight_scale, found " +
-                                                        std::to_string(product) + " for a weight_scale of " + std::to_string(scale) + ".");
+                                                        std::to_string(product) + " for a weight_scale of " +
+                                                        std::to_string(scale) + ".");
     scale = product;
   }
 }

@@ -1,6 +1,6 @@
 // The table of steps: which function makes the step of an operator.
 #include <algorithm>
-#include <stdexcept>
+#include <iterator>
 
 #include "runtime/steps/context.h"
 
@@ -27,7 +27,7 @@ const Maker& maker_of(const StepSpec& spec) {
   if (found != std::end(kMakers)) return *found;
   std::string known;
   for (const Maker& maker : kMakers) known += (known.empty() ? "" : ", ") + std::string(maker.op);
-  throw std::invalid_argument("Step \"" + spec.name + "\": expected an operator out of " + known + ", found \"" + spec.op + "\".");
+  Place("Step \"" + spec.name + "\": ").fail("expected an operator out of " + known + ", found \"" + spec.op + "\".");
 }
 
 }  // namespace
