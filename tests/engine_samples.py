@@ -10,7 +10,10 @@ import torch
 
 from openwork.engine.operators import DOMAIN, VERSION, Operator, row_of_step
 from openwork.engine.program import Choice, Named, Program, Step, Value
-from openwork.graph.model import add_initializer, make
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    make,
+)
 from openwork.patterns.stored import arrays, assemble, dense, store
 from openwork.sparsity import Pattern, magnitude_mask
 

@@ -8,6 +8,13 @@ namespace {
 
 thread_local int64_t count = 0;
 
+}  // namespace
+
+// Sanitizers have operators of their own, whose checks would be lost: there nothing is counted.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+namespace {
+
 void* take(std::size_t bytes, std::size_t alignment) {
   ++count;
   // aligned_alloc wants whole multiples of the alignment.
@@ -30,6 +37,8 @@ void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+#endif
 
 namespace openwork::test {
 

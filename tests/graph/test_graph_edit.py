@@ -8,8 +8,21 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from openwork.graph.edit import bypass, insert_behind, onnx_node, overwrite, own_model, set_input, set_tensor
-from openwork.graph.model import add_initializer, constant, lone_producer, needed
+from openwork.graph.edit import (
+    add_initializer,
+    bypass,
+    insert_behind,
+    onnx_node,
+    overwrite,
+    own_model,
+    set_input,
+    set_tensor,
+)
+from openwork.graph.model import (
+    constant,
+    lone_producer,
+    needed,
+)
 from openwork.graph.quantizers.nodes import dequantizer, quantizer, stored_scale
 from openwork.qdq.affine import Affine, dequantize, quantize
 

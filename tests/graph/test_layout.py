@@ -15,7 +15,11 @@ from openwork.engine.operators import OPERATORS, Operator, Slot
 from openwork.graph import PHASES, lowerable, read, run
 from openwork.graph import layout as moves
 from openwork.graph.driver import Driver
-from openwork.graph.model import add_initializer, constant, needed
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    constant,
+    needed,
+)
 from openwork.graph.phase import Phase
 from openwork.graph.reference import MEANING
 from openwork.graph.rewrite import Replacement, Rule, home, never

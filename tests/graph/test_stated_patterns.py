@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from openwork.graph.model import add_initializer
+from openwork.graph.edit import add_initializer
 from openwork.graph.stated_patterns import attach_patterns, carry_pattern, stated_patterns
 from openwork.patterns.metadata import PATTERN_KEY
 from openwork.patterns.pattern import Pattern

@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.edit import bypass, overwrite, set_input
+from openwork.graph.edit import add_initializer, bypass, overwrite, set_input
 from openwork.graph.model import (
     Array,
-    add_initializer,
     constant,
     consumers,
     is_onnx,

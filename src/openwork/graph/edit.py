@@ -13,7 +13,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from openwork.graph.model import Array, add_initializer, graph_of, operand
+from openwork.graph.model import (
+    Array,
+    graph_of,
+    operand,
+)
 
 
 def onnx_node(
@@ -33,6 +37,20 @@ def onnx_node(
     output.name, output.type = f"{name}:0", ir.TensorType(dtype)
     output.shape = None if like is None else like.shape
     return node
+
+
+def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Register an initializer under this name, or this name with a number if it is taken."""
+    unique, number = name, 1
+    taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
+    while unique in taken:
+        unique, number = f"{name}.{number}", number + 1
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
+    value = ir.Value(
+        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
 
 
 def set_input(node: ir.Node, place: int, value: ir.Value) -> None:

@@ -122,20 +122,6 @@ def graph_of(node: ir.Node) -> ir.Graph:
     return node.graph
 
 
-def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
-    """Register an initializer under this name, or this name with a number if it is taken."""
-    unique, number = name, 1
-    taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
-    while unique in taken:
-        unique, number = f"{name}.{number}", number + 1
-    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
-    value = ir.Value(
-        name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
-    )
-    graph.register_initializer(value)
-    return value
-
-
 def operand_of(value: ir.Value | None) -> Operand | None:
     """A value as the contract of operators sees it."""
     if value is None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.edit import set_input
-from openwork.graph.model import add_initializer, constant, is_onnx, operand
+from openwork.graph.edit import add_initializer, set_input
+from openwork.graph.model import (
+    constant,
+    is_onnx,
+    operand,
+)
 from openwork.graph.quantizers.nodes import dequantizer, stored_scale
 from openwork.qdq.biases import quantized_bias
 

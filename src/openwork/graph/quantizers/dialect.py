@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.edit import set_input
-from openwork.graph.model import add_initializer, constant, consumers, is_onnx, operand
+from openwork.graph.edit import add_initializer, set_input
+from openwork.graph.model import (
+    constant,
+    consumers,
+    is_onnx,
+    operand,
+)
 from openwork.graph.quantizers.nodes import TYPES
 from openwork.qdq.affine import Activation
 from openwork.qdq.dialect import ZeroPoints, recoded, refusal

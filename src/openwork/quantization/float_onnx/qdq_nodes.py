@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph.edit import insert_behind, onnx_node, set_input
-from openwork.graph.model import add_initializer
+from openwork.graph.edit import add_initializer, insert_behind, onnx_node, set_input
 from openwork.graph.quantizers.nodes import dequantizer, quantizer
 from openwork.patterns.metadata import PATTERN_KEY
 from openwork.patterns.pattern import Pattern

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS
+from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     Array,
-    add_initializer,
     attributes,
     consumers,
     dims,

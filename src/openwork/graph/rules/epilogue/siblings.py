@@ -8,7 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
-from openwork.graph.model import add_initializer, attributes, constant, only_consumer
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    attributes,
+    constant,
+    only_consumer,
+)
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import channels, is_plain, maker
 from openwork.graph.slots import filled, rebuilt, row_of, slot

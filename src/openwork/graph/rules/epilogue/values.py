@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, add_initializer, constant, dims, native_producer, only_consumer
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    Array,
+    constant,
+    dims,
+    native_producer,
+    only_consumer,
+)
 from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import is_plain, maker

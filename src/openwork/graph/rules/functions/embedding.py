@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     Array,
     Dim,
     ModelError,
-    add_initializer,
     constant,
     dims,
     make,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     Array,
-    add_initializer,
     attributes,
     constant,
     dims,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from openwork.graph.edit import add_initializer
 from openwork.graph.evaluate import run_onnx_node
-from openwork.graph.model import ModelError, add_initializer, constant
+from openwork.graph.model import (
+    ModelError,
+    constant,
+)
 from openwork.graph.rewrite import Replacement, Rule, home
 
 ANCHORS = frozenset(

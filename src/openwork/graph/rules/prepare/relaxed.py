@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
+from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
-    add_initializer,
     constant,
     consumers,
     is_onnx,

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
+from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     Array,
-    add_initializer,
     attributes,
     constant,
     consumers,

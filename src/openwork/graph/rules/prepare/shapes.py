@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Dims, add_initializer, attributes, dims, needed
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    Dims,
+    attributes,
+    dims,
+    needed,
+)
 from openwork.graph.probe import free_sizes, named
 from openwork.graph.rewrite import Replacement, Rule, home, never
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from openwork.graph.model import add_initializer, constant, needed
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import (
+    constant,
+    needed,
+)
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import Follow, alone, channels, is_plain, maker
 from openwork.graph.rules.products.weights import constant_bias, layer_name
