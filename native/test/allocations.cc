@@ -10,8 +10,7 @@ thread_local int64_t count = 0;
 
 }  // namespace
 
-// Sanitizers have operators of their own, whose checks would be lost: there nothing is counted.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifdef OPENWORK_COUNT_ALLOCATIONS
 
 namespace {
 
