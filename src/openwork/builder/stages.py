@@ -92,6 +92,9 @@ def boundary(stage: Stage, graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Val
 def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]) -> bytes:
     """The nodes of a stage as an ONNX model of their own, serialized."""
     graph = ir.convenience.extract(model.graph, inputs, outputs)
+    # Older versions of onnx-ir leave out what is known of the outputs.
+    for known, port in zip((*inputs, *outputs), (*graph.inputs, *graph.outputs), strict=True):
+        port.type, port.shape = known.type, known.shape
     graph.opset_imports.pop("openwork", None)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
     return bytes(ir.to_proto(part).SerializeToString())
