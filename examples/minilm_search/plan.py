@@ -1,7 +1,7 @@
 """How much of the demo fits the machine: the pairs that are ranked, the peers, and the time to distil.
 
 Everything but the distillation takes a time that the machine decides. It is foreseen from one measurement,
-the dense model on one batch, and from what the stages took on one machine where that batch was measured too.
+the dense model on one batch, and from estimates of what the stages take where that batch is known.
 """
 
 import time
@@ -50,8 +50,8 @@ class Costs:
         return batch / self.batch * (self.fixed + self.peer * len(peers) + ranked)
 
 
-MEASURED = Costs(batch=0.17, fixed=170.0, peer=14.0, pair=0.007)
-"""On an AMD EPYC (Zen 4), 2 cores, 2 threads: the stages in `results.json` of an undisturbed run."""
+ESTIMATED = Costs(batch=0.17, fixed=170.0, peer=14.0, pair=0.007)
+"""Estimates, not measured stages of an undisturbed run: the plan may be minutes off."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Plan:
     minutes: dict[str, float]
 
     @classmethod
-    def fitted(cls, settings: Settings, batch: float, costs: Costs = MEASURED) -> "Plan":
+    def fitted(cls, settings: Settings, batch: float, costs: Costs = ESTIMATED) -> "Plan":
         """The largest choice that leaves LEAST_MINUTES to distil, or else the smallest one.
 
         batch: seconds of the dense model for one batch.
