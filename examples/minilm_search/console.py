@@ -8,7 +8,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-STAGES = 9
+from .settings import PATTERNS
+
+STAGES = 7 + len(PATTERNS)
 
 
 class Narrator:
