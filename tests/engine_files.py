@@ -11,17 +11,17 @@ from openwork.engine import engine_file
 from openwork.engine.report import REPORT_VERSION, BuildReport, Environment, Settings
 
 REPORT = BuildReport(
-    REPORT_VERSION,
-    "sample",
-    Environment("0", "any", "any", 1, "any"),
-    Settings("on", "exact", (), False),
-    True,
-    (),
-    (),
-    (),
-    (),
-    (),
-    (),
+    version=REPORT_VERSION,
+    model="sample",
+    environment=Environment("0", "any", "any", 1, "any"),
+    settings=Settings("on", "exact", (), False),
+    accuracy_kept=True,
+    notes=(),
+    layers=(),
+    fusions=(),
+    refusals=(),
+    left_out=(),
+    fallbacks=(),
 )
 
 

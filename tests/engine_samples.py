@@ -82,6 +82,26 @@ class Maker:
             tactics=tactics,
         )
 
+    def norm(self, source: int, target: int | None, target_q: int | None) -> None:
+        tensors = {
+            "gamma": self.floats(f"gamma{len(self.steps)}", WIDTH),
+            "beta": self.floats(f"beta{len(self.steps)}", WIDTH),
+        }
+        attributes = {"epsilon": 1e-12, **(quantized() if target_q is not None else {})}
+        self.step("layer_norm", [source], [target, target_q], tensors=tensors, attributes=attributes)
+
+    def projection(self, inputs: list[int | None], output: int) -> None:
+        """A product of float32 weights, an activation behind its sum."""
+        weight = self.floats("projection", WIDTH, WIDTH)
+        self.step(
+            "linear",
+            inputs,
+            [output],
+            tensors={"weight": weight, "bias": self.floats("projection.bias", WIDTH)},
+            attributes={"activation": "silu", "activation_last": 1},
+            tactics=(Choice(None, "f32:dense"),),
+        )
+
 
 def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[str, np.ndarray]]:
     """One transformer layer with pooling, as an engine would hold it."""
@@ -109,16 +129,7 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
         for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))
     }
     m.step("embedding_sum", [ids, types], [embedded], tensors=tables)
-
-    def norm(source: int, target: int | None, target_q: int | None) -> None:
-        tensors = {
-            "gamma": m.floats(f"gamma{len(m.steps)}", WIDTH),
-            "beta": m.floats(f"beta{len(m.steps)}", WIDTH),
-        }
-        attributes = {"epsilon": 1e-12, **(quantized() if target_q is not None else {})}
-        m.step("layer_norm", [source], [target, target_q], tensors=tensors, attributes=attributes)
-
-    norm(embedded, x, xq)
+    m.norm(embedded, x, xq)
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(
         "attention",
@@ -127,21 +138,14 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
         attributes={"heads": HEADS, "scale": 0.25, **quantized(120)},
     )
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))
-    norm(summed, y, yq)
+    m.norm(summed, y, yq)
     m.linear(
         [yq, None], inner, INNER, WIDTH, pattern=pattern, **reads(), **quantized(7) | {"activation": "gelu"}
     )
     m.linear([inner, y], outer, WIDTH, INNER, pattern=pattern, **reads(7))
-    norm(outer, z, None)
+    m.norm(outer, z, None)
     projected = wide()
-    m.step(
-        "linear",
-        [z, x],
-        [projected],
-        tensors={"weight": m.floats("projection", WIDTH, WIDTH), "bias": m.floats("projection.bias", WIDTH)},
-        attributes={"activation": "silu", "activation_last": 1},
-        tactics=(Choice(None, "f32:dense"),),
-    )
+    m.projection([z, x], projected)
     pooled, unit = m.value("f32", "batch", WIDTH), m.value("f32", "batch", WIDTH)
     m.step("mean_pool", [projected, mask], [pooled])
     m.step("l2_normalize", [pooled], [unit], attributes={"epsilon": 1e-12})

@@ -128,5 +128,17 @@ def write_encoder(path: Path, size: Size, pattern: str | None, tactic: str) -> N
     program = encoder.program()
     environment = Environment("0", "none", "none", 1, "none")
     settings = Settings("on", "exact", (), False)
-    report = BuildReport(REPORT_VERSION, "random", environment, settings, True, (), (), (), (), (), ())
+    report = BuildReport(
+        version=REPORT_VERSION,
+        model="random",
+        environment=environment,
+        settings=settings,
+        accuracy_kept=True,
+        notes=(),
+        layers=(),
+        fusions=(),
+        refusals=(),
+        left_out=(),
+        fallbacks=(),
+    )
     write_engine(path, program, report.to_json(), encoder.tensors)

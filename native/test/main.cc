@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 
+#include "kernels/table.h"
 #include "test/harness.h"
 
 namespace openwork::test {
@@ -38,10 +39,29 @@ static bool run(const Case& c) {
   return failures_of_case == 0;
 }
 
+static bool is_on_machine(const std::string& isa) {
+  const auto& tables = available_tables();
+  return std::any_of(tables.begin(), tables.end(), [&](const KernelTable* table) { return table->isa == isa; });
+}
+
+// Every test goes through the instruction sets of the machine; says which of those built these are.
+static void print_instruction_sets() {
+  constexpr const char* kBuilt[] = {
+#define OPENWORK_ISA(name, Symbol, runs) #name,
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+  };
+  std::string covered, others;
+  for (const char* isa : kBuilt) (is_on_machine(isa) ? covered : others).append(" ").append(isa);
+  std::printf("Instruction sets covered:%s; built, but not on this machine:%s\n", covered.c_str(),
+              others.empty() ? " none" : others.c_str());
+}
+
 static int run_all(const char* filter) {
   int passed = 0, failed = 0;
   for (const Case& c : cases())
     if (std::strstr(c.name, filter)) ++(run(c) ? passed : failed);
+  print_instruction_sets();
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;
 }

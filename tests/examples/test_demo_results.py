@@ -40,19 +40,41 @@ def _layer(block: int, name: str, pattern: str | None) -> Layer:
         buckets = tuple(Bucket(bucket.rows, {"dense": 1e-4}, "dense", False) for bucket in buckets)
     stored = 60 if pattern else 100
     return Layer(
-        f"encoder.encoder.layer.{block}.{name}", 384, 1536, "i8", "none", "f32", pattern,
-        0.5 if pattern else 0.0, pattern is not None, "No pattern holds.", {}, buckets,
-        (Pick(None, buckets[0].pick),), "Twice as fast.", 100, stored,
-    )  # fmt: skip
+        name=f"encoder.encoder.layer.{block}.{name}",
+        n=384,
+        k=1536,
+        element="i8",
+        activation="none",
+        output="f32",
+        pattern=pattern,
+        zeros=0.5 if pattern else 0.0,
+        eligible=pattern is not None,
+        reason="No pattern holds.",
+        work={},
+        buckets=buckets,
+        picks=(Pick(None, buckets[0].pick),),
+        why="Twice as fast.",
+        bytes_dense=100,
+        bytes_stored=stored,
+    )
 
 
 def _report(pattern: str | None) -> BuildReport:
     layers = tuple(
         _layer(block, name, pattern) for block in range(6) for name in ("output.dense", "attention.self.qkv")
     )
-    environment = Environment("0", "cpu", "avx2", 2, "1")
     return BuildReport(
-        3, "m", environment, BuildSettings("on", "exact", ((1, 32),), True), True, (), layers, (), (), (), ()
+        version=3,
+        model="m",
+        environment=Environment("0", "cpu", "avx2", 2, "1"),
+        settings=BuildSettings("on", "exact", ((1, 32),), True),
+        accuracy_kept=True,
+        notes=(),
+        layers=layers,
+        fusions=(),
+        refusals=(),
+        left_out=(),
+        fallbacks=(),
     )
 
 

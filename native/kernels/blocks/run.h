@@ -148,15 +148,16 @@ struct Blocks {
   static Rows load(const GemmArgs& a, const Block& block, int64_t begin, int vectors) {
     const PackedView& w = a.weights;
     const int64_t left = block.row_end - begin, distance = int64_t{64} * vectors, run_bytes = (w.run_bytes + 3) / 4 * distance;
+    uint8_t* const scratch = a.scratch;  // a copy: what is written through it may lie anywhere, in `a` too
     for (int64_t run = 0; run < w.runs; ++run) {
       const uint8_t* const* x = a.x + run * a.x_stride + (begin - block.row_begin);
       for (int v = 0; v < vectors; ++v) {
         const uint8_t* row[kStripLanes];
         for (int i = 0; i < kStripLanes; ++i) row[i] = x[v * kStripLanes + i < left ? v * kStripLanes + i : left - 1];
-        interleave_rows<V, type>(row, w.run_bytes, a.scratch + run * run_bytes + 64 * v, distance);
+        interleave_rows<V, type>(row, w.run_bytes, scratch + run * run_bytes + 64 * v, distance);
       }
     }
-    return {begin, static_cast<int>(left < vectors * kStripLanes ? left : vectors * kStripLanes), vectors, a.scratch};
+    return {begin, static_cast<int>(left < vectors * kStripLanes ? left : vectors * kStripLanes), vectors, scratch};
   }
 
   // sums: [the group's channels][vectors][16]

@@ -59,8 +59,7 @@ def build(
     threads : what the tactics are timed with; default the physical cores that this process may use.
     strict : refuse a model that needs more than the first back end.
     backends : names of the back ends that may run parts of the model, the one to ask first in front; default
-    all,
-        "cpu" first, then "onnxruntime".
+        all, "cpu" first, then "onnxruntime".
     timing_cache : a JSON file; default one in the user's cache folder.
     progress : whether to show a bar on the standard error stream.
     Raises ValueError, in a sentence, for a model or an option that cannot be used, and OSError where the
@@ -83,17 +82,17 @@ def build(
         decided = decide(lowered.program, lowered.tensors, request, timer, advance)
         cache.save()
         report = BuildReport(
-            REPORT_VERSION,
-            "(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
-            timer.environment,
-            Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict),
-            not decided.pruned,
-            (*decided.notes(len(timer.disturbed)), *known.notes),
-            tuple(decided.layers),
-            tuple(Fusion(change.rule, change.node) for change in changes),
-            tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
-            tuple(LeftOut(change.node, change.note) for change in changes if change.note),
-            fallbacks,
+            version=REPORT_VERSION,
+            model="(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
+            environment=timer.environment,
+            settings=Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict),
+            accuracy_kept=not decided.pruned,
+            notes=(*decided.notes(len(timer.disturbed)), *known.notes),
+            layers=tuple(decided.layers),
+            fusions=tuple(Fusion(change.rule, change.node) for change in changes),
+            refusals=tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
+            left_out=tuple(LeftOut(change.node, change.note) for change in changes if change.note),
+            fallbacks=fallbacks,
         )
         advance(1.0, "writing")
         write_engine(output, decided.program, report.to_json(), used_tensors(decided))

@@ -169,7 +169,8 @@ class _Lowering:
         tactics = _dense(row.weighted, form)
         name = self._unique(node.name or op)
         plain = _plain(form.attributes)
-        self.steps.append(Step(op, name, inputs, made, tensors, plain, None, tactics, backend.name))
+        step = Step(op, name, inputs, made, tensors, plain, tactics=tactics, backend=backend.name)
+        self.steps.append(step)
 
     def model_step(self, stage: Stage, name: str) -> None:
         """A stage's nodes as one step, an ONNX model of its own."""

@@ -35,7 +35,7 @@ def quantize(model: Path, data: Path | None, output: Path, choice: Choice, recor
         from openwork.quantization.float_onnx import OnnxCalibration, quantize_onnx
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"Quantizing needs {error.name}; install it with `pip install openwork[train,bench]`."
+            f"Quantizing needs {error.name}; install it with `pip install openwork[train]`."
         ) from error
     console = Console()
     how = OnnxCalibration(choice.target, choice.batch, choice.cache, Console(stderr=True).is_terminal)

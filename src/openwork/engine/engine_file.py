@@ -75,10 +75,8 @@ def read_engine(path: str | os.PathLike[str]) -> EngineFile:
         header.refuse("a member '__metadata__', which every engine has")
     metadata = members.pop("__metadata__").object(_METADATA)
     if metadata["openwork_format"].value != FORMAT_VERSION:
-        metadata["openwork_format"].refuse(
-            f"'{FORMAT_VERSION}' (another version of openwork wrote this engine: "
-            "build it again from its model)"
-        )
+        advice = "another version of openwork wrote this engine: build it again from its model"
+        metadata["openwork_format"].refuse(f"'{FORMAT_VERSION}' ({advice})")
     _check_digest(metadata["header_sha256"], bytes(data[:start]))
     tensors = read_tensors(header, members, _embedded(metadata["tensor_sha256"]), data[start:])
     used: set[str] = set()

@@ -107,8 +107,8 @@ def check_made(step: str, info: TensorInfo, array: Array) -> None:
         isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape, strict=True)
     )
     if array.dtype != info.dtype or not fits:
+        stated = f"{info.dtype} [{', '.join(map(str, info.shape))}]"
         raise ValueError(
-            f"The step '{step}' makes {info.dtype} [{', '.join(map(str, info.shape))}] by the engine's "
-            f"program, but ONNX "
-            f"Runtime made {array.dtype} {list(array.shape)}."
+            f"The step '{step}' makes {stated} by the engine's program, "
+            f"but ONNX Runtime made {array.dtype} {list(array.shape)}."
         )

@@ -87,16 +87,17 @@ def _read_step(item: Field, values: tuple[Value, ...], made: set[int], tensor_sh
         frozenset({"pattern", "tactics"}),
     )
     op = members["op"].choice((*step_names(), FALLBACK))
+    pattern = members.get("pattern")
     step = Step(
-        op,
-        members["name"].text(),
-        tuple(_read_index(index, len(values)) for index in members["inputs"].items()),
-        tuple(_read_index(index, len(values)) for index in members["outputs"].items()),
-        {name: tensor.text() for name, tensor in members["tensors"].members().items()},
-        {name: attribute.value for name, attribute in members["attributes"].members().items()},
-        members["pattern"].text() if "pattern" in members and members["pattern"].value is not None else None,
-        _read_tactics(members["tactics"]) if "tactics" in members else (),
-        members["backend"].text(longest=64),
+        op=op,
+        name=members["name"].text(),
+        inputs=tuple(_read_index(index, len(values)) for index in members["inputs"].items()),
+        outputs=tuple(_read_index(index, len(values)) for index in members["outputs"].items()),
+        tensors={name: tensor.text() for name, tensor in members["tensors"].members().items()},
+        attributes={name: attribute.value for name, attribute in members["attributes"].members().items()},
+        pattern=None if pattern is None or pattern.value is None else pattern.text(),
+        tactics=_read_tactics(members["tactics"]) if "tactics" in members else (),
+        backend=members["backend"].text(longest=64),
     )
     _check_order(members, step, made)
     if op == FALLBACK:

@@ -44,7 +44,7 @@ class Pick:
     tactic: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """One linear layer.
 
@@ -118,10 +118,8 @@ class FallbackPart:
             return f"{self.step} runs in {self.backend}. {self.reason}"
         first = ", ".join(self.nodes[:_MOST_NODES_NAMED])
         others = len(self.nodes) - _MOST_NODES_NAMED
-        return (
-            f"{self.step} runs in {self.backend}: {first} and {others} more nodes; "
-            "the report has the reason for each."
-        )
+        listed = f"{first} and {others} more nodes"
+        return f"{self.step} runs in {self.backend}: {listed}; the report has the reason for each."
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ class Settings:
     strict: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildReport:
     """A whole build. accuracy_kept is false where the build itself pruned weights."""
 

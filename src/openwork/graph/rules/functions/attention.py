@@ -37,7 +37,7 @@ class _Operand:
     used: ir.Value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Attention:
     softmax: ir.Node
     q: _Operand
@@ -134,13 +134,34 @@ def _match(softmax: ir.Node) -> _Attention | None:
     joined = _read_result(mix.outputs[0])
     if not isinstance(heads, int):
         return _refused(softmax, mix, "its heads are not a fixed second dimension of four")
-    return _Attention(softmax, q, k, v, scale, heads, mix.outputs[0], joined, mask, roundings, reason)
+    return _Attention(
+        softmax=softmax,
+        q=q,
+        k=k,
+        v=v,
+        scale=scale,
+        heads=heads,
+        result=mix.outputs[0],
+        joined=joined,
+        mask=mask,
+        roundings=roundings,
+        reason=reason,
+    )
 
 
 def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
-    nothing = _Operand(needed(mix, 0), 1.0, needed(mix, 1))
+    nothing, result = _Operand(needed(mix, 0), 1.0, needed(mix, 1)), mix.outputs[0]
     return _Attention(
-        softmax, nothing, nothing, nothing, 1.0, 1, mix.outputs[0], mix.outputs[0], None, reason=reason
+        softmax=softmax,
+        q=nothing,
+        k=nothing,
+        v=nothing,
+        scale=1.0,
+        heads=1,
+        result=result,
+        joined=result,
+        mask=None,
+        reason=reason,
     )
 
 

@@ -18,7 +18,6 @@ from openwork.engine.operators import DOMAIN
 from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     Array,
-    attributes,
     constant,
     consumers,
     is_onnx,
@@ -161,18 +160,22 @@ def _again(node: ir.Node, inputs: Sequence[ir.Value | None], like: ir.Value) -> 
     return made
 
 
+def _moved(trip: RoundTrip, source: ir.Value, grid: Grid) -> RoundTrip:
+    """A round trip of the same names on another value and grid."""
+    scale, point = grid
+    values = {"y_scale": scale, "y_zero_point": point}
+    quantize = make("Quantize", [source], values, trip.quantize.name or "")
+    values = {"x_scale": scale, "x_zero_point": point}
+    return RoundTrip(quantize, make("Dequantize", quantize.outputs, values, trip.dequantize.name or ""))
+
+
 def _replace_behind(found: _Behind) -> Replacement:
     """The round trip on what the node reads, then the node again; a factor goes into the scale."""
-    trip, scale, point = found.trip, found.scale, found.trip.grid[1]
-    quantize = make(
-        "Quantize", [found.source], {"y_scale": scale, "y_zero_point": point}, trip.quantize.name or ""
-    )
-    values = {"x_scale": scale, "x_zero_point": point}
-    dequantize = make("Dequantize", [quantize.outputs[0]], values, trip.dequantize.name or "")
-    inputs = [dequantize.outputs[0] if v is found.source else v for v in found.node.inputs]
-    old = trip.dequantize.outputs[0]
-    again = _again(found.node, inputs, old)
-    return Replacement([quantize, dequantize, again], [(old, again.outputs[0])])
+    trip, old = found.trip, found.trip.dequantize.outputs[0]
+    moved = _moved(trip, found.source, (found.scale, trip.grid[1]))
+    rounded = moved.dequantize.outputs[0]
+    again = _again(found.node, [rounded if v is found.source else v for v in found.node.inputs], old)
+    return Replacement([moved.quantize, moved.dequantize, again], [(old, again.outputs[0])])
 
 
 BEFORE_MOVES = Rule(
@@ -222,10 +225,9 @@ def _replace_before(found: _Before) -> Replacement:
     trip, node, old = found.trip, found.node, found.node.outputs[0]
     inputs = [trip.source, *node.inputs[1:]]
     first = _again(node, inputs, old)
-    quantize = make("Quantize", [first.outputs[0]], attributes(trip.quantize), trip.quantize.name or "")
-    read = attributes(trip.dequantize)
-    dequantize = make("Dequantize", [quantize.outputs[0]], read, trip.dequantize.name or "")
-    return Replacement([first, quantize, dequantize], [(old, dequantize.outputs[0])], before=node)
+    moved = _moved(trip, first.outputs[0], trip.grid)
+    made = [first, moved.quantize, moved.dequantize]
+    return Replacement(made, [(old, moved.dequantize.outputs[0])], before=node)
 
 
 AFTER_MOVES = Rule(

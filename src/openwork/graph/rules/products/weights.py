@@ -97,10 +97,7 @@ def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_ax
         return np.full(outputs, scale.reshape(()), np.float32)
     axis = attributes(node).get("axis", 1) % 2
     if axis != output_axis:
-        return (
-            "the scale of its weight varies along the reduction axis; "
-            "weights have one scale per output channel"
-        )
+        return "the scale of its weight varies along the reduction axis, not by output channel alone"
     return scale.astype(np.float32)
 
 
