@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE_SOURCES := $(shell find native -name '*.cc' -o -name '*.h' -o -name '*.inc') CMakeLists.txt pyproject.toml constraints.txt
 JOBS ?= $(shell nproc)
+# Of which each takes a gigabyte, and as many threads as torch likes.
+PYTEST_WORKERS ?= 2
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 # The Python module, the native tests and the wheels of all Pythons share build/native: the kernels take minutes to compile, and
@@ -17,7 +19,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m examples.minilm_search $(ARGS)
 
 test: lint native-test sanitize sanitize-threads neon-test wheel-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

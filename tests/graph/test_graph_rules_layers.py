@@ -107,7 +107,7 @@ def test_scales_along_the_reduction_axis_are_refused() -> None:
     found = layer_with_weight(weight, np.full(3, 0.1, np.float32), np.zeros(3, np.int8), axis=0)
     assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
     assert found.reasons == [
-        "the scale of its weight varies along the reduction axis; weights have one scale per output channel"
+        "the scale of its weight varies along the reduction axis, not by output channel alone"
     ]
 
 

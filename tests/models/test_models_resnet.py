@@ -27,7 +27,11 @@ PUBLISHED_PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize(("make", "expected"), PUBLISHED_PARAMETERS.items(), ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    PUBLISHED_PARAMETERS.items(),
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_parameter_counts_are_the_published_ones(make, expected: int) -> None:
     with torch.device("meta"):
         model = make()
