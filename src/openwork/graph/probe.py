@@ -3,13 +3,14 @@
 Exporters write the same small function (an additive mask, the positions of the tokens, the axes of attention
 heads) in dozens of ways. A rule that knew each spelling would be long and never complete; instead the part
 between a value and the inputs it depends on (its *cone*) is evaluated for a few batch sizes, lengths and
-masks, and compared with the function that the operator means. Cones hold only shapes, constants, and what the
-rule names as their source.
+masks, and compared with the function that the operator means: small sizes, and sizes beyond each number in
+the cone, where a window, a clamp or a chunk begins. Cones hold only shapes, constants, and what the rule
+names as their source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from openwork.graph.evaluate import run_nodes
 from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, topological
+from openwork.graph.thresholds import beyond, thresholds
 
 Array = NDArray[Any]
 Sizes = dict[str, int]
@@ -44,6 +46,12 @@ class Cone:
     shapes: tuple[ir.Node, ...]
     """Shape nodes whose input's shape is known by name, so that what they read need not be computed."""
 
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """Where the part may begin to compute something else: its numbers that are no sizes of its values."""
+        fixed = {d for node in self.nodes for v in (*node.inputs, *node.outputs) if v for d in _fixed(v)}
+        return thresholds(self.nodes, fixed)
+
     def evaluate(self, sizes: Mapping[str, int], contents: Mapping[ir.Value, Array]) -> Array:
         """The value's content for these sizes of the free dimensions and these contents of the sources."""
         known = dict(contents)
@@ -58,6 +66,12 @@ class Cone:
         if result is None:
             raise ModelError(f"The value {self.value.name!r} has no content.")
         return result
+
+
+def _fixed(value: ir.Value) -> list[int]:
+    """The sizes of a computed value that are numbers."""
+    stored = constant(value) is not None
+    return [] if stored else [d for d in dims(value) or () if isinstance(d, int)]
 
 
 def named(value: ir.Value) -> bool:
@@ -142,12 +156,26 @@ def spread(names: Iterable[str], equal: Mapping[str, str], ladder: Ladder) -> Si
     return sizes
 
 
-def samples(value: ir.Value) -> Iterator[Sizes]:
-    """The sizes of all free dimensions for each probe: each name has its own, and another in each probe."""
-    names = free_names(_inputs(value))
-    equal = value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(value.graph, ir.Graph) else {}
+@dataclass(frozen=True)
+class Probe:
+    """Sizes of all free dimensions to try. large: one is beyond a threshold, where the model need not run."""
+
+    sizes: Sizes
+    large: bool
+
+
+def samples(found: Cone) -> Iterator[Probe]:
+    """What to try for a cone: small sizes, each name with its own, and another in each probe; then each name
+    beyond each threshold of the cone, the others small."""
+    names = free_names(_inputs(found.value))
+    equal = found.value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(found.value.graph, ir.Graph) else {}
     for probe, first in enumerate(FIRST_PROBES):
-        yield spread(names, equal, Ladder(first, 6 + probe, 4))
+        yield Probe(spread(names, equal, Ladder(first, 6 + probe, 4)), False)
+    small = spread(names, equal, Ladder((1, 3), 6, 4))
+    for name in names:
+        for size in beyond(found.thresholds) if equal.get(name, name) == name else ():
+            large = {other: size if equal.get(other, other) == name else small[other] for other in names}
+            yield Probe(large, True)
 
 
 def sized(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -175,25 +203,66 @@ def mask_source(found: Cone | None) -> ir.Value | None:
     return source if source.dtype == ir.DataType.INT64 and shape is not None and len(shape) == 2 else None
 
 
-def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[Sizes, Array, Array]]:
-    """(sizes, mask, the cone's value) for every probe; without a source there is one empty mask for each."""
-    for sizes in samples(found.value):
-        if source is None:
-            yield sizes, _NO_MASK, found.evaluate(sizes, {})
-            continue
-        batch, length = sized(source, sizes)
-        for mask in masks(batch, length):
-            yield sizes, mask, found.evaluate(sizes, {source: mask})
+def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[Probe, Array, Array]]:
+    """(probe, mask, the cone's value) for every probe; without a source there is one empty mask for each.
+
+    A large size with which the part cannot be computed is left out: the model does not run with it.
+    """
+    for probe in samples(found):
+        for mask in _masks_of(source, probe):
+            try:
+                value = found.evaluate(probe.sizes, {} if source is None else {source: mask})
+            except ModelError:
+                if probe.large:
+                    break
+                raise
+            yield probe, mask, value
 
 
-def probe_mask(value: ir.Value, expected: Any) -> ir.Value | None:
-    """The mask input of which the value is `expected(mask, actual) -> bool`; None if it is not."""
+def _masks_of(source: ir.Value | None, probe: Probe) -> Iterator[Array]:
+    if source is None:
+        return iter([_NO_MASK])
+    batch, length = sized(source, probe.sizes)
+    return large_masks(batch, length) if probe.large else masks(batch, length)
+
+
+def large_masks(batch: int, length: int) -> Iterator[Array]:
+    """All ones, and random ones."""
+    generator = np.random.default_rng(batch * 1000 + length)
+    yield np.ones((batch, length), np.int64)
+    yield generator.integers(0, 2, (batch, length))
+
+
+@dataclass(frozen=True)
+class MaskUse:
+    """A use of a mask. expected(mask, actual): whether a value is what the use means.
+
+    meets(batch, length): the shape that the value meets elementwise in the model.
+    """
+
+    expected: Callable[[Array, Array], bool]
+    meets: Callable[[int, int], tuple[int, ...]]
+
+    def holds(self, probe: Probe, mask: Array, actual: Array) -> bool:
+        """Whether the value is as expected, or the model does not run with these large sizes."""
+        return self.expected(mask, actual) or (
+            probe.large and not _meet(actual.shape, self.meets(*mask.shape))
+        )
+
+
+def _meet(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether elementwise operators take the two shapes."""
+    return all(x == y or 1 in (x, y) for x, y in zip(a[::-1], b[::-1], strict=False))
+
+
+def probe_mask(value: ir.Value, use: MaskUse) -> ir.Value | None:
+    """The mask input that the value uses so; None if it does not."""
     found = cone(value)
     source = mask_source(found)
     if found is None or source is None:
         return None
     try:
-        matches = all(expected(mask, actual) for _, mask, actual in evaluations(found, source))
+        matches = all(use.holds(*tried) for tried in evaluations(found, source))
     except ModelError:
         return None
     return source if matches else None

@@ -5,9 +5,10 @@ graph's shapes are inferred again with numbers in place of the names (`graph/con
 them. Every name has numbers of its own in each. A dimension takes the name that it follows in all of them,
 or the number that it keeps while all names change; anything else (2 L, L - 1, H / 2) stays unknown.
 
-Numbers that the model does not run with say nothing: five strided convolutions need large ones, a table of
-nine positions small ones. Where it runs with none because an operation pairs two names element by element,
-it means one size by both, and they are given the same numbers.
+Numbers in the model may be where it begins to do something else, so sizes beyond each are tried too
+(`graph/thresholds.py`). Sizes that the model does not run with say nothing: five strided convolutions need
+large ones, a table of nine positions small ones. Where it runs with none because an operation pairs two names
+element by element, it means one size by both, and they are given the same numbers.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from onnx_ir.passes.common import ShapeInferencePass
 from openwork.graph.concrete import Concrete, Shape
 from openwork.graph.model import Dim, dims
 from openwork.graph.probe import EQUAL_SIZES, Ladder, Sizes, free_names, free_sizes, spread
+from openwork.graph.thresholds import thresholds
 
 LADDERS = (
     *(Ladder(first, 7 + number, 4) for number, first in enumerate(((2, 3), (3, 5), (5, 2)))),
     *(Ladder(first, 157 + number, 6) for number, first in enumerate(((67, 101), (131, 83), (103, 149)))),
 )
 """Small and large sizes; three of a kind, since H / 2 is 1 for both 2 and 3."""
+MET = 67
+"""The numbers below it are met by the large ones: each name is beyond them."""
 FEWEST = 3
 
 
@@ -38,9 +42,9 @@ def infer(model: ir.Model) -> None:
     graph = model.graph
     if all(_settled(value) for node in graph for value in node.outputs):
         return
-    names, equal = free_names(graph.inputs), dict[str, str]()
+    names, equal, ladders = free_names(graph.inputs), dict[str, str](), _ladders(graph)
     for _ in range(len(names) + 1):
-        runs = [Concrete(graph, sizes) for sizes in _probes(names, equal)]
+        runs = [Concrete(graph, sizes) for sizes in _probes(names, equal, ladders)]
         pairs = _pairs(runs)
         if not pairs:
             break
@@ -55,11 +59,18 @@ def infer(model: ir.Model) -> None:
                 _settle(value, [run.sizes for run in valid], [run.shape(value) for run in valid])
 
 
-def _probes(names: Sequence[str], equal: Mapping[str, str]) -> list[Sizes]:
+def _ladders(graph: ir.Graph) -> list[Ladder]:
+    """Ladders of sizes to try: some for every graph, and one beyond each of its numbers, where a chunk or a
+    clamp begins."""
+    beyond = [number + 2 for number in thresholds(graph) if number >= MET]
+    return [*LADDERS, *(Ladder((size, size + 4), size + 11, 6) for size in beyond)]
+
+
+def _probes(names: Sequence[str], equal: Mapping[str, str], ladders: Sequence[Ladder]) -> list[Sizes]:
     """Sizes to try; one set is enough where nothing is free."""
     if not names:
         return [{}]
-    return [spread(names, equal, ladder) for ladder in LADDERS]
+    return [spread(names, equal, ladder) for ladder in ladders]
 
 
 def _merged(names: Sequence[str], equal: Mapping[str, str], pairs: set[frozenset[str]]) -> dict[str, str]:

@@ -186,10 +186,10 @@ def _moves_as(
     if found is None or dims(source) is None or found.sources != {source}:
         return False
     try:
-        for sizes in samples(used):
-            actual_shape = sized(source, sizes)
+        for probe in samples(found):
+            actual_shape = sized(source, probe.sizes)
             x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
-            y, wanted = found.evaluate(sizes, {source: x}), expected(x, heads) * np.float32(scale)
+            y, wanted = found.evaluate(probe.sizes, {source: x}), expected(x, heads) * np.float32(scale)
             # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
             # that.
             if y.shape != wanted.shape or not np.allclose(y, wanted, rtol=0.25 / x.size, atol=0):

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.model import Array, ModelError, constant, needed, only_consumer, producer
-from openwork.graph.probe import cone, evaluations, probe_mask
+from openwork.graph.probe import MaskUse, cone, evaluations, probe_mask
 from openwork.graph.round_trip import Grid, RoundTrip, round_trip
 from openwork.graph.scaling import scaling_of
 
@@ -66,6 +66,10 @@ def _keys(
     return bool(np.all(np.where(keys, kept(full), dropped(full))))
 
 
+def _use(expected: Callable[[Array, Array], bool]) -> MaskUse:
+    return MaskUse(expected, lambda batch, length: (batch, 1, length, length))
+
+
 def _is_nothing(value: ir.Value) -> bool:
     """Whether a value depends on shapes alone and is 0 everywhere."""
     found = cone(value)
@@ -85,9 +89,9 @@ def _is_low(value: ir.Value) -> bool:
 def _masked_where(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     """(scores, mask) of Where(condition, scores, low) or Where(condition, low, scores)."""
     condition, first, second = (needed(node, index) for index in range(3))
-    if _is_low(second) and (mask := probe_mask(condition, _boolean)) is not None:
+    if _is_low(second) and (mask := probe_mask(condition, _use(_boolean))) is not None:
         return first, mask
-    if _is_low(first) and (mask := probe_mask(condition, _inverted)) is not None:
+    if _is_low(first) and (mask := probe_mask(condition, _use(_inverted))) is not None:
         return second, mask
     return None
 
@@ -97,7 +101,7 @@ def _masked_add(node: ir.Node) -> tuple[ir.Value, ir.Value | None] | None:
     for scores, bias in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
         if scores is None or bias is None:
             continue
-        mask = probe_mask(bias, _additive)
+        mask = probe_mask(bias, _use(_additive))
         if mask is not None or _is_nothing(bias):
             return scores, mask
     return None

@@ -87,14 +87,16 @@ def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array 
     if found is None or table is None:
         return None, None
     try:
-        results = [
-            (length if isinstance(length, int) else sizes[str(length)], np.asarray(y))
-            for sizes, _, y in evaluations(found, None)
+        found_rows = [
+            (length if isinstance(length, int) else probe.sizes[str(length)], np.asarray(y), probe.large)
+            for probe, _, y in evaluations(found, None)
         ]
     except (ModelError, KeyError):
         return None, None
-    if any(y.ndim < 2 for _, y in results):
+    if any(y.ndim < 2 for _, y, _ in found_rows):
         return None, None
+    # Rows of another number than the words' cannot be added to them: the model does not run so long.
+    results = [(n, y) for n, y, large in found_rows if not large or y.shape[-2] in (1, n)]
     if all(len(table) >= n == y.shape[-2] and _spreads(table[:n], y) for n, y in results):
         return table, None
     row = results[0][1].reshape(-1, results[0][1].shape[-1])[:1]

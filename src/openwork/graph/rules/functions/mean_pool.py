@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.model import Array, attributes, constant, dims, make, needed, operand, producer
-from openwork.graph.probe import probe_mask
+from openwork.graph.probe import MaskUse, probe_mask
 from openwork.graph.rewrite import Replacement, Rule
 
 
@@ -51,7 +51,7 @@ def is_weights(mask: Array, actual: Array) -> bool:
 
 
 def _weights_mask(value: ir.Value) -> ir.Value | None:
-    return probe_mask(value, is_weights)
+    return probe_mask(value, MaskUse(is_weights, lambda batch, length: (batch, length, 1)))
 
 
 def _match(node: ir.Node) -> _Pool | None:
@@ -92,7 +92,8 @@ def _divisor_mask(found: _Pool) -> ir.Value | None:
         kept = count > 0
         return bool(np.allclose(actual[kept], count[kept, None], rtol=1e-6, atol=0))
 
-    return None if found.divisor is None else probe_mask(found.divisor, counts)
+    use = MaskUse(counts, lambda batch, length: (batch, 1))
+    return None if found.divisor is None else probe_mask(found.divisor, use)
 
 
 def _replace(found: _Pool) -> Replacement:
