@@ -79,7 +79,7 @@ def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) 
             f".astype(numpy.{info.dtype})."
         )
     _check_shape(info, array, sizes)
-    return np.ascontiguousarray(array, dtype=info.dtype)
+    return np.asarray(array, dtype=info.dtype, order="C")  # a scalar stays one
 
 
 def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> None:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from openwork.engine.shapes import Shape
 
 FALLBACK = "fallback"
+MOST_AXES = 8
+"""Of a value."""
 
 
 class Value(NamedTuple):

@@ -19,7 +19,7 @@ from openwork.engine.operators import (
     row_of_step,
     step_names,
 )
-from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.program import FALLBACK, MOST_AXES, Choice, Named, Program, Step, Value
 from openwork.engine.shapes import Dim, Shape
 from openwork.support.fields import EngineFileError, Field
 
@@ -58,8 +58,8 @@ def _read_value(item: Field) -> Value:
     members = item.object(frozenset({"dtype", "shape"}))
     dtype = members["dtype"].choice(tuple(DTYPES))
     shape = tuple(_read_dim(dim) for dim in members["shape"].items())
-    if len(shape) > 8:
-        members["shape"].refuse("at most 8 dimensions")
+    if len(shape) > MOST_AXES:
+        members["shape"].refuse(f"at most {MOST_AXES} dimensions")
     if math.prod(dim for dim in shape if isinstance(dim, int)) > _MOST_ELEMENTS:
         members["shape"].refuse(f"at most {_MOST_ELEMENTS} elements")
     return Value(dtype, shape)

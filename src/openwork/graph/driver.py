@@ -12,7 +12,7 @@ from openwork.graph.change_check import ChangeCheck
 from openwork.graph.model import ModelError, describe
 from openwork.graph.phase import Condition, Phase
 from openwork.graph.rewrite import Replacement, Rule, apply, remove_unused
-from openwork.graph.slots import refused_numbers
+from openwork.graph.slots import refused_numbers, refused_operand
 from openwork.graph.verify import verify
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ class Refusal:
     rule: str
     node: str
     reason: str
+
+
+def _refused(replacement: Replacement) -> str | None:
+    """Why the operators do not take what the model gives them, whatever the rule says; None if they do."""
+    nodes = replacement.nodes
+    problems = [
+        problem for node in nodes for problem in (refused_numbers(node), refused_operand(node, nodes))
+    ]
+    return next(filter(None, problems), None)
 
 
 @dataclass
@@ -137,7 +146,7 @@ class Driver:
         reason = None if found is None else rule.check(found)
         replacement = None if found is None or reason is not None else rule.replace(found)
         if replacement is not None:
-            reason = next(filter(None, map(refused_numbers, replacement.nodes)), None)
+            reason = _refused(replacement)
         self.refused.pop((node, rule), None)
         if reason is not None:
             self.refused[node, rule] = reason

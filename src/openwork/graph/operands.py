@@ -11,14 +11,23 @@ EXPONENT_ERROR = 1e-6
 
 
 def split_constant(node: ir.Node | None) -> tuple[ir.Value, Array] | None:
-    """(the computed operand, the constant one) of a binary node with exactly one constant operand."""
+    """(the computed operand, the constant one) of a binary node with exactly one constant operand.
+
+    None too where the constant has more axes than the other, which the result has then.
+    """
     if node is None:
         return None
     first, second = needed(node, 0), needed(node, 1)
     for value, other in ((first, constant(second)), (second, constant(first))):
         if other is not None and constant(value) is None:
-            return value, other
+            return (value, other) if keeps_axes(value, other.ndim) else None
     return None
+
+
+def keeps_axes(value: ir.Value, axes: int) -> bool:
+    """Whether an elementwise operator of the value and an operand of so many axes has the value's number."""
+    shape = dims(value)
+    return axes <= (1 if shape is None else len(shape))
 
 
 def is_square(value: ir.Value | None) -> ir.Value | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import onnx_ir as ir
 
 from openwork.engine.operators import OPERATORS, Attribute, Form, Operator, Slot, attribute_problem, pair
-from openwork.graph.model import ModelError, attributes, describe, is_openwork, make, operand_of
+from openwork.engine.program import MOST_AXES
+from openwork.graph.model import ModelError, attributes, describe, dims, is_openwork, make, operand_of
 
 
 def row_of(node: ir.Node) -> Operator:
@@ -71,6 +72,25 @@ def refused_numbers(node: ir.Node) -> str | None:
     if problem is None:
         return None
     return f"the {problem.place} of {node.op_type} must be {problem.expected}, but it is {problem.found}"
+
+
+def refused_operand(node: ir.Node, made: Collection[ir.Node]) -> str | None:
+    """Why a native step cannot read what a rule would give it; None where it can.
+
+    made: the nodes that come with it, whose results are known once they stand in the graph.
+    """
+    if not is_openwork(node):
+        return None
+    for entry, value in _paired(node, row_of(node).inputs, node.inputs):
+        if entry.tensor or value is None or value.producer() in made:
+            continue
+        shape = dims(value)
+        if value.dtype is None or shape is None:
+            return f"the type and the number of axes of {value.name!r}, which it reads, are not known"
+        if not 1 <= len(shape) <= MOST_AXES or 0 in shape:
+            taken = f"a native step takes 1 to {MOST_AXES} axes, none of size 0"
+            return f"it reads {value.name!r} of shape {list(shape)}; {taken}"
+    return None
 
 
 def is_read(value: ir.Value) -> bool:

@@ -100,7 +100,7 @@ class OnnxRuntimeRunner:
             check_made(self.session.name, info, array)
         if self.seconds is not None:
             self.seconds.append(time.perf_counter() - begin)
-        return [np.ascontiguousarray(array) for array in made]
+        return [np.asarray(array, order="C") for array in made]
 
     def enable_profile(self, enabled: bool) -> None:
         self.seconds = [] if enabled else None

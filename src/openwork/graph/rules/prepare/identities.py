@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from openwork.graph.model import attributes, constant, dims, needed, operand, same_dims
 from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.slots import is_read
 
 ANCHORS = frozenset(
     {
@@ -101,7 +102,7 @@ def _whole(node: ir.Node) -> bool:
 
 
 def _check(found: _Match) -> str | None:
-    if len(found.node.outputs) > 1 and found.node.outputs[1].uses():
+    if any(is_read(value) for value in found.node.outputs[1:]):
         return "its second output is read"
     output = found.node.outputs[0].is_graph_output()
     if output and (found.kept.producer() is None or found.kept.is_graph_output()):

@@ -7,8 +7,10 @@ import onnx_ir as ir
 from openwork.graph.edit import add_initializer
 from openwork.graph.model import (
     constant,
+    dims,
     needed,
 )
+from openwork.graph.operands import keeps_axes
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import Follow, alone, channels, is_plain, maker
 from openwork.graph.rules.products.weights import constant_bias, layer_name
@@ -30,6 +32,8 @@ def _check(found: Follow) -> str | None:
         return "the product already has a bias or something after it"
     if constant_bias(found.other, channels(found.step)) is None:
         return "the constant that is added does not have one float32 number for each output channel"
+    if not keeps_axes(found.step.outputs[0], len(dims(found.other) or ())):
+        return "the constant that is added has more axes than the product"
     return alone(found)
 
 
