@@ -473,3 +473,12 @@ def test_what_relaxed_rounding_leaves_out_is_reported(tmp_path: Path) -> None:
     found = openwork.load(tmp_path / "m.engine").run({"x": x})["y"]
     # Half a step that is not rounded, and a whole one at a tie of the input.
     assert np.abs(found - onnx_runtime(model, x)).max() <= 0.05 + 4e-6
+
+
+@pytest.mark.parametrize("names", [["onnxruntime"], ["onnxruntime", "cpu"]])
+def test_onnx_runtime_asked_first_gets_the_whole_model(names: list[str], tmp_path: Path) -> None:
+    model, x = two_layers(), random_input(7)
+    report = built(model, tmp_path, backends=names, strict=True)
+    assert (report.layers, report.fusions, report.fallbacks) == ((), (), ())
+    (made,) = openwork.load(tmp_path / "m.engine", threads=1).run({"x": x}).values()
+    np.testing.assert_array_equal(made, onnx_runtime(model, x))

@@ -73,7 +73,9 @@ def build(
     usable = chosen_backends(backends)
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
-        reduced, changes, refusals = reduce(read(source), rounding=rounding)
+        # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
+        most_changes = 0 if usable[0].takes_models else None
+        reduced, changes, refusals = reduce(read(source), most_changes, rounding=rounding)
         lowered = lower(reduced, usable)
         fallbacks = _fallbacks(lowered, strict)
         inputs = free_sizes(lowered.program, shapes)
