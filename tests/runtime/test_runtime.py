@@ -130,7 +130,12 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], type[Exception], str]] =
     "no array": (
         changed(input_ids=lambda a: a.tolist()),
         TypeError,
-        r"The input 'input_ids' int64 \[batch, length\] takes a NumPy array, but list came\.",
+        r"The input 'input_ids' int64 \[batch, length\] takes a plain NumPy array, but list came\.",
+    ),
+    "a mask that would be dropped": (
+        changed(input_ids=lambda a: np.ma.masked_equal(a, 0)),
+        TypeError,
+        r"takes a plain NumPy array, but MaskedArray came\.",
     ),
     "type": (
         changed(input_ids=lambda a: a.astype(np.int32)),

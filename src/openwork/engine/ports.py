@@ -71,8 +71,8 @@ def _check_names(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> N
 
 
 def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"The input {info} takes a NumPy array, but {type(array).__name__} came.")
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"The input {info} takes a plain NumPy array, but {type(array).__name__} came.")
     if array.dtype.newbyteorder("=") != info.dtype:
         raise TypeError(
             f"The input {info} takes {info.dtype}, but {array.dtype} came; convert it with "

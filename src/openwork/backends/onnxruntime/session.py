@@ -69,7 +69,7 @@ def _session(step: Step, model: Any, threads: int) -> Any:
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and needs no line of its own besides
     for name, setting in SETTINGS.items():
         options.add_session_config_entry(name, setting)
     try:
