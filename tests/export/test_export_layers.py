@@ -420,22 +420,22 @@ def test_a_disabled_quantizer_is_float_and_said(tmp_path: Path, caplog: pytest.L
         assert quantizer is not None
         quantizer.disable()
     with caplog.at_level(logging.WARNING):
-        path = export(layer, {"x": x}, tmp_path / "m.onnx", ExportOptions(exporter="legacy"))
+        path = export(layer, {"input": x}, tmp_path / "m.onnx", ExportOptions(exporter="legacy"))
     assert (
         "Exported in float, because their quantizers are disabled: weight_quantizer, input_quantizer"
         in caplog.text
     )
     assert {node.op_type for node in onnx.load(path).graph.node} == {"MatMul", "Add"}
-    assert np.allclose(run(path, {"x": x}, "on")[0], layer(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert np.allclose(run(path, {"input": x}, "on")[0], layer(x).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_range_without_the_lowest_integer_is_clipped(tmp_path: Path) -> None:
     layer, x = one_layer(FakeQuantizeOptions(gradient="amax"))
     move_to_exact_grid(layer)
     x = 4 * x
-    path = export(layer, {"x": x}, tmp_path / "m.onnx", ExportOptions(exporter="legacy"))
+    path = export(layer, {"input": x}, tmp_path / "m.onnx", ExportOptions(exporter="legacy"))
     for optimizations in OPTIMIZATIONS:
-        assert np.array_equal(run(path, {"x": x}, optimizations)[0], layer(x).detach().numpy())
+        assert np.array_equal(run(path, {"input": x}, optimizations)[0], layer(x).detach().numpy())
     assert "Clip" in {node.op_type for node in onnx.load(path).graph.node}
 
 
@@ -480,10 +480,10 @@ def test_bad_examples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="An export needs an example of every input"):
         export(layer, {}, tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="dynamic_axes names the input y, of which there is no example"):
-        export(layer, {"x": x}, tmp_path / "m.onnx", ExportOptions(dynamic_axes={"y": {0: "batch"}}))
+        export(layer, {"input": x}, tmp_path / "m.onnx", ExportOptions(dynamic_axes={"y": {0: "batch"}}))
     named = ExportOptions(exporter="legacy", output_names=("a", "b"))
     with pytest.raises(ValueError, match="The model has 1 outputs, but 2 names were given for them: a, b"):
-        export(layer, {"x": x}, tmp_path / "m.onnx", named)
+        export(layer, {"input": x}, tmp_path / "m.onnx", named)
     fixed = ExportOptions(exporter="legacy", dynamic_axes={})
-    path = export(layer, {"x": x[:1]}, tmp_path / "fixed.onnx", fixed)
+    path = export(layer, {"input": x[:1]}, tmp_path / "fixed.onnx", fixed)
     assert [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim] == [1, 8]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from openwork.quantization import (
     prepare,
     quantize,
 )
+from openwork.quantization.observers.observer import ObserverKind
 
 OPENWORK = QuantizationOptions(style="openwork")
 
@@ -251,6 +252,61 @@ def test_data_comes_from_arrays_loaders_and_files(tmp_path: Path, caplog: pytest
             assert _scales(prepare(model, rows[:2], options), source) == wanted
             assert quantize(model, source, options)(rows).shape == (24, 3)
     assert "A batch holds 2 values, but the model takes 1 of them" in caplog.text
+
+
+def _of_one_sign() -> dict[str, torch.Tensor]:
+    rows = torch.rand(24, 16, generator=torch.Generator().manual_seed(2))
+    return {
+        "positive and narrow": rows * 0.2 + 2,
+        "positive and very narrow": rows * 0.01 + 300,
+        "negative and narrow": -280 - 20 * rows,
+        "one positive value": torch.full((24, 16), 3.0),
+        "one negative value": torch.full((24, 16), -3.0),
+        "one value of tiny size": torch.full((24, 16), 1e-40),
+    }
+
+
+@pytest.mark.parametrize("data", list(_of_one_sign()))
+@pytest.mark.parametrize("observer", get_args(ObserverKind))
+@pytest.mark.parametrize("activation", ["u8", "s8"])
+def test_data_of_one_sign_have_a_range_that_holds_zero(data: str, observer: Any, activation: Any) -> None:
+    torch.manual_seed(0)
+    rows = _of_one_sign()[data]
+    model = nn.Sequential(nn.Linear(16, 8))
+    options = QuantizationOptions(style="openwork", observer=observer, activation=activation)
+    quantized = quantize(model, [rows[:12], rows[12:]], options)
+    quantizer = _linear(quantized, "0").input_quantizer
+    assert quantizer is not None
+    affine = quantizer.affine
+    assert affine.zero_point == (255 if activation == "u8" and "negative" in data else 0)
+    low = affine.scale * (quantizer.limits[0] - affine.zero_point)
+    high = affine.scale * (quantizer.limits[1] - affine.zero_point)
+    # Such data are far from 0, so nothing but their own size is near them: a range without it clips them all.
+    # Entropy counts bins and not distances, so it may clip a narrow range to its lower end, 10% here.
+    if "tiny" not in data:
+        held = rows.clamp(low, high)
+        assert (held - rows).abs().max() <= (0.1 if observer == "entropy" else 0.01) * rows.abs().max()
+
+
+@pytest.mark.parametrize("value", [3.0, -3.0])
+def test_one_value_is_at_the_end_of_its_range(value: float) -> None:
+    torch.manual_seed(0)
+    rows = torch.full((24, 16), value)
+    quantized = quantize(nn.Sequential(nn.Linear(16, 8)), [rows[:12], rows[12:]], OPENWORK)
+    quantizer = _linear(quantized, "0").input_quantizer
+    assert quantizer is not None
+    assert quantizer.affine == Affine(float(np.float32(3 / 255)), 0 if value > 0 else 255, "u8")
+
+
+def test_a_data_file_that_holds_no_arrays_is_refused(tmp_path: Path) -> None:
+    model, _ = _small()
+    (tmp_path / "text.npz").write_text("1, 2, 3")
+    for name, match in (
+        ("text.npz", "text.npz holds no arrays that NumPy can read: it is neither a .npy nor a .npz file"),
+        ("none.npz", "none.npz, but there is no such file or folder; give the path of a .npy or .npz file"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            quantize(model, tmp_path / name, OPENWORK)
 
 
 def _linear(model: nn.Module, name: str) -> QuantLinear:

@@ -297,21 +297,75 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path, caplog: pytest.LogCapt
         (bad, "The input of x holds 1 values that are NaN or infinite"),
         (
             [np.zeros((1, 3, 8, 8), np.float32)],
-            "Calibration batch 0 cannot be run: (?s:.*)Got: 3 Expected: 4",
+            r"Calibration batch 0: the input 'x' takes the shape \[batch, 4, \S+, \S+\], but the data have "
+            r"\[1, 3, 8, 8\]; give samples",
         ),
+        ([np.zeros((4, 8, 8), np.float32)], r"takes the shape \[batch, 4, .*, but the data have \[4, 8, 8\]"),
         (
             [{"image": _images(1)[0]}],
             "lack the input 'x'; the model's inputs are x, and the data are named image",
         ),
         ([np.zeros((1, 4, 8, 8), np.int64)], "the input 'x' takes .*float.*, but the data are int64"),
         (tmp_path, "holds no .npy or .npz file"),
-        (tmp_path / "none.npz", "holds no arrays that NumPy can read"),
+        (tmp_path / "none.npz", "none.npz, but there is no such file or folder; give the path of a .npy"),
     ):
         with pytest.raises(ValueError, match=match):
             quantize_onnx(net, data)  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
         quantize_onnx(net, _images(1))
     assert "The input of x was seen in one batch only; its range may be too narrow" in caplog.text
+
+
+def _product(*shape: str | int) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        "product",
+        [helper.make_tensor_value_info("x", FLOAT, shape)],
+        [helper.make_tensor_value_info("y", FLOAT, ["batch", 8])],
+        [_tensor("w", 16, 8)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_data_of_a_wrong_width_are_refused_where_only_the_input_is_observed() -> None:
+    wrong = np.ones((8, 15), np.float32)
+    with pytest.raises(
+        ValueError, match=r"input 'x' takes the shape \[batch, 16\], but the data have \[8, 15\]"
+    ):
+        quantize_onnx(_product("batch", 16), wrong)
+    with pytest.raises(ValueError, match="Calibration batch 0 cannot be run: "):
+        quantize_onnx(_product("batch", "width"), wrong)
+    with pytest.raises(ValueError, match=r"takes the shape \[4, 16\], but the data have \[3, 16\]"):
+        quantize_onnx(_product(4, 16), [np.ones((3, 16), np.float32)])
+
+
+def test_data_of_one_sign_are_quantized_in_every_style() -> None:
+    rows = np.random.default_rng(0).uniform(2, 2.2, (32, 16)).astype(np.float32)
+    for sign in (1, -1):
+        for style in ("tensorrt", "onnxruntime", "openwork"):
+            made = quantize_onnx(_product("batch", 16), sign * rows, QuantizationOptions(style=style))
+            exact, found = (
+                _run(_product("batch", 16), {"x": sign * rows}),
+                _run(made.model, {"x": sign * rows}),
+            )
+            assert _cosine(exact, found) > 0.999
+            if style == "openwork":
+                assert made.entries["x"].zero_point == (0 if sign == 1 else 255)
+
+
+def test_a_file_that_holds_no_arrays_is_told_what_it_is(tmp_path: Path) -> None:
+    text, cut, objects = (tmp_path / name for name in ("text.npz", "cut.npz", "objects.npz"))
+    text.write_text("1, 2, 3")
+    np.savez(cut, x=np.ones(99))
+    cut.write_bytes(cut.read_bytes()[:-40])
+    np.savez(objects, x=np.array([{}], object))
+    for path, match in (
+        (text, "it is neither a .npy nor a .npz file, whatever its name says. Write numbers with numpy.save"),
+        (cut, "File is not a zip file. Write numbers"),
+        (objects, "Object arrays cannot be loaded"),
+    ):
+        with pytest.raises(ValueError, match=f"{path.name} holds no arrays that NumPy can read: {match}"):
+            quantize_onnx(_product("batch", 16), path)
 
 
 def test_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
@@ -402,3 +456,4 @@ def test_the_command_writes_a_model_and_says_how_to_go_on(tmp_path: Path) -> Non
     assert "was made with style = 'tensorrt', but 'openwork' is asked for" in " ".join(refused.output.split())
     unknown = CliRunner().invoke(app, [*arguments, *data, "--target", "gpu"])
     assert unknown.exit_code == 2
+    assert "A target is 'tensorrt' or 'onnxruntime', but it is 'gpu'" in " ".join(unknown.output.split())

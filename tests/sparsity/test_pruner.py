@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -166,6 +167,31 @@ def test_bad_weights_and_calls_are_refused_and_change_nothing() -> None:
         model[2].weight[1, 2] = float("nan")
     with pytest.raises(ValueError, match="The weight of 2 holds nan at row 1, column 2"):
         pruner.prune()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (
+            {"criterion": None},
+            'is a Criterion or its name, like "magnitude", but None came; leave the argument',
+        ),
+        ({"criterion": 3}, "is a Criterion or its name, .* but 3 came"),
+        (
+            {"schedule": None},
+            'A schedule is a Schedule or its text, like "one-shot", but None came; leave the',
+        ),
+        ({"schedule": 0.5}, "A schedule is a Schedule or its text, .* but 0.5 came"),
+        ({"pattern": None}, "None is not a sparsity pattern"),
+        ({"options": "global"}, "The options of a pruner are PrunerOptions, but 'global' came"),
+    ],
+)
+def test_what_a_pruner_cannot_prune_with_is_refused_when_it_is_made(wrong: Any, match: str) -> None:
+    model = _model()
+    with pytest.raises(ValueError, match=match):
+        Pruner(model, **{"pattern": "2:4", **wrong})
+    assert not hasattr(model[0], "weight_mask")
+    Pruner(model, "2:4").prune()
 
 
 def test_pruning_leaves_the_training_mode_as_it_was() -> None:

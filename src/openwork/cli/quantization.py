@@ -48,9 +48,11 @@ def quantize(model: Path, data: Path | None, output: Path, choice: Choice, recor
 
 
 def _options(choice: Choice) -> QuantizationOptions:
+    from openwork.qdq.targets import parse_target
     from openwork.quantization import QuantizationOptions
 
-    style: Any = choice.target or "openwork"
+    # A target is checked as one: the styles, which the options would list, are one more than the targets.
+    style: Any = "openwork" if choice.target is None else parse_target(choice.target).name
     observer: Any = choice.observer
     return QuantizationOptions(
         style=style, observer=observer, percentile=choice.percentile, exclude=choice.exclude

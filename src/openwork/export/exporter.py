@@ -13,35 +13,37 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from torch import Tensor, nn
+from torch import nn
 
 from openwork.export.exact_rewrites import drop_repeated_quantizers, fold_batch_norms, transpose_weights
+from openwork.export.inputs import example_inputs
 from openwork.export.layers import exportable
-from openwork.export.options import ExportOptions, check_inputs
+from openwork.export.options import ExportOptions
 from openwork.export.patterns import pruned_weights, record_patterns
 from openwork.export.torch_graph import trace
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
 from openwork.qdq.targets import TARGETS
+from openwork.support.batches import Batch
 from openwork.support.files import write_atomic
 
 
-def export(
-    model: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, options: ExportOptions | None = None
-) -> Path:
+def export(model: nn.Module, inputs: Batch, path: str | Path, options: ExportOptions | None = None) -> Path:
     """Write the model, float or quantized, to `path` as ONNX; the file appears whole or not at all.
 
-    inputs: example arguments by the names that `forward` gives them, every free dimension at least 2. The
-    patterns of pruned layers are checked on the exported weights and stand in the file's metadata as
+    inputs: an example batch as `quantize` takes it (one tensor or array, a sequence of arguments, or a
+    mapping by the names that `forward` gives them), every free dimension at least 2. The patterns of pruned
+    layers are checked on the exported weights and stand in the file's metadata as
     `openwork.pattern.<weight>`. `next_steps` has the commands to go on with. Raises ValueError if a weight
     breaks its pattern or its mask, naming layer, row and group; for a pattern of a layer that is not
-    exported; for a model that the target does not take; and for a quantizer without a scale.
+    exported; for a model that the target does not take; for a quantizer without a scale; and for a batch
+    whose inputs have no names, TypeError for what is no batch.
     """
     options = options or ExportOptions()
-    check_inputs(inputs, options)
+    examples = example_inputs(model, inputs, options)
     pruned = pruned_weights(model, options.patterns)
-    made = exportable(model, inputs, options.exporter)
-    graph = trace(made.module, inputs, options)
+    made = exportable(model, examples, options.exporter)
+    graph = trace(made.module, examples, options)
     transposed = _rewrite(graph, options) | made.transposed
     _rename(graph, made.names)
     proto = ir.to_proto(graph)

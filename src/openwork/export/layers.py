@@ -116,8 +116,8 @@ class ExportedLinear(nn.Module):
         self.input_quantizer: nn.Module = nn.Identity()
         self.output_quantizer: nn.Module = nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.multiplier is None else x * self.multiplier
+    def forward(self, input: Tensor) -> Tensor:
+        x = input if self.multiplier is None else input * self.multiplier
         y = torch.matmul(self.input_quantizer(x), self._weight())
         rounded: Tensor = self.output_quantizer(y if self.bias is None else y + self.bias)
         return rounded

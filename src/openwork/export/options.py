@@ -80,21 +80,3 @@ class ExportOptions:
                 f"{', '.join(names)}."
             )
         return names
-
-
-def check_inputs(inputs: Mapping[str, Tensor], options: ExportOptions) -> None:
-    """Raise ValueError where an example input cannot show that a dimension is free, or there is none."""
-    if not inputs:
-        raise ValueError("An export needs an example of every input by the name that `forward` gives it.")
-    for name in options.dynamic_axes or {}:
-        if name not in inputs:
-            raise ValueError(f"dynamic_axes names the input {name}, of which there is no example.")
-    for name, axes in options.axes(inputs).items():
-        shape = list(inputs[name].shape)
-        for axis, dimension in axes.items():
-            if axis >= len(shape) or shape[axis] < 2:
-                raise ValueError(
-                    f"The example of {name} must be at least 2 long in its free dimension {axis} "
-                    f"({dimension}), but its shape is {shape}; 1 is taken as fixed. Give a longer example, "
-                    "or leave the dimension out of dynamic_axes."
-                )

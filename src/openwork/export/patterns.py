@@ -14,6 +14,7 @@ from openwork.export.layers import THIRDS
 from openwork.patterns.metadata import PATTERN_KEY
 from openwork.patterns.pattern import Pattern
 from openwork.patterns.stacks import detect_stack, first_violation
+from openwork.sparsity.masks.prunable import stated_pattern
 from openwork.sparsity.masks.view import WeightView
 
 MASK = "_mask"
@@ -23,7 +24,7 @@ MASK = "_mask"
 class PrunedWeight:
     """A pruned parameter: its layer and full name, how it is read as matrices, and its values.
 
-    mask: bool of the parameter's shape, or None.
+    mask: bool of the parameter's shape, or None. stated: the pattern that its pruner left with the mask.
     """
 
     layer: str
@@ -31,6 +32,7 @@ class PrunedWeight:
     view: WeightView
     weight: np.ndarray
     mask: np.ndarray | None
+    stated: Pattern | None
 
     def matrices(self, tensor: np.ndarray) -> np.ndarray:
         """A tensor of the parameter's shape as a stack [stack, out, in]."""
@@ -71,9 +73,20 @@ def record_patterns(
         pattern = _pattern(weight, patterns)
         if pattern is not None:
             _check_pattern(weight, weight.matrices(stored), pattern)
-            found |= {PATTERN_KEY + title: str(pattern) for title in parts}
+            found |= {PATTERN_KEY + title: str(pattern) for title in _keeping(parts, transposed, pattern)}
     if found:
         onnx.helper.set_model_props(proto, found)
+
+
+def _keeping(parts: Mapping[str, np.ndarray], transposed: Set[str], pattern: Pattern) -> list[str]:
+    """The tensors of a weight that keep to its pattern, each by itself.
+
+    A fraction of zeros is counted over a whole parameter, so one of an attention's three projections may have
+    less of them than its share.
+    """
+    if len(parts) == 1:
+        return list(parts)
+    return [title for title, part in parts.items() if pattern.holds(part.T if title in transposed else part)]
 
 
 def _key(weight: PrunedWeight) -> str:
@@ -90,7 +103,8 @@ def _weights(model: nn.Module) -> Iterator[PrunedWeight]:
             view = WeightView.of(module, parameter)
             if view is not None:
                 values, mask = weight.detach().cpu().numpy(), _mask(module, parameter)
-                yield PrunedWeight(layer, _join(layer, parameter), view, values, mask)
+                stated = stated_pattern(module, parameter)
+                yield PrunedWeight(layer, _join(layer, parameter), view, values, mask, stated)
 
 
 def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
@@ -114,11 +128,17 @@ def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> dict
 
 
 def _pattern(weight: PrunedWeight, patterns: Mapping[str, str]) -> Pattern | None:
+    """The pattern that the caller names, else the module's own, else what the zeros of the mask show."""
     named = patterns.get(_key(weight))
     if named is not None:
         return Pattern.parse(named)
     assert weight.mask is not None
-    return detect_stack(weight.matrices(weight.mask))
+    kept = weight.matrices(weight.mask)
+    # Zeros show some pattern, but seldom the one that was asked for: 2:4t looks like 2:4, 5:7 like 25:32.
+    # What the mask does not keep to, as on the way of a schedule, was not pruned to it either.
+    if weight.stated is not None and weight.stated.holds(kept):
+        return weight.stated
+    return detect_stack(kept)
 
 
 def _check_mask(weight: PrunedWeight, stored: np.ndarray) -> None:

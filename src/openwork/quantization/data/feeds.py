@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from openwork.quantization.data.files import array_names
 from openwork.quantization.data.sources import Batches, Source
 from openwork.support.batches import Batch
 
@@ -99,5 +100,4 @@ def _held(source: Any) -> set[str] | None:
     files = sorted(path.glob("*.np[yz]")) if path.is_dir() else [path]
     if not files or files[0].suffix != ".npz" or not files[0].is_file():
         return None
-    with np.load(files[0], allow_pickle=False) as arrays:
-        return set(arrays.files)
+    return array_names(files[0])

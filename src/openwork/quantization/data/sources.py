@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openwork.quantization.data.files import load_arrays
+
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
@@ -43,7 +45,7 @@ class Batches:
             yield from self._cut(self._named(self._source))
             return
         for item in self._source:
-            yield self._named(_load(item) if isinstance(item, Path) else item)
+            yield self._named(load_arrays(item) if isinstance(item, Path) else item)
 
     @property
     def total(self) -> int:
@@ -105,7 +107,7 @@ def _opened(source: Source) -> Any:
             if not files:
                 raise ValueError(f"The folder {path} holds no .npy or .npz file to calibrate with.")
             return files
-        return _load(path)
+        return load_arrays(path)
     if isinstance(source, Mapping | np.ndarray):
         return source
     if hasattr(source, "detach"):
@@ -116,16 +118,6 @@ def _opened(source: Source) -> Any:
             f".npz file or folder, but {type(source).__name__} came."
         )
     return source
-
-
-def _load(path: Path) -> Any:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} holds no arrays that NumPy can read ({error}); write it with numpy.savez."
-        ) from error
 
 
 def _array(value: Any) -> Array:

@@ -1,5 +1,7 @@
 """Layers with a weight, fake-quantized: the very classes of torch with quantizers on what they multiply.
 
+Their `forward` names its arguments as torch's does, so that a batch by name fits the layer after as before.
+
 A layer becomes quantized by changing its class, so that it stays the object that a pruner, an optimizer's
 hooks or a parent module hold on to; its parameters and buffers keep their names in the `state_dict`.
 """
@@ -81,13 +83,13 @@ class Quantized(nn.Module):
 class QuantLinear(Quantized, nn.Linear):
     """`nn.Linear` with its input and its weight [N, K] rounded."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._output(functional.linear(self._input(x), self._weight(), self.bias))
+    def forward(self, input: Tensor) -> Tensor:
+        return self._output(functional.linear(self._input(input), self._weight(), self.bias))
 
 
 class _QuantConv(Quantized):
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self._conv_forward(self._input(x), self._weight(), self.bias)  # type: ignore[operator]
+    def forward(self, input: Tensor) -> Tensor:
+        y: Tensor = self._conv_forward(self._input(input), self._weight(), self.bias)  # type: ignore[operator]
         return self._output(y)
 
 
@@ -109,14 +111,20 @@ class _QuantConvTranspose(Quantized):
     CHANNELS: ClassVar[int] = 1
     DIMENSIONS: ClassVar[int]
 
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         layer: Any = self
         padding = layer._output_padding(
-            x, output_size, layer.stride, layer.padding, layer.kernel_size, self.DIMENSIONS, layer.dilation
+            input,
+            output_size,
+            layer.stride,
+            layer.padding,
+            layer.kernel_size,
+            self.DIMENSIONS,
+            layer.dilation,
         )
         transposed = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
         form = (layer.stride, layer.padding, padding, layer.groups, layer.dilation)
-        y: Tensor = transposed[self.DIMENSIONS - 1](self._input(x), self._weight(), layer.bias, *form)
+        y: Tensor = transposed[self.DIMENSIONS - 1](self._input(input), self._weight(), layer.bias, *form)
         return self._output(y)
 
 
@@ -143,8 +151,8 @@ class QuantEmbedding(nn.Embedding):
 
     output_quantizer: FakeQuantize | None
 
-    def forward(self, ids: Tensor) -> Tensor:
-        y: Tensor = super().forward(ids)
+    def forward(self, input: Tensor) -> Tensor:
+        y: Tensor = super().forward(input)
         return y if self.output_quantizer is None else self.output_quantizer(y)
 
 

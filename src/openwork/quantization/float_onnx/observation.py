@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from openwork.graph.model import Dims, dims
 from openwork.quantization.data.sources import Batches
 from openwork.quantization.float_onnx.layers import follows_fold, torch_tensor
 from openwork.quantization.float_onnx.placement import Site
@@ -38,9 +39,11 @@ def observe(
     """
     observers = {site.name: _observer(site) for site in sites}
     session = _session(model, list(observers))
+    shapes = {value.name or "": dims(value) for value in model.graph.inputs}
     seen = 0
     with progress_bar("Calibrating", batches.total, progress) as advance:
         for seen, feed in enumerate(batches, 1):
+            _check_shapes(feed, shapes, seen - 1)
             for name, value in _run(session, feed, seen - 1, list(observers)).items():
                 observers[name].observe(_counted(torch_tensor(value), feed.get(ATTENTION_MASK)))
             advance(seen)
@@ -88,15 +91,32 @@ def _run(
 ) -> dict[str, Array]:
     computed = [output.name for output in session.get_outputs() if output.name in set(watched)]
     fed = {put.name: _typed(feed[put.name], put, number) for put in session.get_inputs()}
+    # Where inputs alone are watched, the model runs all the same: it alone knows whether a batch fits
+    # dimensions that its inputs leave free.
+    asked = computed or [output.name for output in session.get_outputs()]
     try:
-        # Asked for no output, ONNX Runtime gives all of them.
-        results = session.run(computed, fed) if computed else []
+        results = session.run(asked, fed)
     except Exception as error:  # onnxruntime raises classes of its own, without a common base of theirs
         raise ValueError(f"Calibration batch {number} cannot be run: {error}") from error
-    return {
-        **{name: fed[name] for name in watched if name in fed},
-        **dict(zip(computed, results, strict=True)),
-    }
+    found = dict(zip(asked, results, strict=True))
+    return {name: fed[name] if name in fed else found[name] for name in watched}
+
+
+def _check_shapes(feed: Mapping[str, Array], shapes: Mapping[str, Dims | None], number: int) -> None:
+    """Raise ValueError for an input of another rank than the model's, or another size where that is fixed."""
+    for name, wanted in shapes.items():
+        if wanted is None or name not in feed:
+            continue
+        found = feed[name].shape
+        fits = len(found) == len(wanted) and all(
+            size == dim for size, dim in zip(found, wanted, strict=True) if isinstance(dim, int)
+        )
+        if not fits:
+            shown = ", ".join("?" if dim is None else str(dim) for dim in wanted)
+            raise ValueError(
+                f"Calibration batch {number}: the input {name!r} takes the shape [{shown}], but the data "
+                f"have {list(found)}; give samples as the model takes them."
+            )
 
 
 _TYPES = {

@@ -102,12 +102,14 @@ def _best_range(sample: Sample, activation: Activation, name: str) -> tuple[Affi
     top, least = _least(error, _upper_ends(sample, activation, FINE))
     if activation == "s8":
         return top, least
-    low, reach = float(sample.low.min()), (255 - top.zero_point) * top.scale
+    low, reach = min(float(sample.low.min()), 0.0), (255 - top.zero_point) * top.scale
     return _least(error, [choose_affine(low * part, reach, activation) for part in FINE])
 
 
 def _upper_ends(sample: Sample, activation: Activation, parts: Sequence[float]) -> list[Affine]:
-    low, high = float(sample.low.min()), float(sample.high.max())
+    # Every grid holds 0, so a range that does not reach it begins or ends there: without this the part of a
+    # high that lies close to a positive low would fall below it.
+    low, high = min(float(sample.low.min()), 0.0), max(float(sample.high.max()), 0.0)
     if activation == "s8":
         low, high = 0.0, max(-low, high)
     return [choose_affine(low, high * part, activation) for part in parts]

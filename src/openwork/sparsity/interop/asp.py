@@ -254,6 +254,7 @@ class AutomaticSparsity:
                     f"The mask function's mask of {name} is not {prunable.pattern}: {broken[0]}."
                 )
             mask_of(prunable).copy_(like(mask.bool(), prunable.weight))
+            prunable.state_pattern()
         for prunable in self.pruner.prunables.values():
             hold(prunable)
             clear_states(prunable, self._optimizers)

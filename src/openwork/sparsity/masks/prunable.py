@@ -12,13 +12,16 @@ from openwork.patterns.pattern import Pattern
 from openwork.sparsity.masks.eligibility import LayerEligibility
 from openwork.sparsity.masks.view import WeightView, weights_of
 
+PATTERN_SUFFIX = "_pattern"
+
 
 @dataclass(frozen=True)
 class Prunable:
     """A weight of a model with its view and the pattern that it is to keep.
 
     name: the module's name, followed by the parameter's where that is not `weight`. The mask is the module's
-    buffer `<parameter>_mask`, boolean, true = kept, and so part of the model's `state_dict`.
+    buffer `<parameter>_mask`, boolean, true = kept, and so part of the model's `state_dict`. Beside it stands
+    the pattern's text, `<parameter>_pattern`, for whoever comes after the pruner: see `stated_pattern`.
     """
 
     name: str
@@ -61,6 +64,23 @@ class Prunable:
         """Register a mask that keeps everything, unless there is one."""
         if not self.has_mask:
             self.set_mask(torch.ones_like(self.weight, dtype=torch.bool, requires_grad=False))
+            self.state_pattern()
+
+    def state_pattern(self) -> None:
+        """Note at the module which pattern the mask is of; to be called where a mask is chosen."""
+        # A plain attribute: it is copied, pickled and quantized with the module. In the state_dict it would
+        # be one more key that checkpoints without it could not be loaded for.
+        setattr(self.module, self.parameter + PATTERN_SUFFIX, str(self.pattern))
+
+
+def stated_pattern(module: nn.Module, parameter: str) -> Pattern | None:
+    """The pattern that the module names for a parameter of its own; None where it names none.
+
+    It says what the mask was chosen for, not that the mask is there yet: a schedule may be on its way, and a
+    global budget gives some layers less than the pattern's zeros.
+    """
+    text = getattr(module, parameter + PATTERN_SUFFIX, None)
+    return Pattern.parse(text) if isinstance(text, str) else None
 
 
 def prunables_of(model: nn.Module, rows: Sequence[LayerEligibility]) -> dict[str, Prunable]:

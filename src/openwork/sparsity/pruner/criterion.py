@@ -44,6 +44,18 @@ class Criterion(ABC):
             )
         return kind()
 
+    @staticmethod
+    def of(given: Criterion | str) -> Criterion:
+        """The criterion itself, or the one that a text names; raises ValueError for anything else."""
+        if isinstance(given, Criterion):
+            return given
+        if not isinstance(given, str):
+            raise ValueError(
+                f'A pruning criterion is a Criterion or its name, like "magnitude", but {given!r} came; '
+                'leave the argument out for "magnitude".'
+            )
+        return Criterion.parse(given)
+
     def __str__(self) -> str:
         return self.name
 

@@ -40,7 +40,8 @@ class Pruner:
     """Prunes the eligible layers of a model and holds their masks.
 
     Each pruned weight gets a boolean buffer beside it, `weight_mask` (true = kept, at first all true), that
-    travels in the model's `state_dict`; the forward pass is not touched. To go on with a pruned model, make
+    travels in the model's `state_dict`; the forward pass is not touched. The pattern's text stands beside it
+    as a plain attribute, `weight_pattern`, which export reads. To go on with a pruned model, make
     the pruner on the same architecture and load the state: weights and masks come back, and `verify` tells
     whether they fit each other and the pattern.
 
@@ -63,9 +64,9 @@ class Pruner:
         options: PrunerOptions | None = None,
     ) -> None:
         self.model = model
-        self.schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
-        self.criterion = Criterion.parse(criterion) if isinstance(criterion, str) else criterion
-        self.options = options or PrunerOptions()
+        self.schedule = Schedule.of(schedule)
+        self.criterion = Criterion.of(criterion)
+        self.options = _options(options)
         self.pattern = _text(pattern)
         self.table: list[LayerEligibility] = layer_table(model, pattern, include, exclude)
         self.prunables: dict[str, Prunable] = prunables_of(model, self.table)
@@ -172,6 +173,7 @@ class Pruner:
         twins = twins_of(self.prunables, self.model, to)
         for prunable, twin in zip(self.prunables.values(), twins, strict=True):
             twin.set_mask(like(whole_mask(prunable).clone(), twin.weight))
+            twin.state_pattern()
             hold(twin)
 
     def attach(self, optimizer: torch.optim.Optimizer) -> Attachment:
@@ -298,6 +300,7 @@ class Pruner:
         for name, mask in masks.items():
             prunable = self.prunables[name]
             mask_of(prunable).copy_(like(mask, prunable.weight))
+            prunable.state_pattern()
 
     def _let_go(self) -> None:
         """Zero what the masks drop: weights, and what the optimizers remember of them."""
@@ -309,6 +312,15 @@ class Pruner:
     def _check_weights(self) -> None:
         for name, prunable in self.prunables.items():
             check_weight(full(self.dense.get(name, prunable.weight)), f"The weight of {name}")
+
+
+def _options(given: PrunerOptions | None) -> PrunerOptions:
+    if given is not None and not isinstance(given, PrunerOptions):
+        raise ValueError(
+            f"The options of a pruner are PrunerOptions, but {given!r} came; write "
+            'PrunerOptions(scope="global") and the like, or leave them out.'
+        )
+    return given or PrunerOptions()
 
 
 def _text(pattern: Pattern | str | Mapping[str, Pattern | str | None]) -> str:

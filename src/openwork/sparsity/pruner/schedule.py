@@ -31,6 +31,18 @@ class Schedule(ABC):
         """The schedule that `text` writes; raises ValueError, in a sentence, if it writes none."""
         return parse_schedule(text, FAMILIES)
 
+    @staticmethod
+    def of(given: Schedule | str) -> Schedule:
+        """The schedule itself, or the one that a text writes; raises ValueError for anything else."""
+        if isinstance(given, Schedule):
+            return given
+        if not isinstance(given, str):
+            raise ValueError(
+                f'A schedule is a Schedule or its text, like "one-shot", but {given!r} came; leave the '
+                'argument out for "one-shot".'
+            )
+        return Schedule.parse(given)
+
     def __call__(self, step: int) -> float:
         """The fraction of the pattern's zeros that a layer has after `step` optimizer steps, from 0 to 1.
 
