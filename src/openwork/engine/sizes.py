@@ -38,7 +38,7 @@ def whole_shapes(shapes: object) -> tuple[tuple[int, ...], ...]:
 def whole_shape(shape: object) -> tuple[int, ...]:
     """One shape as ints; raises as `whole_shapes` does."""
     sizes = _members(shape, "A shape is a list of sizes, like [1, 32]")
-    return tuple(whole_number(size, "A size of a shape", low=0) for size in sizes)
+    return tuple(whole_number(size, "A size of a shape", low=-LARGEST) for size in sizes)
 
 
 def _members(value: object, expected: str) -> list[object]:
