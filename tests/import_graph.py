@@ -72,8 +72,18 @@ class Sources:
 
     def _of(self, name: str) -> Iterator[Import]:
         for node in ast.walk(self.trees[name]):
-            for target, written in self._targets(node):
+            for target, written in self._targets(self._absolute(node, name)):
                 yield Import(name, target, written, getattr(node, "lineno", 0))
+
+    def _absolute(self, node: ast.AST, name: str) -> ast.AST:
+        """A relative import as the absolute one that it stands for in the file `name`."""
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            return node
+        parts = name.split(".")
+        package = parts if self.files[name].name == "__init__.py" else parts[:-1]
+        base = package[: len(package) - node.level + 1]
+        module = ".".join([*base, *([node.module] if node.module else [])])
+        return ast.ImportFrom(module, node.names, 0, lineno=node.lineno)
 
     def _targets(self, node: ast.AST) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Import):

@@ -228,7 +228,12 @@ TYPED = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import openwor
 NAMED = '_HOMES = {"n": "openwork.b.y"}\n'
 
 
-@pytest.mark.parametrize("text", [LATE, TYPED, NAMED, "from openwork.b import n\n", "import openwork.b.y\n"])
+RELATIVE = ("from ..b.y import n\n", "from ..b import n\n", "from .. import b\nfrom ..b import y\n")
+
+
+@pytest.mark.parametrize(
+    "text", [LATE, TYPED, NAMED, "from openwork.b import n\n", "import openwork.b.y\n", *RELATIVE[:2]]
+)
 def test_every_way_of_importing_is_seen(tmp_path: Path, text: str) -> None:
     files = {
         "openwork/__init__.py": "",
@@ -245,6 +250,30 @@ def test_every_way_of_importing_is_seen(tmp_path: Path, text: str) -> None:
         f"openwork.a.x, line {line}, imports openwork.b.y, but the room a may import only nothing."
     )
     assert wrong_arrows(found, none | {"a": frozenset({"b"})}) == []
+
+
+@pytest.mark.parametrize("text", RELATIVE)
+def test_the_linter_refuses_relative_imports_below_src(text: str) -> None:
+    def linted(path: str) -> str:
+        command = [sys.executable, "-m", "ruff", "check", "--select", "TID", "--stdin-filename", path, "-"]
+        return subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT).stdout
+
+    assert "TID252" in linted("src/openwork/a/x.py")
+    assert "TID252" not in linted("examples/a/x.py")
+
+
+def test_relative_imports_lead_where_python_goes(tmp_path: Path) -> None:
+    files = {
+        "openwork/__init__.py": "",
+        "openwork/a/__init__.py": "from .x import n\n",
+        "openwork/a/x.py": "n = 1\n",
+        "openwork/a/b/__init__.py": "from .. import x\n",
+        "openwork/a/b/z.py": "from ..x import n\nfrom . import z\n",
+    }
+    found = Sources.below(tree(tmp_path, files))
+    assert found.edges["openwork.a"] == {"openwork.a.x"}
+    assert found.edges["openwork.a.b"] == {"openwork.a.x"}
+    assert found.edges["openwork.a.b.z"] == {"openwork.a.x"}
 
 
 def test_a_name_taken_through_another_room_is_seen(tmp_path: Path) -> None:

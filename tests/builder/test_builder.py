@@ -278,31 +278,45 @@ def bucket(rows: int, **seconds: float) -> Bucket:
 
 
 def test_borders_between_buckets() -> None:
-    buckets = [bucket(32, dense=1.0, a=2.0), bucket(128, dense=3.0, a=2.0), bucket(2048, dense=30.0, a=20.0)]
-    assert choices(buckets) == (Choice(64, "dense"), Choice(None, "a"))
+    buckets = [
+        bucket(32, dense=1.0, window8=2.0),
+        bucket(128, dense=3.0, window8=2.0),
+        bucket(2048, dense=30.0, window8=20.0),
+    ]
+    assert choices(buckets) == (Choice(64, "dense"), Choice(None, "window8"))
     assert choices(buckets[:1]) == (Choice(None, "dense"),)
-    assert choices(buckets[1:]) == (Choice(None, "a"),)
+    assert choices(buckets[1:]) == (Choice(None, "window8"),)
 
 
 def test_negligible_differences_give_one_pick() -> None:
-    near = [bucket(32, dense=2.0, a=1.0, b=1.01), bucket(128, dense=2.0, a=1.5, b=1.0)]
-    assert [b.pick for b in near] == ["a", "b"]
-    assert [b.pick for b in settle(near)] == ["b", "b"]
-    far = [bucket(32, dense=2.0, a=1.0, b=1.2), bucket(128, dense=2.0, a=1.5, b=1.0)]
-    assert [b.pick for b in settle(far)] == ["a", "b"]
-    few = [bucket(4, dense=2.0, a=1.01, p=1.0), bucket(128, dense=2.0, a=1.0)]
-    assert [b.pick for b in few] == ["p", "a"]
-    assert [b.pick for b in settle(few)] == ["a", "a"]
-    apart = [bucket(4, dense=2.0, p=1.0), bucket(128, dense=2.0, a=1.0)]
-    assert [b.pick for b in settle(apart)] == ["p", "a"]
-    over_dense = [bucket(32, dense=1.0, a=1.0, b=1.01), bucket(128, dense=2.0, a=1.5, b=1.0)]
-    assert [b.pick for b in settle(over_dense)] == ["a", "b"]
+    near = [
+        bucket(32, dense=2.0, window8=1.0, window16=1.01),
+        bucket(128, dense=2.0, window8=1.5, window16=1.0),
+    ]
+    assert [b.pick for b in near] == ["window8", "window16"]
+    assert [b.pick for b in settle(near)] == ["window16", "window16"]
+    far = [
+        bucket(32, dense=2.0, window8=1.0, window16=1.2),
+        bucket(128, dense=2.0, window8=1.5, window16=1.0),
+    ]
+    assert [b.pick for b in settle(far)] == ["window8", "window16"]
+    few = [bucket(4, dense=2.0, window8=1.01, window8packed=1.0), bucket(128, dense=2.0, window8=1.0)]
+    assert [b.pick for b in few] == ["window8packed", "window8"]
+    assert [b.pick for b in settle(few)] == ["window8", "window8"]
+    apart = [bucket(4, dense=2.0, window8packed=1.0), bucket(128, dense=2.0, window8=1.0)]
+    assert [b.pick for b in settle(apart)] == ["window8packed", "window8"]
+    over_dense = [
+        bucket(32, dense=1.0, window8=1.0, window16=1.01),
+        bucket(128, dense=2.0, window8=1.5, window16=1.0),
+    ]
+    assert [b.pick for b in settle(over_dense)] == ["window8", "window16"]
 
 
 def test_picks_are_explained() -> None:
-    sentence = explain([bucket(1, dense=1.0, a=2.0), bucket(128, dense=3.0, a=2.0)])
+    sentence = explain([bucket(1, dense=1.0, window8=2.0), bucket(128, dense=3.0, window8=2.0)])
     assert sentence == (
-        "At 1 row dense, since a takes 2.00 times as long; at 128 rows a, 1.50 times as fast as dense."
+        "At 1 row dense, since window8 takes 2.00 times as long; at 128 rows window8, 1.50 times as fast as "
+        "dense."
     )
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 
 from engine_files import rewritten
 from engine_samples import encoder
 from openwork.engine import file_tensors
 from openwork.engine.engine_file import read_engine, write_engine
-from openwork.support.fields import EngineFileError
+from openwork.engine.program import Named, Value
+from openwork.engine.program_values import check_free_dimensions
+from openwork.support.fields import EngineFileError, Field
 
 SEED = 20261120
 
@@ -153,7 +156,8 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
         "'header.__metadata__.openwork_format': expected '3' (another version of openwork wrote this engine: "
         "build it again from its model), found '1'",
     ),
-    "metadata gone": (lambda h, p: h.update(__metadata__={}), "expected an object with the member"),
+    "metadata gone": (lambda h, p: h.update(__metadata__={}), "is no engine file; build one"),
+    "metadata half": (lambda h, p: h["__metadata__"].pop("report"), "an object with the member 'report'"),
     "metadata more": (lambda h, p: h["__metadata__"].update(x="1"), "unknown member 'x'"),
     "no digest": (
         lambda h, p: h["__metadata__"].update(tensor_sha256="{}"),
@@ -216,16 +220,25 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "value early": (lambda h, p: p["steps"][0].update(inputs=[5, 1]), "a value that an earlier step makes"),
     "value twice": (
-        lambda h, p: p["steps"][1].update(outputs=[3, 5]),
+        lambda h, p: [step for step in p["steps"] if step["op"] == "layer_norm"][-1]["outputs"].__setitem__(
+            1, 3
+        ),
         "a value that nothing before has made",
     ),
     "value type": (lambda h, p: p["values"][4].update(dtype="u8"), "to be f32 [...,N]"),
     "value shape": (lambda h, p: p["values"][3].update(shape=["batch", "length", 8]), "in agreement with"),
     "value dims": (lambda h, p: p["values"][0].update(shape=["batch", "other"]), "in agreement with"),
     "value order": (lambda h, p: p["values"][3].update(shape=["length", "batch", 16]), "in agreement with"),
-    "value unknown dim": (
-        lambda h, p: p["values"].append({"dtype": "f32", "shape": ["new"]}),
-        "free dimensions that an input has",
+    "value that nothing makes": (
+        lambda h, p: p["values"].append({"dtype": "f32", "shape": [1]}),
+        f"'program.values': expected at most {len(encoder()[0].values)} values, one for each input and each",
+    ),
+    "a value of an index beyond them all": (
+        lambda h, p: (
+            p["values"].append({"dtype": "f32", "shape": [1]}),
+            p["inputs"].append({"name": "new", "value": 10**6}),
+        ),
+        f"'program.inputs[3].value': expected an integer from 0 to {len(encoder()[0].values)}, found 1000000",
     ),
     "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "2 entries (ids, type_ids)"),
     "needed input": (
@@ -320,6 +333,10 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
         ),
         "'max_rows' that increase",
     ),
+    "tactic": (
+        lambda h, p: step(p, "linear").update(tactics=[{"max_rows": None, "tactic": "zzz"}]),
+        "tactics[0].tactic': expected the text of a tactic, like 'window8' or 'f32:dense', found 'zzz'",
+    ),
     "tactics elsewhere": (
         lambda h, p: p["steps"][0].update(tactics=[{"max_rows": None, "tactic": "dense"}]),
         "'tactics' with an operator that has a weight",
@@ -339,6 +356,14 @@ def test_no_field_is_believed_unchecked(name: str, engine: Path, tmp_path: Path)
     assert message in refused(tmp_path / "lie.engine", rewritten(engine, change))
 
 
+def test_a_free_dimension_that_no_input_has_is_refused() -> None:
+    values = (Value("f32", ("batch",)), Value("f32", ("other",)))
+    field = Field("x.engine", "values", [{"shape": list(value.shape)} for value in values])
+    check_free_dimensions(field, values[:1] * 2, (Named("x", 0),), [])
+    with pytest.raises(EngineFileError, match=r"'values\[1\]': expected free dimensions that an input has"):
+        check_free_dimensions(field, values, (Named("x", 0),), [])
+
+
 def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:
     start = 8 + int.from_bytes(engine.read_bytes()[:8], "little")
     for text in (
@@ -354,6 +379,31 @@ def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:
         padded = text + b" " * (-(8 + len(text)) % 64)
         refused(tmp_path / "json.engine", len(padded).to_bytes(8, "little") + padded + bytes(start))
     refused(tmp_path / "length.engine", b"\xff" * 8 + b"{}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x08\x08\x12\x07pytorch" * 9, b"a plain text, long enough for a header", b"PK\3\4" * 40, b"\xff" * 9],
+)
+def test_what_is_no_engine_is_called_so(content: bytes, tmp_path: Path) -> None:
+    message = refused(tmp_path / "m.onnx", content)
+    assert message == f"'{tmp_path / 'm.onnx'}' is no engine file; build one with `openwork build`."
+
+
+def test_a_file_of_another_program_in_the_same_container_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    for length in range(1, 9):
+        safetensors.numpy.save_file({"a" * length: np.zeros(3, np.float32)}, path)
+        assert "is no engine file" in refused(path, path.read_bytes())
+
+
+def test_a_damaged_engine_keeps_its_precise_sentence(engine: Path, tmp_path: Path) -> None:
+    content = engine.read_bytes()
+    length = "field 'header length': expected a length that ends on a multiple of 64"
+    for cut in (9, 20, 200, 1000):
+        assert length in refused(tmp_path / "cut.engine", content[:cut])
+    assert length in refused(tmp_path / "altered.engine", b"\1" + content[1:])
+    assert "field 'header'" in refused(tmp_path / "altered.engine", content[:8] + b"[" + content[9:])
 
 
 def test_other_than_a_file_is_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_text_of_a_tactic(text: str, tactic: Tactic) -> None:
 
 
 @given(
-    st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True),
+    st.from_regex(r"dense|depthwise|(window|blocks)[1-9][0-9]?(x[1-9])?(packed)?", fullmatch=True),
     st.sampled_from(ELEMENTS),
     st.sampled_from(["", "tap", "row", "patch"]),
 )
@@ -38,7 +38,21 @@ def test_any_tactic_comes_back(form: str, element: str, run: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Dense", "f16:dense", "f32:", "dense/", "a b", "dense/row/row", "i8:f32:a", "a\n"]
+    "text",
+    [
+        "",
+        "Dense",
+        "f16:dense",
+        "f32:",
+        "dense/",
+        "a b",
+        "dense/row/row",
+        "i8:f32:a",
+        "dense\n",
+        "zzz",
+        "window",
+        "dense/zzz",
+    ],
 )
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a tactic; write it as"):

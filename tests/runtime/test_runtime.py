@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import openwork
-from engine_files import REPORT
+from engine_files import REPORT, rewritten
 from engine_samples import as_model, encoder, encoder_inputs
 from openwork import _native
 from openwork.backends.cpu.packing import available
@@ -253,7 +253,7 @@ def test_a_profile_names_every_step_in_order(engine: Engine) -> None:
     steps = engine.profile(encoder_inputs(2, 8), repeats=3)
     assert [step.name for step in steps] == [step.name for step in encoder()[0].steps]
     assert all(step.calls == 3 and step.seconds >= 0 for step in steps)
-    with pytest.raises(ValueError, match="at least 1 repeat, but 0"):
+    with pytest.raises(ValueError, match="repeats of a profile is at least 1, but it is 0"):
         engine.profile(encoder_inputs(2, 8), repeats=0)
 
 
@@ -273,6 +273,47 @@ def test_a_tactic_that_is_not_here_is_replaced() -> None:
         assert available("window1000", sparse, isa) in forms
         assert available("dense", sparse, isa) == "dense"
         assert available("window1000", np.ones((16, 64), np.int8), isa) == "dense"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [("2:4", "2:4@2"), ("2:4", "2:4t"), ("1x1:0.5", "4:8"), ("1x1:0.5", "4:8@2"), ("1x1:0.5", "7:16t")],
+)
+def test_a_weight_that_breaks_the_pattern_it_is_named_by_is_refused(
+    tmp_path: Path, pattern: str, said: str
+) -> None:
+    def relabel(header: dict[str, Any], program: dict[str, Any]) -> None:
+        for step in program["steps"]:
+            if step.get("pattern"):
+                step["pattern"] = said
+
+    path = written(tmp_path / "s.engine", *encoder(pattern=pattern))
+    openwork.load(path)
+    path.write_bytes(rewritten(path, relabel))
+    with pytest.raises(EngineFileError, match=rf"breaks its pattern {said}: (row|column) \d+, group \d+"):
+        openwork.load(path)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2.5, "a", True, 2**40, 1025])
+def test_the_number_of_threads_is_refused_alike_everywhere(
+    path: Path, engine: Engine, threads: object
+) -> None:
+    asks: list[Callable[[Any], object]] = [engine.context, lambda given: openwork.load(path, threads=given)]
+    for ask in asks:
+        with pytest.raises((TypeError, ValueError), match=r"^The number of threads is (a whole|at) "):
+            ask(threads)
+
+
+def test_threads_may_be_a_whole_number_of_numpy(path: Path, engine: Engine) -> None:
+    assert openwork.load(path, threads=np.int64(2)).threads == 2
+    assert engine.context(np.int64(1)).run(encoder_inputs(1, 2))["embedding"].shape[0] == 1
+
+
+def test_sizes_of_a_sample_are_whole_numbers(engine: Engine) -> None:
+    for sizes in ([2.5, 1], ["a", 1], [True, 1], [1 << 40, 1], 4, "11"):
+        with pytest.raises((TypeError, ValueError), match=r"^A (size of a )?shape is "):
+            engine.sample(sizes)
+    assert engine.sample(np.array([2, 3]))["input_ids"].shape == (2, 3)
 
 
 def test_an_unknown_instruction_set_is_refused(path: Path) -> None:

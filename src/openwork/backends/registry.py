@@ -29,12 +29,22 @@ def backend_named(name: str) -> Backend:
     return _BACKENDS[name]
 
 
-def backends(names: Sequence[str] | None = None) -> tuple[Backend, ...]:
-    """The back ends of these names in this order, or all; raises ValueError for an unknown one, or none."""
-    chosen = tuple(_BACKENDS) if names is None else tuple(dict.fromkeys(names))
+def backends(names: str | Sequence[str] | None = None) -> tuple[Backend, ...]:
+    """The back ends of these names in this order, or of one name, or all.
+
+    Raises ValueError for an unknown name, or none, and TypeError for what is no name.
+    """
+    chosen = tuple(_BACKENDS) if names is None else tuple(dict.fromkeys(_names(names)))
     if not chosen:
         raise ValueError(f"A build needs at least one back end; known are {', '.join(_BACKENDS)}.")
     return tuple(backend_named(name) for name in chosen)
+
+
+def _names(names: object) -> list[str]:
+    given = [names] if isinstance(names, str) else names
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"The back ends are a list of names, like ['cpu'], but they are {names!r}.")
+    return list(given)
 
 
 for _backend in (Cpu(), OnnxRuntime()):

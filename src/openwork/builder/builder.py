@@ -27,9 +27,10 @@ from openwork.engine.report import (
     Refusal,
     Settings,
 )
-from openwork.engine.sizes import free_sizes
+from openwork.engine.sizes import free_sizes, whole_shapes
 from openwork.graph import check_rounding, read, reduce
 from openwork.graph.stated_patterns import stated_patterns
+from openwork.support.files import keep_apart, output_file
 from openwork.support.progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def build(
     threads: int | None = None,
     strict: bool = False,
     timing_cache: str | os.PathLike[str] | None = None,
-    backends: Sequence[str] | None = None,
+    backends: str | Sequence[str] | None = None,
     progress: bool = True,
 ) -> BuildReport:
     """Build an engine from an ONNX model and write it to `output`, whole or not at all.
@@ -59,15 +60,17 @@ def build(
     threads : what the tactics are timed with; default the physical cores that this process may use.
     strict : refuse a model that needs more than the first back end.
     backends : names of the back ends that may run parts of the model, the one to ask first in front; default
-        all, "cpu" first, then "onnxruntime".
+        all, "cpu" first, then "onnxruntime"; one name may stand alone.
     timing_cache : a JSON file; default one in the user's cache folder.
     progress : whether to show a bar on the standard error stream.
-    Raises ValueError, in a sentence, for a model or an option that cannot be used, and OSError where the
-    output cannot be written.
+    Raises ValueError or TypeError, in a sentence, for a model or an option that cannot be used, and OSError
+    where the output cannot be written; both before anything is timed.
     """
-    _check_options(sparsity, rounding, threads)
-    source = model if isinstance(model, onnx.ModelProto) else Path(model)
-    cache = TimingCache.open(Path(timing_cache) if timing_cache is not None else default_path())
+    _check_options(sparsity, rounding, shapes)
+    source = _source(model)
+    output_file(output)
+    cache = TimingCache.open(default_path()) if timing_cache is None else TimingCache.at(timing_cache)
+    keep_apart((output, timing_cache), () if isinstance(source, onnx.ModelProto) else (source,))
     target = choose_target(None, threads)
     timer = Timer(target, environment(target), cache)
     usable = chosen_backends(backends)
@@ -103,12 +106,23 @@ def build(
     return report
 
 
-def _check_options(sparsity: str, rounding: str, threads: int | None) -> None:
+def _source(model: object) -> Path | onnx.ModelProto:
+    if isinstance(model, onnx.ModelProto):
+        return model
+    if isinstance(model, (str, os.PathLike)) and isinstance(path := os.fspath(model), str):
+        return Path(path)
+    raise TypeError(
+        "A model is the path of an ONNX file or an onnx.ModelProto, but it is of the type "
+        f"{type(model).__name__}."
+    )
+
+
+def _check_options(sparsity: str, rounding: str, shapes: object) -> None:
     check_rounding(rounding)
     if sparsity not in SPARSITY_MODES:
         raise ValueError(f"The sparsity mode is one of {', '.join(SPARSITY_MODES)}, but it is {sparsity!r}.")
-    if threads is not None and threads < 1:
-        raise ValueError(f"The number of threads is at least 1, but it is {threads}.")
+    if shapes is not None:
+        whole_shapes(shapes)
 
 
 def _fallbacks(lowered: Lowered, strict: bool) -> tuple[FallbackPart, ...]:

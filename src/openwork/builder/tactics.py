@@ -56,7 +56,12 @@ class Timer:
     def _time(
         self, key: str, tactics: Sequence[Tactic], rows: int, ready: Callable[[int], Seconds]
     ) -> Bucket:
-        quick, middle = _quartiles(ready)
+        try:
+            quick, middle = _quartiles(ready)
+        except MemoryError:
+            raise ValueError(
+                f"A layer cannot be timed at {rows} rows, which do not fit in memory; give smaller shapes."
+            ) from None
         seconds = dict(zip(map(str, tactics), quick.tolist(), strict=True))
         if (middle > DISTURBED * quick).any():
             self.disturbed.append(key)

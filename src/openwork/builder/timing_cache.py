@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from openwork.support.fields import EngineFileError, Field, parse_json
-from openwork.support.files import write_atomic
+from openwork.support.files import resolved, write_atomic
 
 log = logging.getLogger(__name__)
 
 CACHE_VERSION = 1
 
 Timings = dict[str, dict[str, float]]
+
+_MEMBERS = frozenset({"version", "timings"})
+_BEGINNING = re.compile(rb'\s*\{\s*"(timings|version)"')
+_NOTHING = (b"", b"{", b"{}")
+_HEAD = 4096
 
 
 def default_path() -> Path:
@@ -39,6 +45,21 @@ class TimingCache:
         reason."""
         return cls(path, _read(path))
 
+    @classmethod
+    def at(cls, path: str | os.PathLike[str]) -> TimingCache:
+        """The cache in a file that the caller names, which may be missing.
+
+        Raises OSError for what cannot be a file, and ValueError for one that holds something else: saving
+        would replace it.
+        """
+        target = resolved(path)
+        if target.exists() and not _was_cache(target):
+            raise ValueError(
+                f"The timing cache '{os.fspath(path)}' would replace a file that is no timing cache; "
+                "name another file, or remove it."
+            )
+        return cls.open(target)
+
     def get(self, key: str, tactics: tuple[str, ...]) -> dict[str, float] | None:
         """The times of all of `tactics`, or None where any is missing."""
         known = self.timings.get(key, {})
@@ -57,7 +78,7 @@ class TimingCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, [text.encode()])
         except OSError as error:
-            log.warning("The timing cache was not written: %s.", error)
+            log.warning("The timing cache was not written: %s.", str(error).rstrip("."))
 
 
 def _read(path: Path) -> Timings:
@@ -70,8 +91,22 @@ def _read(path: Path) -> Timings:
         return {}
 
 
+def _was_cache(path: Path) -> bool:
+    """Whether a file is empty, a timing cache, or one that was damaged: by its members, or where it cannot be
+    parsed by how it begins."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if _BEGINNING.match(head) is None:
+        return len(head) < _HEAD and head.strip() in _NOTHING
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(document, dict) and document.keys() <= _MEMBERS
+
+
 def _parse(document: Field) -> Timings:
-    members = document.object(frozenset({"version", "timings"}))
+    members = document.object(_MEMBERS)
     members["version"].integer(CACHE_VERSION, CACHE_VERSION)
     return {
         key: {tactic: seconds.number(1e-12, 1e6) for tactic, seconds in entry.members().items()}

@@ -12,6 +12,7 @@ from rich.console import Console
 from openwork.bench.latency import Options, measure, summary
 from openwork.builder.builder import build as build_engine
 from openwork.cli import tables
+from openwork.cli.outputs import check_outputs
 from openwork.engine.inspection import inspect_engine
 from openwork.engine.report import BuildReport
 from openwork.engine.sizes import default_shapes
@@ -50,6 +51,7 @@ class Bench:
 
 def build(request: Build, output: Path | None) -> None:
     """Build and show the report."""
+    check_outputs((request.output, output), (request.model,), (request.timing_cache,))
     report = build_engine(
         request.model,
         request.output,
@@ -69,6 +71,7 @@ def build(request: Build, output: Path | None) -> None:
 
 def bench(request: Bench, output: Path | None) -> None:
     """Time each shape and show a summary."""
+    check_outputs((output,), (request.engine,))
     engine = load(request.engine, threads=request.threads)
     shapes = request.shapes or default_shapes(len(engine.free_dimensions))
     feeds = {"x".join(map(str, shape)): engine.sample(shape) for shape in shapes}
@@ -98,6 +101,7 @@ def bench(request: Bench, output: Path | None) -> None:
 
 def inspect(engine: Path, verify: bool, output: Path | None) -> None:
     """Show what an engine holds, and where asked check every byte of it."""
+    check_outputs((output,), (engine,))
     found = inspect_engine(engine, verify=verify)
     console = Console()
     if verify:

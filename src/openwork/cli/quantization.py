@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from openwork.cli.outputs import check_outputs
 from openwork.support.files import write_atomic
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def quantize(model: Path, data: Path | None, output: Path, choice: Choice, recor
         raise ValueError(
             f"Quantizing needs {error.name}; install it with `pip install openwork[train]`."
         ) from error
+    check_outputs((output, record), (model, data), (choice.cache,))
     console = Console()
     how = OnnxCalibration(choice.target, choice.batch, choice.cache, Console(stderr=True).is_terminal)
     quantized = quantize_onnx(model, data, _options(choice), how)

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from openwork.support.files import write_atomic
 FORMAT_VERSION = "3"
 
 _LENGTH_BYTES = 8
+_BEGINNING = b'{"__metadata__":{"openwork_format":"'
 _NO_DIGEST = "0" * 64
 _METADATA = frozenset({"openwork_format", "program", "report", "tensor_sha256", "header_sha256"})
 # Far above any real engine's header and far below what would exhaust memory while it is parsed.
@@ -150,6 +151,9 @@ def _read_header(name: str, data: memoryview) -> tuple[Field, int]:
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     start = _LENGTH_BYTES + length
     if not 2 <= length <= min(len(data) - _LENGTH_BYTES, _LONGEST_HEADER) or start % ALIGNMENT:
+        # One that was cut short or altered still begins as an engine, at least as far as it goes.
+        if not _BEGINNING.startswith(bytes(data[_LENGTH_BYTES:][: len(_BEGINNING)])):
+            _refuse_foreign(name)
         raise EngineFileError(
             f"{name}: field 'header length': expected a length that ends on a multiple of {ALIGNMENT} "
             f"within the {len(data)} bytes of the file, found {length}."
@@ -158,7 +162,13 @@ def _read_header(name: str, data: memoryview) -> tuple[Field, int]:
         text = bytes(data[_LENGTH_BYTES:start]).decode()
     except UnicodeDecodeError as error:
         raise EngineFileError(f"{name}: field 'header': expected UTF-8, found {error}.") from None
+    if not any(f'"{member}"' in text for member in _METADATA):
+        _refuse_foreign(name)
     return parse_json(name, "header", text), start
+
+
+def _refuse_foreign(name: str) -> NoReturn:
+    raise EngineFileError(f"'{name}' is no engine file; build one with `openwork build`.")
 
 
 def _check_digest(said: Field, header: bytes) -> None:

@@ -6,8 +6,9 @@ writes and reads it:
 
     tactic = [ ELEMENT ":" ] FORM [ "/" RUN ]
 
-ELEMENT is what is multiplied (i8 where none is named), FORM how the weights are packed (docs/names.md), RUN
-how a convolution's activations are read (tap, row or patch; a matrix has one way).
+ELEMENT is what is multiplied (i8 where none is named), FORM how the weights are packed (docs/names.md): the
+name of a body and its numbers, which another version or machine may have more of. RUN is how a convolution's
+activations are read (tap, row or patch; a matrix has one way).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field
 
 DENSE = "dense"
 ELEMENTS = ("i8", "bf16", "f32")
-_TACTIC = re.compile(r"(?:(i8|bf16|f32):)?([a-z][a-z0-9_]*)(?:/([a-z]+))?", re.ASCII)
+_FORM = r"dense|depthwise|(?:window|blocks)[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,2})?(?:packed)?"
+_TACTIC = re.compile(rf"(?:(i8|bf16|f32):)?({_FORM})(?:/(tap|row|patch))?", re.ASCII)
 
 
 @dataclass(frozen=True)

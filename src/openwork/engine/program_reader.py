@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NoReturn
 
-from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import (
     Form,
     Operand,
@@ -19,11 +17,16 @@ from openwork.engine.operators import (
     row_of_step,
     step_names,
 )
-from openwork.engine.program import FALLBACK, MOST_AXES, Choice, Named, Program, Step, Value
+from openwork.engine.problem import Tactic
+from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.program_values import (
+    MOST_ELEMENTS,
+    check_count,
+    check_free_dimensions,
+    read_value,
+)
 from openwork.engine.shapes import Dim, Shape
 from openwork.support.fields import EngineFileError, Field
-
-_MOST_ELEMENTS = 2**31 - 1
 
 TensorShape = Callable[[Field, str | None, Dim], tuple[str, Shape]]
 """Given where its name stands, the pattern of its compressed form or None, and the last dimension of the
@@ -38,7 +41,8 @@ def read_program(document: Field, tensor_shape: TensorShape) -> Program:
     raises EngineFileError naming the field, what was expected and what was found.
     """
     members = document.object(frozenset({"inputs", "outputs", "values", "steps"}))
-    values = tuple(_read_value(item) for item in members["values"].items())
+    check_count(members)
+    values = tuple(read_value(item) for item in members["values"].items())
     inputs = _read_named(members["inputs"], len(values))
     made = {named.value for named in inputs}
     if len(made) != len(inputs):
@@ -50,25 +54,8 @@ def read_program(document: Field, tensor_shape: TensorShape) -> Program:
     for named, item in zip(outputs, members["outputs"].items(), strict=True):
         if named.value not in made:
             item.refuse("a value that a step makes or that is an input")
-    _check_free_dimensions(members["values"], values, inputs, steps)
+    check_free_dimensions(members["values"], values, inputs, steps)
     return Program(inputs, outputs, values, tuple(steps))
-
-
-def _read_value(item: Field) -> Value:
-    members = item.object(frozenset({"dtype", "shape"}))
-    dtype = members["dtype"].choice(tuple(DTYPES))
-    shape = tuple(_read_dim(dim) for dim in members["shape"].items())
-    if len(shape) > MOST_AXES:
-        members["shape"].refuse(f"at most {MOST_AXES} dimensions")
-    if math.prod(dim for dim in shape if isinstance(dim, int)) > _MOST_ELEMENTS:
-        members["shape"].refuse(f"at most {_MOST_ELEMENTS} elements")
-    return Value(dtype, shape)
-
-
-def _read_dim(item: Field) -> Dim:
-    if isinstance(item.value, str):
-        return item.text(longest=256)
-    return item.integer(0, _MOST_ELEMENTS)
 
 
 def _read_named(array: Field, values: int) -> tuple[Named, ...]:
@@ -116,11 +103,8 @@ def _read_tactics(array: Field) -> tuple[Choice, ...]:
     for item in array.items():
         members = item.object(frozenset({"max_rows", "tactic"}))
         bound = members["max_rows"]
-        choices.append(
-            Choice(
-                None if bound.value is None else bound.integer(1, _MOST_ELEMENTS), members["tactic"].text()
-            )
-        )
+        most = None if bound.value is None else bound.integer(1, MOST_ELEMENTS)
+        choices.append(Choice(most, _read_tactic(members["tactic"])))
     bounds = [choice.max_rows for choice in choices]
     finite = [bound for bound in bounds[:-1] if bound is not None]
     if (
@@ -131,6 +115,15 @@ def _read_tactics(array: Field) -> tuple[Choice, ...]:
     ):
         array.refuse("'max_rows' that increase and end with null")
     return tuple(choices)
+
+
+def _read_tactic(item: Field) -> str:
+    text = item.text()
+    try:
+        Tactic.parse(text)
+    except ValueError:
+        item.refuse("the text of a tactic, like 'window8' or 'f32:dense'")
+    return text
 
 
 def _check_order(members: dict[str, Field], step: Step, made: set[int]) -> None:
@@ -224,18 +217,3 @@ def _tensors(
         (slot, stored(members[slot.name], slot.name) if slot.name in members else None)
         for slot in row.tensors
     ]
-
-
-def _check_free_dimensions(
-    array: Field, values: tuple[Value, ...], inputs: tuple[Named, ...], steps: list[Step]
-) -> None:
-    """Every free dimension must be readable from an input, or from what a fallback step returns."""
-    readable = {named.value for named in inputs}
-    readable |= {
-        index for step in steps if step.op == FALLBACK for index in step.outputs if index is not None
-    }
-    names = {dim for index in readable for dim in values[index].shape if isinstance(dim, str)}
-    for value, item in zip(values, array.items(), strict=True):
-        for dim in value.shape:
-            if isinstance(dim, str) and dim not in names:
-                item.refuse("free dimensions that an input has")

@@ -55,7 +55,8 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not path.is_file():
         raise ModelError(f"{path} is not a file; give the path of an ONNX model.")
     try:
-        return onnx.load(str(path), load_external_data=False)
+        # By its content: onnx would choose another format by the ending of the name.
+        return onnx.load(str(path), "protobuf", load_external_data=False)
     except (DecodeError, OSError) as error:
         raise ModelError(
             f"{path} is not a whole ONNX model: it cannot be parsed ({error}). It may be truncated, altered, "
@@ -91,7 +92,7 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
 
 def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
-        return own_model(proto) if isinstance(source, onnx.ModelProto) else ir.load(source)
+        return own_model(proto) if isinstance(source, onnx.ModelProto) else ir.load(source, "protobuf")
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
         cause = error.__cause__ or error
         raise ModelError(f"{where} cannot be read as a graph: {cause}") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from openwork.backends.backend import BoundPart, StepTime
 from openwork.backends.registry import backend_named
-from openwork.backends.target import Target, choose_target
+from openwork.backends.target import Target, choose_target, thread_count
 from openwork.engine.engine_file import EngineFile, read_engine
 from openwork.engine.parts import Part, split
 from openwork.engine.ports import TensorInfo, check_feed, inputs_of, outputs_of
@@ -20,6 +20,7 @@ from openwork.engine.report import BuildReport, read_report
 from openwork.engine.sample import id_limits, sample_inputs
 from openwork.engine.sizes import free_names
 from openwork.support.fields import EngineFileError
+from openwork.support.numbers import whole_number
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -87,11 +88,10 @@ class Engine:
     def context(self, threads: int | None = None) -> Context:
         """A further context, with its own threads and scratch memory; it shares the weights.
 
-        threads : of what runs on openwork's kernels. What ONNX Runtime runs is one session for all contexts,
-        with
-            the engine's threads.
+        threads : of what runs on openwork's kernels; default the engine's. What ONNX Runtime runs is one
+            session for all contexts, with the engine's threads.
         """
-        return Context(self, threads or self.threads)
+        return Context(self, self.threads if threads is None else thread_count(threads))
 
     def run(self, feed: Mapping[str, Array]) -> Arrays:
         """The outputs by name for the inputs by name; see `Context.run`."""
@@ -104,9 +104,7 @@ class Engine:
 
     def profile(self, feed: Mapping[str, Array], repeats: int = 20) -> list[StepTime]:
         """Run `repeats` times and say what each step took, in program order."""
-        if repeats < 1:
-            raise ValueError(f"A profile takes at least 1 repeat, but {repeats} were asked for.")
-        return self.context().profile(feed, repeats)
+        return self.context().profile(feed, whole_number(repeats, "The number of repeats of a profile"))
 
 
 class Context:

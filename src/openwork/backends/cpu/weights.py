@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from openwork.backends.cpu.packing import Tensors, available, pack, stored_weight
 from openwork.engine.problem import Tactic
 from openwork.engine.program import Program, Step
-from openwork.patterns.pattern import BlockPattern, Pattern
+from openwork.patterns.keeping import violation
+from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import dense
 from openwork.support.cores import physical_cores
 
@@ -49,11 +50,13 @@ def _pack(program: Program, step: Step, tensors: Tensors, isa: str) -> Packed:
 def dense_weight(program: Program, step: Step, tensors: Tensors) -> NDArray[Any]:
     """The weight s8 or f32 [n, k] of a step; raises ValueError where it is not what its pattern says."""
     width = program.values[step.inputs[0] or 0].shape[-1]
-    weight = dense(stored_weight(step, tensors, int(width)))
+    stored = stored_weight(step, tensors, int(width))
+    weight = dense(stored)
     pattern = None if step.pattern is None else Pattern.parse(step.pattern)
-    if isinstance(pattern, BlockPattern) and not pattern.holds(weight):
+    found = None if pattern is None else violation(stored, weight, pattern)
+    if found is not None:
         raise ValueError(
             f"The weight '{step.tensors['weight']}' of the step '{step.name}' breaks its pattern {pattern}: "
-            f"{pattern.violations(weight)[0]}."
+            f"{found}."
         )
     return weight
