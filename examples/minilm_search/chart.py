@@ -70,12 +70,20 @@ def _scatter(axis: Axes, results: Results) -> None:
             _point(axis, race, results, name, marker)
     dense = results.quality[FP32].retrieval.ndcg_at_10
     axis.axhline(0.97 * dense, color=INK, linewidth=0.8, linestyle=":")
-    axis.annotate("97% of FP32", (0, 0.97 * dense), xytext=(4, -11), textcoords="offset points", fontsize=8)
+    axis.annotate(
+        "97% of FP32",
+        (1, 0.97 * dense),
+        xycoords=("axes fraction", "data"),
+        xytext=(-4, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+    )
     axis.set_xlim(left=0)
     axis.set_title(f"quality against throughput at {label(race.shape)}", loc="left", fontsize=11)
     axis.set_xlabel("sentences per second")
     axis.set_ylabel("NDCG@10")
-    axis.legend(fontsize=8, frameon=False, loc="lower left")
+    axis.legend(fontsize=8, loc="lower left", framealpha=1.0, edgecolor="none")
     axis.grid(color="#e6e9ed", zorder=0)
     _plain(axis)
 
