@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from openwork.graph.change_check import ChangeCheck
-from openwork.graph.model import ModelError, describe
+from openwork.graph.model import ModelError, constant, describe
 from openwork.graph.phase import Condition, Phase
 from openwork.graph.rewrite import Replacement, Rule, apply, remove_unused
-from openwork.graph.slots import refused_numbers, refused_operand
+from openwork.graph.slots import reads_stored, refused_numbers, refused_operand
 from openwork.graph.verify import verify
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,15 @@ def _refused(replacement: Replacement) -> str | None:
     problems = [
         problem for node in nodes for problem in (refused_numbers(node), refused_operand(node, nodes))
     ]
-    return next(filter(None, problems), None)
+    return next(filter(None, problems), None) or _refused_result(replacement)
+
+
+def _refused_result(replacement: Replacement) -> str | None:
+    for old, new in replacement.values:
+        readers = [use.node for use in old.uses() if not reads_stored(use.node, use.idx)]
+        if constant(new) is not None and readers:
+            return f"its result would be stored, and {describe(readers[0])} reads computed values"
+    return None
 
 
 @dataclass

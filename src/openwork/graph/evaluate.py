@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -64,14 +64,26 @@ def _evaluator_of(node: ir.Node, present: tuple[bool, ...]) -> ReferenceEvaluato
     return known[present]
 
 
+def _gather_elements(node: ir.Node, data: Array, indices: Array) -> Array:
+    """As the standard says and onnx's evaluator does not: off the axis the indices may be the smaller."""
+    axis = node.attributes.get_int("axis", 0) % data.ndim
+    kept = tuple(slice(None) if a == axis else slice(size) for a, size in enumerate(indices.shape))
+    return np.take_along_axis(data[kept], indices, axis)
+
+
+_OWN: dict[str, Callable[..., Array]] = {"GatherElements": _gather_elements}
+
+
 def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array | None]:
-    """The outputs of one standard ONNX node; raises ModelError if onnx's evaluator cannot compute it."""
+    """The outputs of one standard ONNX node; raises ModelError if it cannot be computed here."""
     if node.graph is None or node.domain not in ("", "ai.onnx"):
         raise ModelError(
             f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can."
         )
     present = tuple(value is not None for value in inputs)
     try:
+        if node.op_type in _OWN:
+            return [_OWN[node.op_type](node, *inputs)]
         evaluator = _evaluator_of(node, present)
         feeds = {f"i{index}": value for index, value in enumerate(inputs) if value is not None}
         with np.errstate(all="ignore"):

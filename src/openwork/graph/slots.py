@@ -9,7 +9,16 @@ import onnx_ir as ir
 
 from openwork.engine.operators import OPERATORS, Attribute, Form, Operator, Slot, attribute_problem, pair
 from openwork.engine.program import MOST_AXES
-from openwork.graph.model import ModelError, attributes, describe, dims, is_openwork, make, operand_of
+from openwork.graph.model import (
+    ModelError,
+    attributes,
+    constant,
+    describe,
+    dims,
+    is_openwork,
+    make,
+    operand_of,
+)
 
 
 def row_of(node: ir.Node) -> Operator:
@@ -84,6 +93,8 @@ def refused_operand(node: ir.Node, made: Collection[ir.Node]) -> str | None:
     for entry, value in _paired(node, row_of(node).inputs, node.inputs):
         if entry.tensor or value is None or value.producer() in made:
             continue
+        if constant(value) is not None:
+            return f"it reads {value.name!r}, which is stored; a native step reads computed values"
         shape = dims(value)
         if value.dtype is None or shape is None:
             return f"the type and the number of axes of {value.name!r}, which it reads, are not known"
@@ -91,6 +102,15 @@ def refused_operand(node: ir.Node, made: Collection[ir.Node]) -> str | None:
             taken = f"a native step takes 1 to {MOST_AXES} axes, none of size 0"
             return f"it reads {value.name!r} of shape {list(shape)}; {taken}"
     return None
+
+
+def reads_stored(node: ir.Node, index: int) -> bool:
+    """Whether a node may read a stored tensor as its input of this number: every one of ONNX may, and an
+    operator of openwork in the slots of its tensors."""
+    if not is_openwork(node):
+        return True
+    entries = row_of(node).inputs
+    return entries[min(index, len(entries) - 1)].tensor
 
 
 def is_read(value: ir.Value) -> bool:
