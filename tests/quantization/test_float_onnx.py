@@ -457,3 +457,21 @@ def test_the_command_writes_a_model_and_says_how_to_go_on(tmp_path: Path) -> Non
     unknown = CliRunner().invoke(app, [*arguments, *data, "--target", "gpu"])
     assert unknown.exit_code == 2
     assert "A target is 'tensorrt' or 'onnxruntime', but it is 'gpu'" in " ".join(unknown.output.split())
+
+
+def test_a_model_with_external_data_is_quantized_into_one_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = numpy_helper.from_array(rng.standard_normal((64, 64)).astype(np.float32), "w")
+    text = '<ir_version: 9, opset_import: ["": 18]> g (float[n,64] x) => (float[n,64] y) { y = MatMul(x, w) }'
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(weight)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    onnx.save(model, source / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    x = rng.standard_normal((8, 64)).astype(np.float32)
+    quantize_onnx(source / "m.onnx", [{"x": x}]).write(target / "q.onnx")
+    (source / "m.data").unlink()
+    (made,) = onnxruntime.InferenceSession(str(target / "q.onnx")).run(None, {"x": x})
+    right = x @ numpy_helper.to_array(weight)
+    assert np.abs(made - right).max() < 0.05 * np.abs(right).max()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.backends.backend import Backend
+from openwork.graph.edit import embed
 from openwork.graph.model import constant
 
 
@@ -89,13 +90,6 @@ def boundary(stage: Stage, graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Val
     return inputs, [value for value in made if value in wanted]
 
 
-def _embed(graph: ir.Graph) -> None:
-    """Read what the model keeps in other files into the part: an engine is one file, wherever it lies."""
-    for value in graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-
-
 def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]) -> bytes:
     """The nodes of a stage as an ONNX model of their own, serialized."""
     graph = ir.convenience.extract(model.graph, inputs, outputs)
@@ -103,6 +97,6 @@ def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: lis
     for known, port in zip((*inputs, *outputs), (*graph.inputs, *graph.outputs), strict=True):
         port.type, port.shape = known.type, known.shape
     graph.opset_imports.pop("openwork", None)
-    _embed(graph)
+    embed(graph)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
     return bytes(ir.to_proto(part).SerializeToString())
