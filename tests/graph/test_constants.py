@@ -105,6 +105,28 @@ def test_an_engine_of_a_model_with_external_data_lies_anywhere(tmp_path: Path) -
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_external_data_of_a_branch_goes_into_the_engine(tmp_path: Path) -> None:
+    """The weight of an If's body, which no native step runs."""
+    text = """<ir_version: 9, opset_import: ["": 18]> g (float[n,8] x) => (float[n,8] y) {
+      total = ReduceSum<keepdims=0>(x)  zero = Constant<value = float {0.0}>()  up = Greater(total, zero)
+      y = If(up) <
+        then_branch = t () => (float[n,8] a) { a = Mul(x, w) },
+        else_branch = e () => (float[n,8] b) { b = Neg(x) }
+      > }"""
+    model, weight = onnx.parser.parse_model(text), np.linspace(1, 2, 8, dtype=np.float32)
+    (branch,) = [held.g for node in model.graph.node for held in node.attribute if held.name == "then_branch"]
+    branch.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    feed = np.abs(FEED) + 1
+    source = tmp_path / "source"
+    source.mkdir()
+    onnx.save(model, source / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    path = tmp_path / "model.engine"
+    openwork.build(source / "m.onnx", path, threads=1, progress=False, timing_cache=tmp_path / "c.json")
+    (source / "m.data").unlink()
+    (made,) = openwork.load(path, threads=1).run({"x": feed}).values()
+    np.testing.assert_array_equal(made, feed * weight)
+
+
 def test_indices_smaller_than_what_they_gather_from() -> None:
     """As a BERT without token types looks its first positions up."""
     b = Builder(np.random.default_rng(0))

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import onnx
 
+from openwork import graph
 from openwork.backends.registry import backends as chosen_backends
 from openwork.backends.target import choose_target, environment
 from openwork.builder.eligibility import SPARSITY_MODES
 from openwork.builder.free_sizes import known_sizes
-from openwork.builder.layers import Request, decide, used_tensors
+from openwork.builder.layers import Decided, Request, decide, used_tensors
 from openwork.builder.lower import BuildError, Lowered, lower
 from openwork.builder.tactics import Timer
 from openwork.builder.timing_cache import TimingCache, default_path
@@ -28,7 +29,7 @@ from openwork.engine.report import (
     Settings,
 )
 from openwork.engine.sizes import free_sizes, whole_shapes
-from openwork.graph import check_rounding, read, reduce
+from openwork.graph import Change, check_rounding, read, reduce
 from openwork.graph.stated_patterns import stated_patterns
 from openwork.support.files import keep_apart, output_file
 from openwork.support.progress import progress_bar
@@ -86,24 +87,39 @@ def build(
         request = Request(sparsity, known.sizes, stated_patterns(reduced.graph))
         decided = decide(lowered.program, lowered.tensors, request, timer, advance)
         cache.save()
-        report = BuildReport(
-            version=REPORT_VERSION,
-            model="(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
-            environment=timer.environment,
-            settings=Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict),
-            accuracy_kept=not decided.pruned,
-            notes=(*decided.notes(len(timer.disturbed)), *known.notes),
-            layers=tuple(decided.layers),
-            fusions=tuple(Fusion(change.rule, change.node) for change in changes),
-            refusals=tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
-            left_out=tuple(LeftOut(change.node, change.note) for change in changes if change.note),
-            fallbacks=fallbacks,
-        )
+        settings = Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict)
+        said = (*decided.notes(len(timer.disturbed)), *known.notes)
+        report = _report(source, timer, settings, decided, said, (changes, refusals), fallbacks)
         advance(1.0, "writing")
         write_engine(output, decided.program, report.to_json(), used_tensors(decided))
     for line in report.lines():
         log.info("%s", line)
     return report
+
+
+def _report(
+    source: Path | onnx.ModelProto,
+    timer: Timer,
+    settings: Settings,
+    decided: Decided,
+    notes: tuple[str, ...],
+    reduction: tuple[Sequence[Change], Sequence[graph.Refusal]],
+    fallbacks: tuple[FallbackPart, ...],
+) -> BuildReport:
+    changes, refusals = reduction
+    return BuildReport(
+        version=REPORT_VERSION,
+        model="(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
+        environment=timer.environment,
+        settings=settings,
+        accuracy_kept=not decided.pruned,
+        notes=notes,
+        layers=tuple(decided.layers),
+        fusions=tuple(Fusion(change.rule, change.node) for change in changes),
+        refusals=tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
+        left_out=tuple(LeftOut(change.node, change.note) for change in changes if change.note),
+        fallbacks=fallbacks,
+    )
 
 
 def _source(model: object) -> Path | onnx.ModelProto:

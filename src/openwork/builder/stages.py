@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.backends.backend import Backend
-from openwork.graph.edit import embed
 from openwork.graph.model import constant
 
 
@@ -97,6 +96,6 @@ def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: lis
     for known, port in zip((*inputs, *outputs), (*graph.inputs, *graph.outputs), strict=True):
         port.type, port.shape = known.type, known.shape
     graph.opset_imports.pop("openwork", None)
-    embed(graph)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
-    return bytes(ir.to_proto(part).SerializeToString())
+    # An engine is one file: what the model keeps in others goes into it.
+    return bytes(ir.to_proto(ir.external_data.load_to_model(part)).SerializeToString())

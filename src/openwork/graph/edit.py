@@ -53,13 +53,6 @@ def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     return value
 
 
-def embed(graph: ir.Graph) -> None:
-    """Hold the tensors that a model keeps in files of its own, so that it is whole wherever it is written."""
-    for value in graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-
-
 def set_input(node: ir.Node, place: int, value: ir.Value) -> None:
     """Let a node read `value` at one place, which it need not have had so far."""
     if len(node.inputs) <= place:

@@ -171,9 +171,9 @@ def samples(found: Cone) -> Iterator[Probe]:
     equal = found.value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(found.value.graph, ir.Graph) else {}
     for probe, first in enumerate(FIRST_PROBES):
         yield Probe(spread(names, equal, Ladder(first, 6 + probe, 4)), False)
-    small = spread(names, equal, Ladder((1, 3), 6, 4))
+    small, sizes = spread(names, equal, Ladder((1, 3), 6, 4)), beyond(found.thresholds)
     for name in names:
-        for size in beyond(found.thresholds) if equal.get(name, name) == name else ():
+        for size in sizes if equal.get(name, name) == name else ():
             large = {other: size if equal.get(other, other) == name else small[other] for other in names}
             yield Probe(large, True)
 

@@ -12,7 +12,6 @@ import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from openwork.graph.edit import embed
 from openwork.graph.model import ModelError, dims, is_onnx
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
@@ -135,7 +134,7 @@ def _style_of(target: Target | None) -> QuantizationOptions:
 
 def _prepared(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
     model = read(source if isinstance(source, onnx.ModelProto) else Path(source))
-    embed(model.graph)
+    ir.external_data.load_to_model(model)
     if any(is_onnx(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph):
         raise ModelError(
             "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or build "

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
 from openwork.graph.evaluate import run_onnx_node
-from openwork.graph.model import (
-    ModelError,
-    constant,
-)
+from openwork.graph.model import Array, ModelError, constant
 from openwork.graph.rewrite import Replacement, Rule, home
 
 ANCHORS = frozenset(
@@ -30,27 +30,36 @@ ANCHORS = frozenset(
 MAX_BYTES = 1 << 30
 
 
-def _match(node: ir.Node) -> ir.Node | None:
+@dataclass(frozen=True)
+class _Stored:
+    """A node of initializers alone, and what it makes, computed when it is first asked for."""
+
+    node: ir.Node
+
+    @cached_property
+    def results(self) -> list[Array | None]:
+        return run_onnx_node(self.node, [constant(value) for value in self.node.inputs])
+
+
+def _match(node: ir.Node) -> _Stored | None:
     if not node.inputs or any(value is not None and constant(value) is None for value in node.inputs):
         return None
-    return node
+    return _Stored(node)
 
 
-def _check(node: ir.Node) -> str | None:
-    if any(value.is_graph_output() for value in node.outputs):
+def _check(found: _Stored) -> str | None:
+    if any(value.is_graph_output() for value in found.node.outputs):
         return "its result is an output of the graph, which a node must make"
     try:
-        results = run_onnx_node(node, [constant(value) for value in node.inputs])
+        size = sum(result.nbytes for result in found.results if result is not None)
     except ModelError as error:
         return str(error)
-    size = sum(result.nbytes for result in results if result is not None)
     return f"its result would take {size} bytes" if size > MAX_BYTES else None
 
 
-def _replace(node: ir.Node) -> Replacement:
-    results = run_onnx_node(node, [constant(value) for value in node.inputs])
-    graph, values = home(node), []
-    for old, array in zip(node.outputs, results, strict=False):
+def _replace(found: _Stored) -> Replacement:
+    graph, values = home(found.node), []
+    for old, array in zip(found.node.outputs, found.results, strict=False):
         if array is not None:
             values.append((old, add_initializer(graph, f"{old.name}.folded", array)))
     return Replacement((), values)
