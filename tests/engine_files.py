@@ -14,7 +14,7 @@ REPORT = BuildReport(
     version=REPORT_VERSION,
     model="sample",
     environment=Environment("0", "any", "any", 1, "any"),
-    settings=Settings("on", "exact", (), False),
+    settings=Settings("on", "exact", "on", True, (), False),
     accuracy_kept=True,
     notes=(),
     layers=(),
@@ -22,6 +22,7 @@ REPORT = BuildReport(
     refusals=(),
     left_out=(),
     fallbacks=(),
+    whole=(),
 )
 
 

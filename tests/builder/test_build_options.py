@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from openwork.builder import builder, tactics
+from openwork.builder import draft, tactics
 from openwork.builder.builder import build
 from openwork.builder.timing_cache import TimingCache
 from openwork.engine.engine_file import read_engine
@@ -34,7 +34,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(source: object) -> None:
         raise AssertionError("The build began to work.")
 
-    monkeypatch.setattr(builder, "read", read)
+    monkeypatch.setattr(draft, "read", read)
 
 
 def built(folder: Path, **options: object) -> None:

@@ -23,6 +23,7 @@ from openwork.engine.report import (
     Pick,
     Refusal,
     Settings,
+    WholeTime,
     read_report,
 )
 from openwork.support.fields import EngineFileError, Field
@@ -57,7 +58,7 @@ def report() -> BuildReport:
         version=REPORT_VERSION,
         model="m.onnx",
         environment=Environment("0.1", "a CPU", "avx2", 2, "k1"),
-        settings=Settings("on", "exact", ((1, 32),), False),
+        settings=Settings("on", "exact", "on", True, ((1, 32),), False),
         accuracy_kept=True,
         notes=("A note.",),
         layers=(layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
@@ -65,6 +66,7 @@ def report() -> BuildReport:
         refusals=(Refusal("gelu", "Erf 'e'", "why"),),
         left_out=(LeftOut("Dequantize 'd'", "A sentence."),),
         fallbacks=(FallbackPart("f", "ONNX Runtime", ("Sin 's'",), "Sin 's': no rule."),),
+        whole=(WholeTime((1, 32), {"native": 1e-3, "onnxruntime": 2e-3}),),
     )
 
 
@@ -81,6 +83,7 @@ def test_the_lines_that_users_look_for() -> None:
         "(Sparsity) Layers eligible for sparse math: a, b",
         "(Sparsity) The plan picked sparse implementation for layers: a",
         "(Fallback) f runs in ONNX Runtime. Sin 's': no rule.",
+        "(Whole) 1x32: native 1 ms, onnxruntime 2 ms",
         "(Rounding) 1 rounding between float operators left out, as asked; the report lists them.",
         "A note.",
     ]
@@ -97,7 +100,7 @@ def test_a_long_fallback_is_cut_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 1, "expected a build report of version 3"),
+        (("version",), 1, "expected a build report of version 4"),
         (("accuracy_kept",), 1, "'report.accuracy_kept': expected true or false, found 1"),
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),

@@ -117,19 +117,19 @@ def test_altered_bytes_give_a_model_or_an_error(tmp_path: Path) -> None:
 def test_a_model_without_opset_or_with_an_unknown_one() -> None:
     model = small_model()
     del model.opset_import[:]
-    with pytest.raises(ModelError, match="The model imports no version of the standard ONNX operators"):
+    with pytest.raises(ModelError, match=r"is not a valid ONNX model: .*must specify opset_import"):
         read(model)
-    model.opset_import.append(helper.make_opsetid("", 7))
-    with pytest.raises(ModelError, match="uses opset 7, but this reader knows opsets 11 to"):
+    model.opset_import.append(helper.make_opsetid("", 6))
+    with pytest.raises(ModelError, match="uses opset 6, but this reader knows opsets 7 to"):
         read(model)
 
 
-@pytest.mark.parametrize("dtype", [TensorProto.STRING, TensorProto.DOUBLE, TensorProto.COMPLEX64])
+@pytest.mark.parametrize("dtype", [TensorProto.COMPLEX64, TensorProto.COMPLEX128])
 def test_unsupported_input_types(dtype: int) -> None:
     b = Builder(np.random.default_rng(0))
     model = b.model(y=b.add("Identity", b.input("x", [3], dtype)))
     name = TensorProto.DataType.Name(dtype)
-    with pytest.raises(ModelError, match=f"the input 'x' has {name}, but inputs must be one of FLOAT, INT64"):
+    with pytest.raises(ModelError, match=f"the input 'x' has the element type {name}, which no engine takes"):
         read(model)
 
 

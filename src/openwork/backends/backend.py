@@ -105,6 +105,9 @@ class Backend(Protocol):
         """Make tactics ready for a weight [n, k]; what is returned takes a number of repeats and gives the
         seconds of each, [tactics, repeats], one tactic after the other in turn."""
 
+    def adapted(self, model: Any) -> Any:
+        """The model of a part (onnx.ModelProto) as this back end has kernels for it, where it takes models."""
+
     def check(self, step: Step, program: Program, tensors: Tensors) -> None:
         """Refuse, with a ValueError, a step that `bind` would refuse for its contents; for who writes an
         engine."""

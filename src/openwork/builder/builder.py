@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -9,32 +10,22 @@ from pathlib import Path
 
 import onnx
 
-from openwork import graph
 from openwork.backends.registry import backends as chosen_backends
 from openwork.backends.target import choose_target, environment
-from openwork.builder.eligibility import SPARSITY_MODES
-from openwork.builder.free_sizes import known_sizes
-from openwork.builder.layers import Decided, Request, decide, used_tensors
-from openwork.builder.lower import BuildError, Lowered, lower
+from openwork.builder.choosing import Chooser, Chosen
+from openwork.builder.draft import Order, Source, make_draft
+from openwork.builder.options import check_options, native_mode
 from openwork.builder.tactics import Timer
 from openwork.builder.timing_cache import TimingCache, default_path
 from openwork.engine.engine_file import write_engine
-from openwork.engine.report import (
-    REPORT_VERSION,
-    BuildReport,
-    FallbackPart,
-    Fusion,
-    LeftOut,
-    Refusal,
-    Settings,
-)
-from openwork.engine.sizes import free_sizes, whole_shapes
-from openwork.graph import Change, check_rounding, read, reduce
-from openwork.graph.stated_patterns import stated_patterns
+from openwork.engine.report import REPORT_VERSION, BuildReport, Fusion, Settings
 from openwork.support.files import keep_apart, output_file
-from openwork.support.progress import progress_bar
+from openwork.support.progress import Advance, progress_bar
 
 log = logging.getLogger(__name__)
+
+_DRAFTED = 0.9
+"""How far a build is, of 1, when its first draft is made."""
 
 
 def build(
@@ -46,6 +37,8 @@ def build(
     shapes: Sequence[Sequence[int]] | None = None,
     threads: int | None = None,
     strict: bool = False,
+    native: str | None = None,
+    verify: bool = True,
     timing_cache: str | os.PathLike[str] | None = None,
     backends: str | Sequence[str] | None = None,
     progress: bool = True,
@@ -60,6 +53,11 @@ def build(
         Default 1x32, 1x128 and 16x128.
     threads : what the tactics are timed with; default the physical cores that this process may use.
     strict : refuse a model that needs more than the first back end.
+    native : "on" (native steps where the whole engine gains by them: it is timed beside the whole model in
+        ONNX Runtime, and is never slower), "off" (all in ONNX Runtime), or "force" (native steps wherever
+        there are any). Default what OPENWORK_NATIVE says, or "on".
+    verify : run the engine once on samples, and compare it with the model in ONNX Runtime; what differs is
+        left to ONNX Runtime, with an error in the log and a note in the report.
     backends : names of the back ends that may run parts of the model, the one to ask first in front; default
         all, "cpu" first, then "onnxruntime"; one name may stand alone.
     timing_cache : a JSON file; default one in the user's cache folder.
@@ -67,58 +65,62 @@ def build(
     Raises ValueError or TypeError, in a sentence, for a model or an option that cannot be used, and OSError
     where the output cannot be written; both before anything is timed.
     """
-    _check_options(sparsity, rounding, shapes)
-    source = _source(model)
+    check_options(sparsity, rounding, shapes)
+    mode, source = native_mode(native), _source(model)
     output_file(output)
     cache = TimingCache.open(default_path()) if timing_cache is None else TimingCache.at(timing_cache)
     keep_apart((output, timing_cache), () if isinstance(source, onnx.ModelProto) else (source,))
     target = choose_target(None, threads)
     timer = Timer(target, environment(target), cache)
     usable = chosen_backends(backends)
+    order = Order(
+        source=source, sparsity=sparsity, rounding=rounding, shapes=shapes, strict=strict, backends=usable
+    )
+    others = [backend for backend in usable if backend.takes_models and backend.unavailable() is None]
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
-        # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
-        most_changes = 0 if usable[0].takes_models else None
-        reduced, changes, refusals = reduce(read(source), most_changes, rounding=rounding)
-        lowered = lower(reduced, usable)
-        fallbacks = _fallbacks(lowered, strict)
-        inputs = free_sizes(lowered.program, shapes)
-        known = known_sizes(lowered.program, lowered.tensors, inputs)
-        request = Request(sparsity, known.sizes, stated_patterns(reduced.graph))
-        decided = decide(lowered.program, lowered.tensors, request, timer, advance)
+        drafts = itertools.count()
+        chooser = Chooser(
+            order,
+            lambda keep: make_draft(order, timer, _scaled(advance, next(drafts)), keep),
+            target,
+            lambda note: advance(_DRAFTED, note),
+            native=mode,
+            verify=verify,
+            may_fall_back=bool(others) and not strict,
+        )
+        chosen = chooser.choose()
         cache.save()
-        settings = Settings(sparsity, rounding, tuple(tuple(size.values()) for size in inputs), strict)
-        said = (*decided.notes(len(timer.disturbed)), *known.notes)
-        report = _report(source, timer, settings, decided, said, (changes, refusals), fallbacks)
+        settings = Settings(sparsity, rounding, mode, verify, chosen.draft.feeds, strict)
+        report = _report(source, timer, settings, chosen)
         advance(1.0, "writing")
-        write_engine(output, decided.program, report.to_json(), used_tensors(decided))
+        decided = chosen.draft.decided
+        write_engine(output, decided.program, report.to_json(), decided.tensors, chooser.confirm)
     for line in report.lines():
         log.info("%s", line)
     return report
 
 
-def _report(
-    source: Path | onnx.ModelProto,
-    timer: Timer,
-    settings: Settings,
-    decided: Decided,
-    notes: tuple[str, ...],
-    reduction: tuple[Sequence[Change], Sequence[graph.Refusal]],
-    fallbacks: tuple[FallbackPart, ...],
-) -> BuildReport:
-    changes, refusals = reduction
+def _scaled(advance: Advance, number: int) -> Advance:
+    """The progress of a draft within the build's: the products of all but the first were timed before."""
+    return lambda completed, note="": advance(_DRAFTED * (1.0 if number else completed), note)
+
+
+def _report(source: Source, timer: Timer, settings: Settings, chosen: Chosen) -> BuildReport:
+    draft, decided = chosen.draft, chosen.draft.decided
     return BuildReport(
         version=REPORT_VERSION,
         model="(in memory)" if isinstance(source, onnx.ModelProto) else source.name,
         environment=timer.environment,
         settings=settings,
         accuracy_kept=not decided.pruned,
-        notes=notes,
+        notes=(*decided.notes(len(timer.disturbed)), *draft.notes, *chosen.notes),
         layers=tuple(decided.layers),
-        fusions=tuple(Fusion(change.rule, change.node) for change in changes),
-        refusals=tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in refusals),
-        left_out=tuple(LeftOut(change.node, change.note) for change in changes if change.note),
-        fallbacks=fallbacks,
+        fusions=tuple(Fusion(change.rule, change.node) for change in draft.changes),
+        refusals=draft.stated_refusals,
+        left_out=draft.left_out,
+        fallbacks=draft.fallbacks,
+        whole=chosen.whole,
     )
 
 
@@ -131,26 +133,3 @@ def _source(model: object) -> Path | onnx.ModelProto:
         "A model is the path of an ONNX file or an onnx.ModelProto, but it is of the type "
         f"{type(model).__name__}."
     )
-
-
-def _check_options(sparsity: str, rounding: str, shapes: object) -> None:
-    check_rounding(rounding)
-    if sparsity not in SPARSITY_MODES:
-        raise ValueError(f"The sparsity mode is one of {', '.join(SPARSITY_MODES)}, but it is {sparsity!r}.")
-    if shapes is not None:
-        whole_shapes(shapes)
-
-
-def _fallbacks(lowered: Lowered, strict: bool) -> tuple[FallbackPart, ...]:
-    """What other back ends than the first run, each node with its reason; raises BuildError where they may
-    not or cannot run it."""
-    parts = []
-    for part in lowered.fallbacks:
-        reason = " ".join(f"{node}: {why}." for node, why in zip(part.nodes, part.reasons, strict=True))
-        parts.append(FallbackPart(part.step, part.backend.title, part.nodes, reason))
-    problems = ["The build is strict"] if strict else [p.backend.unavailable() for p in lowered.fallbacks]
-    problem = next((problem for problem in problems if problem), None)
-    if parts and problem:
-        listed = " ".join(part.reason for part in parts)
-        raise BuildError(f"{problem}, but a part of the model has no native implementation: {listed}")
-    return tuple(parts)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from openwork.backends.backend import Backend
 from openwork.backends.registry import backends as known_backends
 from openwork.builder.stages import Placed, Stage, boundary, model_of, place, split
-from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import Form, Operand, Problem, Slot, examine, output_dtype, step_name
 from openwork.engine.problem import Tactic
 from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
 from openwork.engine.shapes import Dim, Partial, Shape
-from openwork.graph.model import NAMES, constant, describe, dims, is_openwork, operand_of
+from openwork.graph.model import carrier, constant, describe, dims, is_openwork, operand_of
+from openwork.graph.rewrite import origins
 from openwork.graph.slots import form_of, row_of
 
 ELEMENTS = {"s8": "i8", "f32": "f32"}
@@ -27,6 +27,10 @@ ELEMENTS = {"s8": "i8", "f32": "f32"}
 
 class BuildError(ValueError):
     """A model that cannot become an engine; the message says which node and why."""
+
+
+class CrossingError(BuildError):
+    """A value that cannot pass from one step to another, though one step could hold all that handles it."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,19 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Lowered:
-    """A program whose linear steps are all dense, its tensors, and its fallback steps."""
+    """A program whose linear steps are all dense, its tensors, and its fallback steps.
+
+    origins : by the name of a native step, the names of the model's nodes that it stands for. stages : the
+    names of the native steps that run without another back end in between. names : of the program's values,
+    as the graph has them.
+    """
 
     program: Program
     tensors: dict[str, NDArray[Any]]
     fallbacks: tuple[Fallback, ...]
+    origins: Mapping[str, frozenset[str]]
+    stages: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]
 
 
 def lower(model: ir.Model, backends: Sequence[Backend] | None = None) -> Lowered:
@@ -114,15 +126,18 @@ class _Lowering:
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
     fallbacks: list[Fallback] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    origins: dict[str, frozenset[str]] = field(default_factory=dict)
+    stages: list[tuple[str, ...]] = field(default_factory=list)
 
     def declare(self, value: ir.Value) -> int:
         """A new program value of the type and shape that the model states."""
-        dtype = NAMES.get(value.dtype) if value.dtype is not None else None
-        shape = dims(value)
-        if dtype is None or shape is None:
-            raise BuildError(
-                f"The value '{value.name}' needs a known rank and one of the types {', '.join(DTYPES)}, "
-                f"but it is {value.dtype} with shape {'unknown' if shape is None else list(shape)}."
+        dtype, shape = carrier(value.dtype), dims(value)
+        if dtype is None or shape is None or not isinstance(value.type, ir.TensorType):
+            kind = "of no known type" if value.type is None else f"a {value.type}"
+            found = f"{kind} with the shape {'unknown' if shape is None else list(shape)}"
+            raise CrossingError(
+                f"The value '{value.name}' must be a tensor of a known rank and of a type that passes "
+                f"between steps, but it is {found}."
             )
         return self.add(value, Value(dtype, _named(value, shape)))
 
@@ -139,6 +154,7 @@ class _Lowering:
         else:
             for node in stage.nodes:
                 self.native(node, stage.backend)
+            self.stages.append(tuple(step.name for step in self.steps[position:]))
         return self.steps[position].name if len(self.steps) > position else None
 
     def native(self, node: ir.Node, backend: Backend) -> None:
@@ -171,6 +187,7 @@ class _Lowering:
         plain = _plain(form.attributes)
         step = Step(op, name, inputs, made, tensors, plain, tactics=tactics, backend=backend.name)
         self.steps.append(step)
+        self.origins[name] = origins(node)
 
     def model_step(self, stage: Stage, name: str) -> None:
         """A stage's nodes as one step, an ONNX model of its own."""
@@ -201,7 +218,8 @@ class _Lowering:
         inputs = tuple(Named(str(value.name), self.index[value]) for value in graph.inputs)
         outputs = tuple(Named(str(value.name), self._known(value, "the outputs")) for value in graph.outputs)
         program = Program(inputs, outputs, values, tuple(self.steps))
-        return Lowered(program, self.tensors, tuple(self.fallbacks))
+        names = tuple(str(value.name) for value in sorted(self.index, key=self.index.__getitem__))
+        return Lowered(program, self.tensors, tuple(self.fallbacks), self.origins, tuple(self.stages), names)
 
     def _used(self, node: ir.Node, form: Form) -> list[tuple[Slot, ir.Value | None]]:
         """The inputs of a node by their slots, those that the form leaves out as None."""

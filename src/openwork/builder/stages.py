@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.backends.backend import Backend
-from openwork.graph.model import constant
+from openwork.graph.model import CARRIED, DTYPES, constant
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,51 @@ def boundary(stage: Stage, graph: ir.Graph) -> tuple[list[ir.Value], list[ir.Val
     return inputs, [value for value in made if value in wanted]
 
 
+def carry(graph: ir.Graph) -> None:
+    """Let values of a type that NumPy lacks pass the graph's border as what holds them, behind Casts."""
+    first, casts = next(iter(graph), None), []
+    for index, port in enumerate(graph.inputs):
+        if port.dtype in CARRIED:
+            taken = ir.Value(
+                name=port.name, shape=port.shape, type=ir.TensorType(DTYPES[CARRIED[port.dtype]])
+            )
+            graph.inputs[index] = taken
+            port.name = f"{port.name}.as.{port.dtype.name.lower()}"
+            cast = _cast(taken, port.dtype)
+            port.replace_all_uses_with(cast.outputs[0])
+            cast.outputs[0].name, cast.outputs[0].shape = port.name, port.shape
+            casts.append(cast)
+    if first is not None:
+        graph.insert_before(first, casts)
+    else:
+        graph.extend(casts)
+    for index, port in enumerate(graph.outputs):
+        if port.dtype in CARRIED:
+            cast = _cast(port, DTYPES[CARRIED[port.dtype]])
+            given = cast.outputs[0]
+            given.name, given.shape = port.name, port.shape
+            port.name = f"{port.name}.as.{port.dtype.name.lower()}"
+            graph.outputs[index] = given
+            graph.append(cast)
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    node = ir.node("Cast", [value], {"to": int(dtype)}, name=f"{value.name}.cast")
+    node.outputs[0].type = ir.TensorType(dtype)
+    return node
+
+
 def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]) -> bytes:
-    """The nodes of a stage as an ONNX model of their own, serialized."""
+    """The nodes of a stage as an ONNX model of their own, serialized, as its back end takes it."""
     graph = ir.convenience.extract(model.graph, inputs, outputs)
     # Older versions of onnx-ir leave out what is known of the outputs.
     for known, port in zip((*inputs, *outputs), (*graph.inputs, *graph.outputs), strict=True):
         port.type, port.shape = known.type, known.shape
-    graph.opset_imports.pop("openwork", None)
+    used = {node.domain for node in graph.all_nodes()} | {""}
+    for domain in graph.opset_imports.keys() - used:
+        del graph.opset_imports[domain]
+    carry(graph)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
     # An engine is one file: what the model keeps in others goes into it.
-    return bytes(ir.to_proto(ir.external_data.load_to_model(part)).SerializeToString())
+    proto = ir.to_proto(ir.external_data.load_to_model(part))
+    return bytes(stage.backend.adapted(proto).SerializeToString())

@@ -9,12 +9,17 @@ import numpy as np
 DTYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
     "s8": np.dtype(np.int8),
+    "u16": np.dtype(np.uint16),
+    "i16": np.dtype(np.int16),
+    "u32": np.dtype(np.uint32),
     "i32": np.dtype(np.int32),
+    "u64": np.dtype(np.uint64),
     "i64": np.dtype(np.int64),
     "f16": np.dtype(np.float16),
     "f32": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
     "bool": np.dtype(np.bool_),
+    "text": np.dtype(np.object_),
 }
 """Every type that a value of a program may have, by the name that programs and messages use."""
 

@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,11 +44,16 @@ class EngineFile:
 
 
 def write_engine(
-    path: str | os.PathLike[str], program: Program, report: Mapping[str, Any], tensors: Tensors
+    path: str | os.PathLike[str],
+    program: Program,
+    report: Mapping[str, Any],
+    tensors: Tensors,
+    check: Callable[[Path], None] | None = None,
 ) -> None:
     """Write an engine whole or not at all.
 
     tensors : u8, s8 or f32 arrays; a sparse weight `w` stands as `w.values` and `w.indices` or `w.bitmap`.
+    check : is given the written file before it takes its name; what it raises leaves nothing behind.
     Raises ValueError for a tensor of another type, OSError where the file cannot be written.
     """
     entries, pieces = _lay_out(tensors)
@@ -59,7 +64,7 @@ def write_engine(
         "tensor_sha256": _dump({name: digest_of(np.ascontiguousarray(tensors[name])) for name in tensors}),
         "header_sha256": _NO_DIGEST,
     }
-    write_atomic(path, [*_header({"__metadata__": metadata, **entries}), *pieces])
+    write_atomic(path, [*_header({"__metadata__": metadata, **entries}), *pieces], check)
 
 
 def read_engine(path: str | os.PathLike[str]) -> EngineFile:

@@ -14,13 +14,15 @@ class Part:
     """Consecutive steps of one back end as a program of their own; a step that is a model of its own stands
     alone.
 
-    backend : the back end's name. inputs, outputs : indices into the values of the whole program.
+    backend : the back end's name. inputs, outputs : indices into the values of the whole program. alone :
+    whether it is the whole program.
     """
 
     backend: str
     program: Program
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    alone: bool
 
 
 def split(program: Program) -> list[Part]:
@@ -50,7 +52,8 @@ def _part(program: Program, steps: tuple[Step, ...], later: tuple[Step, ...]) ->
         read = [index for index in dict.fromkeys(read) if index not in made]
         made = [index for index in made if index in wanted]
     # A model takes and gives exactly what its step says, in that order.
-    return Part(steps[0].backend, _program(program, steps, read, made), tuple(read), tuple(made))
+    own = _program(program, steps, read, made)
+    return Part(steps[0].backend, own, tuple(read), tuple(made), len(steps) == len(program.steps))
 
 
 def _program(program: Program, steps: tuple[Step, ...], inputs: list[int], outputs: list[int]) -> Program:

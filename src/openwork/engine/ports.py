@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.engine.dtypes import DTYPES
-from openwork.engine.program import Program
+from openwork.engine.program import FALLBACK, Program
 from openwork.engine.shapes import Shape
 
 Array = NDArray[Any]
@@ -19,11 +19,18 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class TensorInfo:
     """An input or output of an engine: its name, NumPy type, and shape (an int or a free dimension's name
-    per axis)."""
+    per axis). may_be_empty: whether a free dimension of an input may be 0; native steps take none that is."""
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape
+    may_be_empty: bool = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a shape is one that the input or output may have."""
+        return len(shape) == len(self.shape) and all(
+            isinstance(dim, str) or dim == size for dim, size in zip(self.shape, shape, strict=True)
+        )
 
     def __str__(self) -> str:
         return f"'{self.name}' {self.dtype} [{', '.join(map(str, self.shape))}]"
@@ -31,8 +38,16 @@ class TensorInfo:
 
 def inputs_of(program: Program) -> tuple[TensorInfo, ...]:
     """The inputs of a program, in order."""
+    native = [step for step in program.steps if step.op != FALLBACK]
+    touched = {index for step in native for index in (*step.inputs, *step.outputs) if index is not None}
+    sizes = {dim for index in touched for dim in program.values[index].shape if isinstance(dim, str)}
     return tuple(
-        TensorInfo(port.name, DTYPES[program.values[port.value].dtype], program.values[port.value].shape)
+        TensorInfo(
+            port.name,
+            DTYPES[(value := program.values[port.value]).dtype],
+            value.shape,
+            port.value not in touched and not sizes.intersection(value.shape),
+        )
         for port in program.inputs
     )
 
@@ -71,8 +86,9 @@ def _check_names(inputs: tuple[TensorInfo, ...], feed: Mapping[str, Array]) -> N
 
 
 def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> Array:
-    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+    if not isinstance(array, (np.ndarray, np.generic)) or isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"The input {info} takes a plain NumPy array, but {type(array).__name__} came.")
+    array = _texts(array) if info.dtype == np.object_ else array
     if array.dtype.newbyteorder("=") != info.dtype:
         raise TypeError(
             f"The input {info} takes {info.dtype}, but {array.dtype} came; convert it with "
@@ -82,12 +98,17 @@ def _checked(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) 
     return np.asarray(array, dtype=info.dtype, order="C")  # a scalar stays one
 
 
+def _texts(array: Array) -> Array:
+    """NumPy's texts of a fixed length, as objects."""
+    return array.astype(np.object_) if array.dtype.kind == "U" else array
+
+
 def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str]]) -> None:
     came = f"but one of the shape {list(array.shape)} came"
     if array.ndim != len(info.shape):
         raise ValueError(f"The input {info} takes an array of {len(info.shape)} dimensions, {came}.")
     for axis, (dim, size) in enumerate(zip(info.shape, array.shape, strict=True)):
-        if size == 0:
+        if size == 0 and not info.may_be_empty:
             raise ValueError(f"The input {info} takes an array that is not empty, {came}.")
         if isinstance(dim, int) and size != dim:
             raise ValueError(f"The input {info} takes {dim} in dimension {axis}, {came}.")
@@ -103,10 +124,7 @@ def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str
 def check_made(step: str, info: TensorInfo, array: Array) -> None:
     """Refuse, with a ValueError, what a fallback step has made if the program says that it makes something
     else."""
-    fits = len(array.shape) == len(info.shape) and all(
-        isinstance(dim, str) or dim == size for dim, size in zip(info.shape, array.shape, strict=True)
-    )
-    if array.dtype != info.dtype or not fits:
+    if array.dtype != info.dtype or not info.fits(array.shape):
         stated = f"{info.dtype} [{', '.join(map(str, info.shape))}]"
         raise ValueError(
             f"The step '{step}' makes {stated} by the engine's program, "

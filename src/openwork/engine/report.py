@@ -12,7 +12,7 @@ from openwork.engine.problem import is_dense
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
-REPORT_VERSION = 3
+REPORT_VERSION = 4
 
 _MOST_NODES_NAMED = 3
 
@@ -123,6 +123,18 @@ class FallbackPart:
 
 
 @dataclass(frozen=True)
+class WholeTime:
+    """What whole engines took at one shape, in seconds (median): "native" with every native step, "joined"
+    without those that stand between fallback parts and hold no product, "onnxruntime" the model as one part.
+
+    shape : one size per free dimension of the inputs.
+    """
+
+    shape: tuple[int, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Environment:
     """What the timings were taken on."""
 
@@ -137,11 +149,14 @@ class Environment:
 class Settings:
     """What the build was asked for; shapes hold one size per free dimension of the inputs.
 
-    rounding : "exact", or "relaxed" where roundings between float operators may be left out.
+    rounding : "exact", or "relaxed" where roundings between float operators may be left out. native : "on",
+    "off" or "force", of `openwork.build`. verify : whether the engine was run and compared.
     """
 
     sparsity: str
     rounding: str
+    native: str
+    verify: bool
     shapes: tuple[tuple[int, ...], ...]
     strict: bool
 
@@ -161,6 +176,7 @@ class BuildReport:
     refusals: tuple[Refusal, ...]
     left_out: tuple[LeftOut, ...]
     fallbacks: tuple[FallbackPart, ...]
+    whole: tuple[WholeTime, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The document of docs/build_report.md."""
@@ -184,6 +200,7 @@ class BuildReport:
             + (", ".join(self.picked_sparse) or "none"),
         ]
         lines += [f"(Fallback) {part}" for part in self.fallbacks]
+        lines += [f"(Whole) {_whole_line(time)}" for time in self.whole]
         if self.left_out:
             count = len(self.left_out)
             lines.append(
@@ -191,6 +208,12 @@ class BuildReport:
                 "asked; the report lists them."
             )
         return [*lines, *self.notes]
+
+
+def _whole_line(time: WholeTime) -> str:
+    shape = "x".join(map(str, time.shape)) or "fixed shapes"
+    listed = ", ".join(f"{name} {seconds * 1e3:.3g} ms" for name, seconds in time.seconds.items())
+    return f"{shape}: {listed}"
 
 
 def read_report(item: Field) -> BuildReport:

@@ -46,6 +46,8 @@ def _sample(
     shape = tuple(bound[dim] if isinstance(dim, str) else dim for dim in info.shape)
     if limit is not None:
         return rng.integers(0, limit, shape).astype(info.dtype)
+    if info.dtype == np.object_:
+        return np.full(shape, "", np.object_)
     if info.dtype.kind == "f":
         return rng.standard_normal(shape).astype(info.dtype)
     return np.ones(shape, info.dtype)

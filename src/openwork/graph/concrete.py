@@ -146,6 +146,7 @@ class Concrete:
             ValueError,
             TypeError,
             onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,
             onnx.defs.SchemaError,
         ) as error:
             log.debug("shape inference: %s: %s", node.op_type, error)

@@ -18,13 +18,37 @@ Dims = tuple[Dim, ...]
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
-DTYPES = {name: ir.DataType.from_numpy(dtype) for name, dtype in dtypes.DTYPES.items()}
+DTYPES = {
+    name: ir.DataType.STRING if dtype == np.object_ else ir.DataType.from_numpy(dtype)
+    for name, dtype in dtypes.DTYPES.items()
+}
 """The types of `openwork.engine.dtypes` as ONNX numbers them."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+_CARRIED_AS = {
+    "f32": (
+        *("BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "FLOAT8E8M0"),
+        "FLOAT4E2M1",
+    ),
+    "s8": ("INT4", "INT2"),
+    "u8": ("UINT4", "UINT2"),
+}
+CARRIED = {
+    ir.DataType[name]: carrier
+    for carrier, names in _CARRIED_AS.items()
+    for name in names
+    if name in ir.DataType.__members__
+}
+"""The types that NumPy lacks, and what holds all their numbers between the parts of a program."""
 
 
 class ModelError(ValueError):
     """A model that cannot be read, is inconsistent, or is fed wrongly; the message says what and where."""
+
+
+def carrier(dtype: ir.DataType | None) -> str | None:
+    """The type that holds a value of this type outside of the nodes that compute it; None where none does."""
+    return None if dtype is None else NAMES.get(dtype) or CARRIED.get(dtype)
 
 
 def describe(node: ir.Node) -> str:

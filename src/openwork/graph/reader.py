@@ -17,25 +17,21 @@ from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
 from openwork.graph.edit import own_model
 from openwork.graph.model import ONNX_DOMAINS, ModelError
+from openwork.graph.ports import check_ports, name_dimensions, name_nodes
 from openwork.graph.stated_patterns import attach_patterns
 from openwork.graph.verify import verify
+from openwork.graph.versions import NEWEST, OLDEST, RULES_FROM, modern, opset_of
 
-INPUT_DTYPES = (
-    ir.DataType.FLOAT,
-    ir.DataType.INT64,
-    ir.DataType.INT32,
-    ir.DataType.UINT8,
-    ir.DataType.INT8,
-    ir.DataType.BOOL,
-)
-MIN_OPSET, MAX_OPSET = 11, 24
+VERBATIM = "verbatim"
+"""Where a model keeps in its `meta` why no rule can read it, so that it runs as it is written."""
 
 
-def read(source: str | Path | onnx.ModelProto) -> ir.Model:
+def read(source: str | Path | onnx.ModelProto, *, modernize: bool = True) -> ir.Model:
     """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined,
     shapes inferred.
 
-    source: the path of a .onnx file (external data beside it), or a model already parsed.
+    source: the path of a .onnx file (external data beside it), or a model already parsed. modernize: convert
+    opsets that the rules do not read; where onnx cannot, `meta` says why under VERBATIM.
     Raises ModelError, naming the source, if it is not a whole and valid ONNX model with supported inputs.
     """
     where = "The model" if isinstance(source, onnx.ModelProto) else str(source)
@@ -43,8 +39,11 @@ def read(source: str | Path | onnx.ModelProto) -> ir.Model:
     _check_header(proto, where)
     _check(source, proto, where)
     model = _convert(source, proto, where)
+    model.graph.opset_imports.setdefault("", opset_of(model))
+    if modernize:
+        model = _modern(model)
     _check_tensors(model, where)
-    _check_inputs(model, where)
+    check_ports(model, where)
     _normalize(model)
     shapes.infer(model)
     verify(model)
@@ -71,13 +70,9 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
             "truncated or another kind of file."
         )
     versions = [entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS]
-    if not versions:
+    if versions and not OLDEST <= versions[0] <= NEWEST:
         raise ModelError(
-            f"{where} imports no version of the standard ONNX operators, so its nodes have no meaning."
-        )
-    if not MIN_OPSET <= versions[0] <= MAX_OPSET:
-        raise ModelError(
-            f"{where} uses opset {versions[0]}, but this reader knows opsets {MIN_OPSET} to {MAX_OPSET}; "
+            f"{where} uses opset {versions[0]}, but this reader knows opsets {OLDEST} to {NEWEST}; "
             "export the model again with another opset."
         )
 
@@ -109,15 +104,15 @@ def _check_tensors(model: ir.Model, where: str) -> None:
             raise ModelError(f"{where}: the initializer {name!r} cannot be read: {error}") from error
 
 
-def _check_inputs(model: ir.Model, where: str) -> None:
-    initializers = set(model.graph.initializers)
-    for value in model.graph.inputs:
-        if value.name not in initializers and value.dtype not in INPUT_DTYPES:
-            accepted = ", ".join(dtype.name for dtype in INPUT_DTYPES)
-            found = "no element type" if value.dtype is None else value.dtype.name
-            raise ModelError(
-                f"{where}: the input {value.name!r} has {found}, but inputs must be one of {accepted}."
-            )
+def _modern(model: ir.Model) -> ir.Model:
+    """The model in a version that the rules read, or as it is, with the reason."""
+    if opset_of(model) >= RULES_FROM:
+        return model
+    try:
+        return modern(model)
+    except ModelError as error:
+        model.meta[VERBATIM] = str(error)
+        return model
 
 
 def _normalize(model: ir.Model) -> None:
@@ -126,11 +121,5 @@ def _normalize(model: ir.Model) -> None:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     attach_patterns(model)
     model.graph.opset_imports[DOMAIN] = VERSION
-    for value in model.graph.inputs:
-        if value.shape is not None:
-            named = [
-                d if isinstance(d, int) else d.value or f"{value.name}_{i}" for i, d in enumerate(value.shape)
-            ]
-            value.shape = ir.Shape(named)
-    for index, node in enumerate(model.graph):
-        node.name = node.name or f"{node.op_type}_{index}"
+    name_dimensions(model.graph)
+    name_nodes(model)

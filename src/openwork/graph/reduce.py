@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, pair
@@ -10,23 +12,43 @@ from openwork.graph.model import describe, dims
 from openwork.graph.rules import phases_for
 from openwork.graph.slots import row_of
 
+KEPT = "kept"
+"""The domain of nodes that no rule may change, while the rules are at work."""
+
 
 def reduce(
-    model: ir.Model, stop_after: int | None = None, *, rounding: str = "exact", thorough: bool = False
+    model: ir.Model,
+    stop_after: int | None = None,
+    *,
+    rounding: str = "exact",
+    thorough: bool = False,
+    keep: Collection[str] = (),
 ) -> tuple[ir.Model, list[Change], list[Refusal]]:
     """Apply the phases of `graph/rules` in place, until no rule applies or `stop_after` changes are made.
 
     model: of `read`. rounding: "exact" (every quantizer means its rounding and its clamps) or "relaxed"
     (roundings between float operators are left out, with a note in the change; clamps stay). thorough: verify
-    the whole model after each change, and what each phase leaves; tests do.
+    the whole model after each change, and what each phase leaves; tests do. keep: the names of nodes that
+    stay as they are.
     Returns the model, the changes in order, and the refusals that still stand, each with its reason. Raises
     ModelError if a rule breaks an invariant of the graph (a defect: the message names the change's number),
     and ValueError for another rounding.
     """
+    kept = _hide(model.graph, frozenset(keep))
     outcome = Driver(model, phases_for(rounding), stop_after, thorough).run()
+    for node, domain in kept.items():
+        node.domain = domain
     if stop_after is None:
         _name_tensors(model.graph)
     return model, outcome.changes, outcome.refusals
+
+
+def _hide(graph: ir.Graph, names: Collection[str]) -> dict[ir.Node, str]:
+    """Move the nodes of these names to a domain that no rule knows; gives the domain of each."""
+    hidden = {node: node.domain for node in graph if node.name in names}
+    for node in hidden:
+        node.domain = KEPT
+    return hidden
 
 
 def _name_tensors(graph: ir.Graph) -> None:

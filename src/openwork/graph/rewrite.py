@@ -50,6 +50,16 @@ class Rule:
         return node.op_type in self.anchors and node.domain in domains
 
 
+ORIGINS = "origins"
+"""Where a node that a rule made keeps in its `meta` the names of the model's nodes that it stands for."""
+
+
+def origins(node: ir.Node) -> frozenset[str]:
+    """The names of the model's nodes that a node stands for: its own where no rule made it."""
+    found: frozenset[str] = node.meta.get(ORIGINS, frozenset((str(node.name),)))
+    return found
+
+
 def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
     """Insert the new nodes, move the old values' uses to the new ones, remove what nobody reads."""
     nodes = [node for node in replacement.nodes if node.graph is None]
@@ -57,9 +67,11 @@ def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
     for old, new in replacement.values:
         _rename(old, new)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-    _sweep_dead(
-        graph, [anchor, *(node for old, _ in replacement.values if (node := old.producer()) is not None)]
-    )
+    makers = [node for old, _ in replacement.values if (node := old.producer()) is not None]
+    removed = _sweep_dead(graph, [anchor, *makers])
+    stood_for = origins(anchor).union(*map(origins, removed))
+    for node in nodes:
+        node.meta[ORIGINS] = stood_for
 
 
 def _rename(old: ir.Value, new: ir.Value) -> None:
@@ -71,14 +83,17 @@ def _rename(old: ir.Value, new: ir.Value) -> None:
         new.name = name
 
 
-def _sweep_dead(graph: ir.Graph, starts: Sequence[ir.Node]) -> None:
-    pending = list(starts)
+def _sweep_dead(graph: ir.Graph, starts: Sequence[ir.Node]) -> list[ir.Node]:
+    """Remove the nodes that nobody reads, and those that only they read; gives them."""
+    pending, removed = list(starts), list[ir.Node]()
     while pending:
         node = pending.pop()
         if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
             continue
         pending.extend(maker for v in node.inputs if v is not None and (maker := v.producer()) is not None)
         graph.remove(node, safe=True)
+        removed.append(node)
+    return removed
 
 
 def remove_unused(graph: ir.Graph) -> None:

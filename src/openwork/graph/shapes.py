@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from openwork.graph.concrete import Concrete, Shape
+from openwork.graph.inference import infer_types
 from openwork.graph.model import Dim, dims
 from openwork.graph.probe import EQUAL_SIZES, Ladder, Sizes, free_names, free_sizes, spread
 from openwork.graph.thresholds import thresholds
@@ -38,7 +38,7 @@ def infer(model: ir.Model) -> None:
 
     The names that stand for one size are left in the graph's `meta` under `EQUAL_SIZES`.
     """
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    infer_types(model)
     graph = model.graph
     if all(_settled(value) for node in graph for value in node.outputs):
         return

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from openwork.backends.backend import BoundPart, StepTime
 from openwork.backends.registry import backend_named
 from openwork.backends.target import Target, choose_target, thread_count
-from openwork.engine.engine_file import EngineFile, read_engine
+from openwork.engine.engine_file import read_engine
+from openwork.engine.file_tensors import FileTensors
 from openwork.engine.parts import Part, split
 from openwork.engine.ports import TensorInfo, check_feed, inputs_of, outputs_of
 from openwork.engine.program import Program
@@ -49,15 +50,25 @@ def load(
     if verify:
         file.tensors.verify()
     try:
-        parts = tuple(_bind(part, file, target) for part in split(file.program))
+        return bound_engine(file.program, file.tensors, report, target)
     except EngineFileError:
         raise
     except ValueError as error:
         raise EngineFileError(
             f"{file.path}: field 'program': expected steps that can run here, found: {error}"
         ) from error
-    limits = id_limits(file.program, file.tensors.mapped)
-    return Engine(file.program, report, target, parts, limits)
+
+
+def bound_engine(
+    program: Program, tensors: Mapping[str, Array], report: BuildReport | None, target: Target
+) -> Engine:
+    """The engine of a program and its tensors, of a file or in memory, with its weights packed.
+
+    Raises ValueError where a step cannot run here, ImportError where a package is missing.
+    """
+    parts = tuple(_bind(part, tensors, target) for part in split(program))
+    mapped = tensors.mapped if isinstance(tensors, FileTensors) else tensors
+    return Engine(program, report, target, parts, id_limits(program, mapped))
 
 
 class Engine:
@@ -69,16 +80,23 @@ class Engine:
     def __init__(
         self,
         program: Program,
-        report: BuildReport,
+        report: BuildReport | None,
         target: Target,
         parts: tuple[_Loaded, ...],
         limits: dict[str, int],
     ) -> None:
         self.inputs: tuple[TensorInfo, ...] = inputs_of(program)
         self.outputs: tuple[TensorInfo, ...] = outputs_of(program)
-        self.report, self.isa, self.threads = report, target.isa, target.threads
+        self._report, self.isa, self.threads = report, target.isa, target.threads
         self._program, self._parts, self._limits = program, parts, limits
         self._own = self.context()
+
+    @property
+    def report(self) -> BuildReport:
+        """The report of the build that made the engine."""
+        if self._report is None:
+            raise ValueError("An engine that was not loaded from a file has no report.")
+        return self._report
 
     @property
     def free_dimensions(self) -> tuple[str, ...]:
@@ -159,6 +177,6 @@ class _Loaded:
     outputs: tuple[int, ...]
 
 
-def _bind(part: Part, file: EngineFile, target: Target) -> _Loaded:
-    bound = backend_named(part.backend).bind(part, file.tensors, target)
+def _bind(part: Part, tensors: Mapping[str, Array], target: Target) -> _Loaded:
+    bound = backend_named(part.backend).bind(part, tensors, target)
     return _Loaded(bound, part.inputs, part.outputs)

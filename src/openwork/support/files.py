@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 StrPath = str | os.PathLike[str]
 
 
-def write_atomic(path: StrPath, chunks: Iterable[bytes | memoryview]) -> None:
+def write_atomic(
+    path: StrPath, chunks: Iterable[bytes | memoryview], check: Callable[[Path], None] | None = None
+) -> None:
     """Write `chunks` to a temporary file beside `path`, flush it to the disk, then rename it to `path`.
 
     A reader sees the old file or the new one, never a part. A symbolic link stays one: what it leads to is
     written.
+    check : is given the temporary file before it is renamed; what it raises leaves nothing behind.
     Raises what `output_file` raises, and OSError and leaves nothing behind where writing fails.
     """
     target = output_file(path)
@@ -27,6 +30,8 @@ def write_atomic(path: StrPath, chunks: Iterable[bytes | memoryview]) -> None:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -72,6 +72,9 @@ class Cpu:
 
         return timed
 
+    def adapted(self, model: Any) -> Any:
+        return model
+
     def check(self, step: Step, program: Program, tensors: Tensors) -> None:
         """Its steps are checked as they are lowered."""
 
@@ -101,6 +104,13 @@ class CpuRunner:
     context: Any
 
     def run(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        for array in inputs:
+            if not array.size:
+                raise ValueError(
+                    f"A native step reads an array of the shape {list(array.shape)}, which a step before it "
+                    "made, but it takes none that is empty; feed inputs that leave something, or build with "
+                    "backends=['onnxruntime']."
+                )
         return list(self.context.run(inputs))
 
     def enable_profile(self, enabled: bool) -> None:

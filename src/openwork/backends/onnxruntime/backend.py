@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,9 +31,12 @@ class OnnxRuntime:
         return frozenset()
 
     def refusal(self, node: ir.Node) -> str | None:
+        from openwork.backends.onnxruntime.model_checks import foreign_operator
         from openwork.graph.model import describe, is_openwork
 
-        return f"{describe(node)} is an operator of openwork alone" if is_openwork(node) else None
+        if is_openwork(node):
+            return f"{describe(node)} is an operator of openwork alone"
+        return foreign_operator(node.domain, node.op_type)
 
     def unavailable(self) -> str | None:
         try:
@@ -53,6 +56,11 @@ class OnnxRuntime:
     ) -> Callable[[int], Seconds]:
         raise ValueError("ONNX Runtime chooses its kernels by itself; there are no tactics to time.")
 
+    def adapted(self, model: Any) -> Any:
+        from openwork.backends.onnxruntime.adapting import adapted
+
+        return adapted(model)
+
     def check(self, step: Step, program: Program, tensors: Tensors) -> None:
         checked_model(step, program.values, tensors[step.tensors["model"]])
 
@@ -70,7 +78,7 @@ class OnnxRuntime:
                 f"ONNX Runtime runs steps that are ONNX models, but the step '{step.name}' is a {step.op}."
             )
         model = tensors[step.tensors["model"]]
-        session = FallbackSession(step, part.program.values, model, target.threads)
+        session = FallbackSession(step, part.program.values, model, target.threads, part.alone)
         return OnnxRuntimePart(session, outputs_of(part.program))
 
 

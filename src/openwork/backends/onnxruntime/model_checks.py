@@ -12,17 +12,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from openwork.backends.onnxruntime.wire import WireError, check_growth
+from openwork.engine.dtypes import DTYPES
 from openwork.engine.program import Value
 from openwork.support.fields import shown
 
+_NEWEST = onnx.defs.onnx_opset_version()
 DOMAINS: Mapping[str, tuple[int, int]] = {
-    "": (11, 24),
-    "ai.onnx": (11, 24),
+    "": (7, _NEWEST),
+    "ai.onnx": (7, _NEWEST),
     "ai.onnx.ml": (1, 5),
     "com.microsoft": (1, 1),
 }
@@ -37,14 +40,8 @@ LARGEST = 2**31 - 1
 """Bytes of a protobuf message, and the size of one dimension."""
 
 _ELEMENT_TYPES = {
-    "u8": TensorProto.UINT8,
-    "s8": TensorProto.INT8,
-    "i32": TensorProto.INT32,
-    "i64": TensorProto.INT64,
-    "f16": TensorProto.FLOAT16,
-    "f32": TensorProto.FLOAT,
-    "f64": TensorProto.DOUBLE,
-    "bool": TensorProto.BOOL,
+    name: TensorProto.STRING if dtype == np.object_ else onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    for name, dtype in DTYPES.items()
 }
 _NAMES_BY_BITS = {
     128: ("COMPLEX128",),
@@ -145,6 +142,15 @@ def _messages(message: Any) -> Iterator[Any]:
         for field, value in current.ListFields():
             if field.message_type is not None:
                 pending += [value] if isinstance(value, Message) else list(value)
+
+
+def foreign_operator(domain: str, op_type: str) -> str | None:
+    """Why ONNX Runtime may not run an operator, whatever its place in a model; None where it may."""
+    if domain not in DOMAINS:
+        return f"ONNX Runtime knows operators of {_domains()}, not {shown(op_type)} of {shown(domain)}"
+    if (domain, op_type) in FOREIGN:
+        return f"{op_type} of the domain {domain} opens files"
+    return None
 
 
 def _check_node(node: onnx.NodeProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,25 +16,36 @@ SETTINGS = {
     # A protobuf message can be written so that it also looks like ONNX Runtime's own format, which nothing
     # checks.
     "session.load_model_format": "ONNX",
+}
+AMONG_OTHERS = {
     # Threads that wait busily here would take the cores from the pool of the native steps around this one.
     "session.intra_op.allow_spinning": "0",
     "session.inter_op.allow_spinning": "0",
 }
+"""What a session needs besides where it is not alone."""
 
 
 class FallbackSession:
     """One fallback step, loaded; contexts share it, and it is safe to run from several threads."""
 
-    def __init__(self, step: Step, values: tuple[Value, ...], model: NDArray[np.uint8], threads: int) -> None:
+    def __init__(
+        self,
+        step: Step,
+        values: tuple[Value, ...],
+        model: NDArray[np.uint8],
+        threads: int,
+        alone: bool = False,
+    ) -> None:
         """Check the bytes of a step's model, then let ONNX Runtime load it.
 
-        values : of the program. model : u8 [bytes]. threads : of each run.
+        values : of the program. model : u8 [bytes]. threads : of each run. alone : whether the step is the
+        whole program.
         Raises ImportError where ONNX Runtime is not installed, ValueError where the model is none that may
         run, or ONNX Runtime refuses it.
         """
         self.name = step.name
         checked = checked_model(step, values, model)
-        self._session = _session(step, checked, threads)
+        self._session = _session(step, checked, threads, SETTINGS if alone else SETTINGS | AMONG_OTHERS)
         self._names = [port.name for port in self._session.get_inputs()]
 
     def run(self, inputs: list[Array]) -> list[Array]:
@@ -43,6 +55,16 @@ class FallbackSession:
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
             raise ValueError(f"ONNX Runtime could not run the step '{self.name}': {error}") from error
+
+
+def quiet_options(threads: int) -> Any:
+    """Options of a session of so many threads: what fails is raised, and needs no line of its own besides."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    return options
 
 
 def checked_model(step: Step, values: tuple[Value, ...], model: NDArray[np.uint8]) -> Any:
@@ -59,7 +81,7 @@ def checked_model(step: Step, values: tuple[Value, ...], model: NDArray[np.uint8
         raise ValueError(f"The model of the step '{step.name}': {fault}.") from None
 
 
-def _session(step: Step, model: Any, threads: int) -> Any:
+def _session(step: Step, model: Any, threads: int, settings: Mapping[str, str]) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -67,10 +89,8 @@ def _session(step: Step, model: Any, threads: int) -> Any:
             f"The step '{step.name}' of this engine runs in ONNX Runtime, which could not be loaded "
             f"({error}); install the package onnxruntime, or build with strict to be told what needs it."
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what fails is raised, and needs no line of its own besides
-    for name, setting in SETTINGS.items():
+    options = quiet_options(threads)
+    for name, setting in settings.items():
         options.add_session_config_entry(name, setting)
     try:
         # Written anew: ONNX Runtime reads what was checked, not what another parser might find in the bytes.

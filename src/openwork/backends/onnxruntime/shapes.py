@@ -63,6 +63,8 @@ def _sampled(
 def _sample(dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Normal floats, any u8 and s8; ones for other integers, which may be ids or masks."""
     kind: np.dtype[Any] = DTYPES[dtype]
+    if kind == np.object_:
+        return np.full(shape, "", np.object_)
     if kind.kind == "f":
         return rng.standard_normal(shape).astype(kind)
     if kind.itemsize == 1 and kind.kind in "iu":

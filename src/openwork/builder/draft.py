@@ -1,0 +1,137 @@
+"""A draft of an engine: a model reduced, lowered and decided, with some of its nodes left as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from openwork import graph
+from openwork.backends.backend import Backend
+from openwork.builder.free_sizes import known_sizes
+from openwork.builder.layers import Decided, Request, decide, used_tensors
+from openwork.builder.lower import BuildError, Fallback, Lowered, lower
+from openwork.builder.tactics import Timer
+from openwork.engine.report import FallbackPart, LeftOut, Refusal
+from openwork.engine.sizes import free_sizes
+from openwork.graph import Change, read, reduce
+from openwork.graph.reader import VERBATIM
+from openwork.graph.stated_patterns import stated_patterns
+from openwork.support.progress import Advance
+
+Source = Path | onnx.ModelProto
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a build was asked for, as far as every draft of it needs it; see `openwork.builder.build`."""
+
+    source: Source
+    sparsity: str
+    rounding: str
+    shapes: Sequence[Sequence[int]] | None
+    strict: bool
+    backends: tuple[Backend, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One engine that a model can become.
+
+    nodes : the names of the model's nodes. changes, refusals : of the reduction. sizes : the free dimensions'
+    sizes of each shape that is timed.
+    """
+
+    lowered: Lowered
+    decided: Decided
+    nodes: frozenset[str]
+    changes: tuple[Change, ...]
+    refusals: tuple[graph.Refusal, ...]
+    sizes: tuple[dict[str, int], ...]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def fallbacks(self) -> tuple[FallbackPart, ...]:
+        """What other back ends than the first run, each node with its reason."""
+        return tuple(map(_part, self.lowered.fallbacks))
+
+    @property
+    def native(self) -> bool:
+        """Whether any step is the first back end's own."""
+        return bool(self.lowered.origins)
+
+    @property
+    def feeds(self) -> tuple[tuple[int, ...], ...]:
+        """The sizes of each timed shape, in the order of the inputs' free dimensions."""
+        return tuple(tuple(sizes.values()) for sizes in self.sizes)
+
+    @property
+    def stated_refusals(self) -> tuple[Refusal, ...]:
+        """The refusals as a report has them."""
+        return tuple(Refusal(refusal.rule, refusal.node, refusal.reason) for refusal in self.refusals)
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The roundings that were left out, as a report has them."""
+        return tuple(LeftOut(change.node, change.note) for change in self.changes if change.note)
+
+
+def make_draft(order: Order, timer: Timer, advance: Advance, keep: Collection[str] | None = ()) -> Draft:
+    """Read the model anew, reduce it without the nodes to keep, and decide its products.
+
+    keep : the names of nodes that stay as they are; None keeps all.
+    Raises ModelError and BuildError, in a sentence, for a model that cannot become such an engine.
+    """
+    model = read(order.source, modernize=keep is not None)
+    nodes = frozenset(str(node.name) for node in model.graph)
+    verbatim = keep is None or VERBATIM in model.meta or order.backends[0].takes_models
+    # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
+    limit = 0 if verbatim else None
+    reduced, changes, refusals = reduce(model, limit, rounding=order.rounding, keep=keep or ())
+    lowered = lower(reduced, order.backends)
+    _check_fallbacks(lowered.fallbacks, order.strict)
+    inputs = free_sizes(lowered.program, order.shapes)
+    known = known_sizes(lowered.program, lowered.tensors, inputs)
+    request = Request(order.sparsity, known.sizes, stated_patterns(reduced.graph))
+    decided = decide(lowered.program, lowered.tensors, request, timer, advance)
+    said = (model.meta[VERBATIM],) if VERBATIM in model.meta else ()
+    decided.tensors = used_tensors(decided)
+    return Draft(
+        lowered, decided, nodes, tuple(changes), tuple(refusals), tuple(inputs), (*known.notes, *said)
+    )
+
+
+def _part(part: Fallback) -> FallbackPart:
+    reason = " ".join(f"{node}: {why}." for node, why in zip(part.nodes, part.reasons, strict=True))
+    return FallbackPart(part.step, part.backend.title, part.nodes, reason)
+
+
+def _check_fallbacks(parts: Sequence[Fallback], strict: bool) -> None:
+    """Raise BuildError where other back ends than the first may not or cannot run what is left to them."""
+    problems = ["The build is strict"] if strict else [part.backend.unavailable() for part in parts]
+    problem = next((problem for problem in problems if problem), None)
+    if parts and problem:
+        listed = " ".join(_part(part).reason for part in parts)
+        raise BuildError(f"{problem}, but a part of the model has no native implementation: {listed}")
+
+
+def idle_nodes(draft: Draft) -> frozenset[str]:
+    """The model's nodes that no native product needs: what falls back, and what stands in native steps that
+    run between fallback parts without a product among them.
+
+    Empty where every native stage has a product, or nothing falls back.
+    """
+    lowered = draft.lowered
+    weighted = {step.name for step in lowered.program.steps if step.tactics or step.op in HEAVY}
+    busy = [stage for stage in lowered.stages if weighted.intersection(stage)]
+    if not lowered.fallbacks or len(busy) == len(lowered.stages):
+        return frozenset()
+    needed = frozenset[str]().union(*(lowered.origins[step] for stage in busy for step in stage))
+    return draft.nodes - needed
+
+
+HEAVY = frozenset({"attention", "embedding_sum"})
+"""Operators that are worth a border on either side, beside products."""

@@ -1,0 +1,33 @@
+"""What a build may be asked for, and whether it was asked for properly."""
+
+from __future__ import annotations
+
+import os
+
+from openwork.builder.eligibility import SPARSITY_MODES
+from openwork.engine.sizes import whole_shapes
+from openwork.graph import check_rounding
+
+NATIVE_MODES = ("on", "off", "force")
+VARIABLE = "OPENWORK_NATIVE"
+
+
+def native_mode(native: str | None) -> str:
+    """What was asked for, or what OPENWORK_NATIVE says, or "on".
+
+    Raises ValueError for anything that is not one of NATIVE_MODES.
+    """
+    source = "The native mode" if native is not None else f"The environment variable {VARIABLE}"
+    mode = os.environ.get(VARIABLE) or "on" if native is None else native
+    if mode not in NATIVE_MODES:
+        raise ValueError(f"{source} is one of {', '.join(NATIVE_MODES)}, but it is {mode!r}.")
+    return mode
+
+
+def check_options(sparsity: str, rounding: str, shapes: object) -> None:
+    """Raise ValueError or TypeError for an option that is not one that a build knows."""
+    check_rounding(rounding)
+    if sparsity not in SPARSITY_MODES:
+        raise ValueError(f"The sparsity mode is one of {', '.join(SPARSITY_MODES)}, but it is {sparsity!r}.")
+    if shapes is not None:
+        whole_shapes(shapes)
