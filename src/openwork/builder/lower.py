@@ -15,7 +15,7 @@ from openwork.backends.registry import backends as known_backends
 from openwork.builder.stages import Placed, Stage, boundary, model_of, place, split
 from openwork.engine.operators import Form, Operand, Problem, Slot, examine, output_dtype, step_name
 from openwork.engine.problem import Tactic
-from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.program import FALLBACK, MODEL, Choice, Named, Program, Step, Value, data_slot
 from openwork.engine.shapes import Dim, Partial, Shape
 from openwork.graph.model import carrier, constant, describe, dims, is_openwork, operand_of
 from openwork.graph.rewrite import origins
@@ -195,12 +195,14 @@ class _Lowering:
         if not outputs:
             return
         indices = tuple(self._known(value, stage.backend.title) for value in inputs)
-        content = np.frombuffer(model_of(stage, self.model, inputs, outputs), np.uint8)
+        content, stored = model_of(stage, self.model, inputs, outputs)
         made = tuple(self.declare(value) for value in outputs)
         unique = self._unique(name)
-        tensor = f"{unique}.model"
-        step = Step(FALLBACK, unique, indices, made, {"model": tensor}, backend=stage.backend.name)
-        self.tensors[tensor] = content
+        slots = {MODEL: np.frombuffer(content, np.uint8)}
+        slots |= {data_slot(n): array.reshape(-1).view(np.uint8) for n, array in enumerate(stored)}
+        tensors = {slot: f"{unique}.{slot}" for slot in slots}
+        step = Step(FALLBACK, unique, indices, made, tensors, backend=stage.backend.name)
+        self.tensors |= {tensors[slot]: array for slot, array in slots.items()}
         self._check(step, stage.backend)
         self.steps.append(step)
 

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from openwork.backends.backend import Backend
-from openwork.graph.model import CARRIED, DTYPES, constant
+from openwork.engine.program import data_slot
+from openwork.graph.model import CARRIED, DTYPES, NAMES, constant
+
+
+STORED_FROM = 1 << 16
+"""Bytes from which on a tensor of a part is a tensor of the engine, and not of the part's own message."""
+
+
+_NOTHING = ir.tensor(np.zeros(1, np.uint8))
 
 
 @dataclass(frozen=True)
@@ -123,8 +134,14 @@ def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
     return node
 
 
-def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]) -> bytes:
-    """The nodes of a stage as an ONNX model of their own, serialized, as its back end takes it."""
+def model_of(
+    stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: list[ir.Value]
+) -> tuple[bytes, list[NDArray[Any]]]:
+    """The nodes of a stage as an ONNX model of their own, serialized, as its back end takes it; and the
+    contents of its large tensors, which stand beside it.
+
+    Raises ValueError where the rest is larger than a message can be.
+    """
     graph = ir.convenience.extract(model.graph, inputs, outputs)
     # Older versions of onnx-ir leave out what is known of the outputs.
     for known, port in zip((*inputs, *outputs), (*graph.inputs, *graph.outputs), strict=True):
@@ -134,6 +151,28 @@ def model_of(stage: Stage, model: ir.Model, inputs: list[ir.Value], outputs: lis
         del graph.opset_imports[domain]
     carry(graph)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
-    # An engine is one file: what the model keeps in others goes into it.
-    proto = ir.to_proto(ir.external_data.load_to_model(part))
-    return bytes(stage.backend.adapted(proto).SerializeToString())
+    stored = _take_out(part)
+    content = bytes(stage.backend.adapted(ir.to_proto(part)).SerializeToString())
+    return content, stored
+
+
+def _stored_as(tensor: ir.TensorProtocol) -> bool:
+    """Whether NumPy has the tensor's type, and each element bytes of its own."""
+    return tensor.dtype in NAMES and tensor.dtype != ir.DataType.STRING
+
+
+def _take_out(part: ir.Model) -> list[NDArray[Any]]:
+    """The contents of the large initializers, which stand elsewhere from now on; an engine is one file, so
+    all else that the model keeps in others goes into the part."""
+    taken: dict[ir.Value, ir.TensorProtocol] = {}
+    for value in part.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= STORED_FROM and _stored_as(tensor):
+            taken[value] = tensor
+            value.const_value = _NOTHING
+    ir.external_data.load_to_model(part)
+    for number, (value, tensor) in enumerate(taken.items()):
+        value.const_value = ir.ExternalTensor(
+            data_slot(number), None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(value.name)
+        )
+    return [np.asarray(tensor.numpy(), order="C") for tensor in taken.values()]

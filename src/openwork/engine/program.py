@@ -9,8 +9,15 @@ from typing import Any, NamedTuple
 from openwork.engine.shapes import Shape
 
 FALLBACK = "fallback"
+MODEL = "model"
+"""The tensor of a fallback step that is its ONNX model."""
 MOST_AXES = 8
 """Of a value."""
+
+
+def data_slot(number: int) -> str:
+    """The slot of the tensor of this number that a fallback step has besides its model."""
+    return f"data.{number}"
 
 
 class Value(NamedTuple):

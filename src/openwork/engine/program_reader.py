@@ -18,7 +18,7 @@ from openwork.engine.operators import (
     step_names,
 )
 from openwork.engine.problem import Tactic
-from openwork.engine.program import FALLBACK, Choice, Named, Program, Step, Value
+from openwork.engine.program import FALLBACK, MODEL, Choice, Named, Program, Step, Value, data_slot
 from openwork.engine.program_values import (
     MOST_ELEMENTS,
     check_count,
@@ -138,13 +138,16 @@ def _check_order(members: dict[str, Field], step: Step, made: set[int]) -> None:
 
 
 def _check_fallback(members: dict[str, Field], step: Step, tensor_shape: TensorShape) -> None:
-    members["tensors"].object(frozenset({"model"}))
+    tensors = members["tensors"].members()
+    slots = {MODEL, *(data_slot(number) for number in range(len(tensors) - 1))}
+    members["tensors"].object(frozenset(slots))
     members["attributes"].object(frozenset())
     if None in step.inputs or None in step.outputs or not step.outputs:
         members["outputs"].refuse("values only, and at least one")
-    dtype, shape = tensor_shape(members["tensors"].members()["model"], None, 0)
-    if dtype != "u8" or len(shape) != 1:
-        members["tensors"].refuse("a model stored as u8 in one dimension")
+    for tensor in tensors.values():
+        dtype, shape = tensor_shape(tensor, None, 0)
+        if dtype != "u8" or len(shape) != 1:
+            members["tensors"].refuse("a model and its data stored as u8 in one dimension")
 
 
 def _check_operator(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import onnx
 
 from openwork.backends.onnxruntime.session import quiet_options
+from openwork.backends.onnxruntime.stored import stored_tensors, with_stored, without_stored
 
 FIRST_TRIED, OLDEST_TRIED = 22, 13
 """Kernels of older models than the first are there; no model is converted to a version before the last."""
@@ -20,15 +21,17 @@ def adapted(model: onnx.ModelProto) -> onnx.ModelProto:
     The model itself where that is not its fault, or onnx's converter finds no such version.
     """
     version = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
-    if version < FIRST_TRIED or not _lacks_kernels(model):
+    plain = without_stored(model) if version >= FIRST_TRIED else model
+    if version < FIRST_TRIED or not _lacks_kernels(plain):
         return model
     for older in range(version - 1, OLDEST_TRIED - 1, -1):
         try:
-            found = onnx.version_converter.convert_version(model, older)
+            found = onnx.version_converter.convert_version(plain, older)
         # The converter raises ConvertError, and what its C++ side happens to raise.
         except Exception:
             return model
         if not _lacks_kernels(found):
+            with_stored(found, list(stored_tensors(model)))
             return found
     return model
 

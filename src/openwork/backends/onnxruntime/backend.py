@@ -62,14 +62,14 @@ class OnnxRuntime:
         return adapted(model)
 
     def check(self, step: Step, program: Program, tensors: Tensors) -> None:
-        checked_model(step, program.values, tensors[step.tensors["model"]])
+        checked_model(step, program.values, tensors)
 
     def made_shapes(
         self, step: Step, program: Program, tensors: Tensors, inputs: Sequence[tuple[int, ...]]
     ) -> Made | str:
         from openwork.backends.onnxruntime.shapes import made_shapes
 
-        return made_shapes(step, program.values, tensors[step.tensors["model"]], inputs)
+        return made_shapes(step, program.values, tensors, inputs)
 
     def bind(self, part: Part, tensors: Tensors, target: Target) -> OnnxRuntimePart:
         step = part.program.steps[0]
@@ -77,8 +77,7 @@ class OnnxRuntime:
             raise ValueError(
                 f"ONNX Runtime runs steps that are ONNX models, but the step '{step.name}' is a {step.op}."
             )
-        model = tensors[step.tensors["model"]]
-        session = FallbackSession(step, part.program.values, model, target.threads, part.alone)
+        session = FallbackSession(step, part.program.values, tensors, target.threads, part.alone)
         return OnnxRuntimePart(session, outputs_of(part.program))
 
 

@@ -17,6 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import TensorProto
 
+from openwork.backends.onnxruntime.stored import placed, stored_tensors, without_stored
 from openwork.backends.onnxruntime.wire import WireError, check_growth
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.program import Value
@@ -67,6 +68,7 @@ _BITS = {
     for name in names
     if name in set(TensorProto.DataType.keys())
 }
+_STORED = frozenset(_ELEMENT_TYPES.values()) - {TensorProto.STRING}
 _TYPED = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _REFUSED = {
     "FunctionProto": ("no functions, which the builder writes out", "a function"),
@@ -79,16 +81,22 @@ class ModelFault(ValueError):
     """A model that ONNX Runtime must not read: what was expected and what was found, in one phrase."""
 
 
-def check_model(content: memoryview, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.ModelProto:
-    """Parse the model of a step and refuse everything that is not a plain graph with its data inside.
+def check_model(
+    content: memoryview, inputs: Sequence[Value], outputs: Sequence[Value], stored: Sequence[int] = ()
+) -> onnx.ModelProto:
+    """Parse the model of a step and refuse everything that is not a plain graph with its data in the engine.
 
     content : u8 [bytes]. inputs, outputs : the step's values, which the model's ports must match in order.
+    stored : the bytes of each tensor that the step has besides the model, which is an initializer of it.
     Returns the parsed model, without the fields that this version of ONNX does not know.
     Raises ModelFault, saying what was expected and what was found.
     """
     model = _parse(content)
     _check_versions(model)
+    elsewhere = _check_stored(model, stored)
     for message in _messages(model):
+        if any(message is tensor for tensor in elsewhere):
+            continue
         kind = message.DESCRIPTOR.name
         if kind in _REFUSED:
             _refuse(*_REFUSED[kind])
@@ -160,12 +168,33 @@ def _check_node(node: onnx.NodeProto) -> None:
         _refuse("operators that open no files", f"{node.op_type} of the domain {node.domain}")
 
 
+def _check_stored(model: onnx.ModelProto, stored: Sequence[int]) -> list[TensorProto]:
+    """The initializers whose data are tensors of the step; refuses those that do not fill their shapes."""
+    found = list(stored_tensors(model))
+    places = sorted(placed(tensor) or 0 for tensor in found)
+    if places != list(range(len(stored))):
+        _refuse(f"each of {len(stored)} stored tensors in one initializer", f"those of {shown(places)}")
+    for tensor in found:
+        name = f"the tensor {shown(tensor.name)}"
+        _check_dims(tensor, name)
+        if tensor.data_type not in _STORED:
+            _refuse("a stored tensor of a type that NumPy has", f"{name} of type {tensor.data_type}")
+        expected = math.prod(tensor.dims) * _BITS[tensor.data_type] // 8
+        if expected != (given := stored[placed(tensor) or 0]):
+            _refuse(f"{expected} bytes for {shown(list(tensor.dims))} of {name}", f"{given} bytes")
+    return found
+
+
+def _check_dims(tensor: TensorProto, name: str) -> None:
+    if any(not 0 <= dim <= LARGEST for dim in tensor.dims):
+        _refuse(f"dimensions from 0 to {LARGEST}", f"{name} of {shown(list(tensor.dims))}")
+
+
 def _check_tensor(tensor: TensorProto) -> None:
     name = f"the tensor {shown(tensor.name)}"
     if tensor.data_location != TensorProto.DEFAULT or tensor.external_data or tensor.HasField("segment"):
         _refuse("tensors whose data stand in the model", f"{name} with data outside of it")
-    if any(not 0 <= dim <= LARGEST for dim in tensor.dims):
-        _refuse(f"dimensions from 0 to {LARGEST}", f"{name} of {shown(list(tensor.dims))}")
+    _check_dims(tensor, name)
     elements = math.prod(tensor.dims)
     expected, found = _extent(tensor, elements)
     if expected != found:
@@ -224,7 +253,7 @@ def _check_ports(role: str, ports: Sequence[onnx.ValueInfoProto], values: Sequen
 
 def _check_schema(model: onnx.ModelProto) -> None:
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(without_stored(model))
     # The checker raises ValidationError, and ValueError or RuntimeError from its C++ side.
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise ModelFault(f"expected a valid ONNX model, found {shown(str(error), 400)}") from None

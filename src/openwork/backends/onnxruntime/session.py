@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.engine.program import Step, Value
+from openwork.engine.program import MODEL, Step, Value
 
 Array = NDArray[Any]
 
@@ -32,20 +32,23 @@ class FallbackSession:
         self,
         step: Step,
         values: tuple[Value, ...],
-        model: NDArray[np.uint8],
+        tensors: Mapping[str, Array],
         threads: int,
         alone: bool = False,
     ) -> None:
         """Check the bytes of a step's model, then let ONNX Runtime load it.
 
-        values : of the program. model : u8 [bytes]. threads : of each run. alone : whether the step is the
-        whole program.
+        values : of the program. tensors : of the engine. threads : of each run. alone : whether the step is
+        the whole program.
         Raises ImportError where ONNX Runtime is not installed, ValueError where the model is none that may
         run, or ONNX Runtime refuses it.
         """
         self.name = step.name
-        checked = checked_model(step, values, model)
-        self._session = _session(step, checked, threads, SETTINGS if alone else SETTINGS | AMONG_OTHERS)
+        checked = checked_model(step, values, tensors)
+        settings = SETTINGS if alone else SETTINGS | AMONG_OTHERS
+        # ONNX Runtime reads the stored tensors where they lie, as long as the session lives.
+        self._stored = _stored(step, checked, tensors)
+        self._session = _session(step, checked, threads, settings, self._stored)
         self._names = [port.name for port in self._session.get_inputs()]
 
     def run(self, inputs: list[Array]) -> list[Array]:
@@ -67,21 +70,33 @@ def quiet_options(threads: int) -> Any:
     return options
 
 
-def checked_model(step: Step, values: tuple[Value, ...], model: NDArray[np.uint8]) -> Any:
+def checked_model(step: Step, values: tuple[Value, ...], tensors: Mapping[str, Array]) -> Any:
     """The parsed model of a fallback step (onnx.ModelProto), safe for ONNX Runtime; raises ValueError
     otherwise."""
     # Here, since engines without such a step need no onnx.
     from openwork.backends.onnxruntime.model_checks import ModelFault, check_model
+    from openwork.backends.onnxruntime.stored import contents
 
     inputs = [values[index] for index in step.inputs if index is not None]
     outputs = [values[index] for index in step.outputs if index is not None]
     try:
-        return check_model(model.data, inputs, outputs)
+        stored = [tensors[name].nbytes for name in contents(step.tensors)]
+        return check_model(tensors[step.tensors[MODEL]].data, inputs, outputs, stored)
     except ModelFault as fault:
         raise ValueError(f"The model of the step '{step.name}': {fault}.") from None
 
 
-def _session(step: Step, model: Any, threads: int, settings: Mapping[str, str]) -> Any:
+def _stored(step: Step, model: Any, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays of the model's tensors that stand in the engine, by their names."""
+    from openwork.backends.onnxruntime.stored import contents, placed, stored_tensors, view
+
+    names = contents(step.tensors)
+    return {t.name: view(t, tensors[names[placed(t) or 0]]) for t in stored_tensors(model)}
+
+
+def _session(
+    step: Step, model: Any, threads: int, settings: Mapping[str, str], stored: Mapping[str, Array]
+) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -92,6 +107,9 @@ def _session(step: Step, model: Any, threads: int, settings: Mapping[str, str]) 
     options = quiet_options(threads)
     for name, setting in settings.items():
         options.add_session_config_entry(name, setting)
+    if stored:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in stored.values()]
+        options.add_external_initializers(list(stored), values)
     try:
         # Written anew: ONNX Runtime reads what was checked, not what another parser might find in the bytes.
         content = model.SerializeToString()

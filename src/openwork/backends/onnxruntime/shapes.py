@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from openwork.backends.backend import Array, Made
+from openwork.backends.backend import Array, Made, Tensors
 from openwork.backends.onnxruntime.session import FallbackSession, checked_model
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.program import Step, Value
@@ -19,19 +19,19 @@ _MOST_SAMPLED = 1 << 28
 
 
 def made_shapes(
-    step: Step, values: tuple[Value, ...], model: Array, inputs: Sequence[tuple[int, ...]]
+    step: Step, values: tuple[Value, ...], tensors: Tensors, inputs: Sequence[tuple[int, ...]]
 ) -> Made | str:
     """The shapes that the model of a step makes of inputs of these shapes, or why they are not known.
 
     ONNX's shape inference says them where they follow from the inputs' shapes. Where they follow from the
     data the model is run once, on random inputs, and the shapes are not exact.
     """
-    parsed = checked_model(step, values, model)
+    parsed = checked_model(step, values, tensors)
     for port, shape in zip(parsed.graph.input, inputs, strict=True):
         for dim, size in zip(port.type.tensor_type.shape.dim, shape, strict=True):
             dim.dim_value = size
     inferred = _inferred(parsed)
-    return Made(inferred, True) if inferred is not None else _sampled(step, values, model, inputs)
+    return Made(inferred, True) if inferred is not None else _sampled(step, values, tensors, inputs)
 
 
 def _inferred(model: onnx.ModelProto) -> tuple[tuple[int, ...], ...] | None:
@@ -46,14 +46,14 @@ def _inferred(model: onnx.ModelProto) -> tuple[tuple[int, ...], ...] | None:
 
 
 def _sampled(
-    step: Step, values: tuple[Value, ...], model: Array, inputs: Sequence[tuple[int, ...]]
+    step: Step, values: tuple[Value, ...], tensors: Tensors, inputs: Sequence[tuple[int, ...]]
 ) -> Made | str:
     if sum(math.prod(shape) for shape in inputs) > _MOST_SAMPLED:
         return "its inputs are too large to try it on samples"
     rng = np.random.default_rng(0)
     read = [values[index] for index in step.inputs if index is not None]
     try:
-        session = FallbackSession(step, values, model, 1)
+        session = FallbackSession(step, values, tensors, 1)
         made = session.run([_sample(v.dtype, shape, rng) for v, shape in zip(read, inputs, strict=True)])
     except (ValueError, ImportError) as error:
         return str(error)

@@ -1,0 +1,1 @@
+"""Architectures of `transformers`: exported, quantized, built, compared with ONNX Runtime on the same file."""

@@ -1,0 +1,147 @@
+"""One cell of the table: a network of some inputs, by one exporter, at a number of threads."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+import openwork
+import openwork.graph
+from benchmarks.architectures.networks import Network, Scale, Wrapped, example
+from openwork.bench.latency import Options, measure, ratio
+from openwork.quantization.float_onnx import quantize_onnx
+
+EXPORTERS = ("legacy", "dynamo")
+_CALIBRATED = 4
+_BATCHES = (1, 2)
+_CACHE = "timings.json"
+
+
+class CellError(Exception):
+    """A stage that did not go through, with what it said."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What was seen of one engine. cosine: to ONNX Runtime without optimizations, the least over the shapes.
+    speed: how many times faster than ONNX Runtime on the same file, the least over the shapes.
+    """
+
+    network: str
+    exporter: str
+    inputs: tuple[str, ...]
+    threads: int
+    cosine: float
+    speed: float
+    native: int
+    fallbacks: int
+    kept: str
+
+
+def export(network: Network, names: tuple[str, ...], exporter: str, folder: Path, scale: Scale) -> Path:
+    """The network as an INT8 file: exported in FP32, then quantized as `openwork quantize` does.
+
+    Raises CellError where the exporter or the quantizer fails.
+    """
+    torch.manual_seed(0)
+    stem = f"{network.name}.{exporter}.{'-'.join(names)}"
+    plain, quantized = folder / f"{stem}.onnx", folder / f"{stem}.int8.onnx"
+    feed = example(names, 0)
+    try:
+        _export(Wrapped(network.make(scale), names).eval(), feed, exporter, plain)
+    # torch's exporters raise what they happen to raise.
+    except Exception as error:
+        raise CellError(f"the exporter: {_line(error)}") from error
+    data = [{k: v.numpy() for k, v in example(names, seed).items()} for seed in range(_CALIBRATED)]
+    try:
+        quantize_onnx(plain, data).write(quantized)
+    except ValueError as error:
+        raise CellError(f"the quantizer: {_line(error)}") from error
+    return quantized
+
+
+def _export(model: Wrapped, feed: dict[str, torch.Tensor], exporter: str, path: Path) -> None:
+    axes = {name: {0: "batch"} if value.ndim == 4 else {0: "batch", 1: "length"} for name, value in feed.items()}
+    free = tuple(dict.fromkeys(axes[name], torch.export.Dim.AUTO) for name in feed)
+    ports = {"input_names": list(feed), "output_names": ["state"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if exporter == "legacy":
+            torch.onnx.export(
+                model, tuple(feed.values()), path, dynamo=False, opset_version=17, dynamic_axes=axes, **ports
+            )
+        else:
+            torch.onnx.export(
+                model,
+                tuple(feed.values()),
+                path,
+                dynamo=True,
+                opset_version=18,
+                dynamic_shapes=(free,),
+                verbose=False,
+                **ports,
+            )
+
+
+def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, threads: int) -> Cell:
+    """Build, load, compare and time one engine; raises CellError where a stage fails."""
+    feeds = [{k: v.numpy() for k, v in example(names, 9, batch).items()} for batch in _BATCHES]
+    engine_path = path.with_suffix(".engine")
+    probe = _session(path, threads)
+    try:
+        report = openwork.build(
+            path,
+            engine_path,
+            threads=threads,
+            shapes=_shapes(path, feeds),
+            timing_cache=path.parent / _CACHE,
+            progress=False,
+        )
+        engine = openwork.load(engine_path, threads=threads)
+    except ValueError as error:
+        raise CellError(f"the build: {_line(error)}") from error
+    plain = _session(path, threads, optimized=False)
+    cosines = [_cosine(engine.run(feed)["state"], plain.run(["state"], feed)[0]) for feed in feeds]
+    speeds = []
+    for feed in feeds:
+        runners = {"engine": partial(engine.run, feed), "ort": partial(probe.run, None, feed)}
+        timings = measure(runners, Options(warm_up=0.1, duration=0.6, turn=0.03, minimum_rounds=10))
+        speeds.append(ratio(timings["ort"], timings["engine"]))
+    nodes = sum(len(part.nodes) for part in report.fallbacks)
+    kept = "ONNX Runtime" if not report.layers and report.fallbacks else "native"
+    steps = len(engine._program.steps) - len(report.fallbacks)
+    return Cell(network.name, exporter, names, threads, min(cosines), min(speeds), steps, nodes, kept)
+
+
+def _shapes(path: Path, feeds: list[dict[str, np.ndarray]]) -> list[list[int]]:
+    """What the engine's free dimensions are for each feed, in order of appearance."""
+    model = openwork.graph.read(path)
+    names: dict[str, tuple[str, int]] = {}
+    for value in model.graph.inputs:
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                names.setdefault(str(dim.value), (str(value.name), axis))
+    return [[feed[name].shape[axis] for name, axis in names.values()] for feed in feeds]
+
+
+def _session(path: Path, threads: int, optimized: bool = True) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
