@@ -89,7 +89,7 @@ def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array 
     try:
         found_rows = [
             (length if isinstance(length, int) else probe.sizes[str(length)], np.asarray(y), probe.large)
-            for probe, _, y in evaluations(found, None)
+            for probe, _, y in evaluations(found)
         ]
     except (ModelError, KeyError):
         return None, None
