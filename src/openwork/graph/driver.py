@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from openwork.engine.operators import DOMAIN
 from openwork.graph.change_check import ChangeCheck
 from openwork.graph.model import ModelError, constant, describe
 from openwork.graph.phase import Condition, Phase
@@ -155,7 +156,9 @@ class Driver:
         replacement = None if found is None or reason is not None else rule.replace(found)
         if replacement is not None:
             reason = _refused(replacement)
-        self.refused.pop((node, rule), None)
+        # Another rule may have taken a part of the pattern; why the whole was refused explains the node still.
+        if found is not None or rule.domain == DOMAIN:
+            self.refused.pop((node, rule), None)
         if reason is not None:
             self.refused[node, rule] = reason
         elif replacement is not None:

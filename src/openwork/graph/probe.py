@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph.evaluate import run_nodes
+from openwork.graph.evaluate import Nodes
 from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, topological
 from openwork.graph.thresholds import beyond, thresholds
 
@@ -50,20 +51,18 @@ class Cone:
         fixed = {d for node in self.nodes for v in (*node.inputs, *node.outputs) if v for d in _fixed(v)}
         return thresholds(self.nodes, fixed)
 
+    @cached_property
+    def _computed(self) -> Nodes:
+        return Nodes(self.nodes, self.value)
+
     def evaluate(self, sizes: Mapping[str, int], contents: Mapping[ir.Value, Array]) -> Array:
         """The value's content for these sizes of the free dimensions and these contents of the sources."""
         known = dict(contents)
         for node in self.shapes:
             known[node.outputs[0]] = shape_content(node, sizes)
         fixed = constant(self.value)
-        result = (
-            fixed
-            if fixed is not None
-            else run_nodes(self.nodes, known).get(self.value, known.get(self.value))
-        )
-        if result is None:
-            raise ModelError(f"The value {self.value.name!r} has no content.")
-        return result
+        found = fixed if fixed is not None else known.get(self.value)
+        return found if found is not None else self._computed.run(known)
 
 
 def _fixed(value: ir.Value) -> list[int]:
