@@ -156,7 +156,7 @@ class Driver:
         replacement = None if found is None or reason is not None else rule.replace(found)
         if replacement is not None:
             reason = _refused(replacement)
-        # Another rule may have taken a part of the pattern; why the whole was refused explains the node still.
+        # Another rule may have taken a part of the pattern; why the whole was refused explains it still.
         if found is not None or rule.domain == DOMAIN:
             self.refused.pop((node, rule), None)
         if reason is not None:
