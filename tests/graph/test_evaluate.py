@@ -66,6 +66,16 @@ def test_absent_operands_and_results_are_left_out() -> None:
     np.testing.assert_array_equal(inverse, [[0.5]])
 
 
+def test_a_node_that_was_given_another_value_is_computed_with_that() -> None:
+    graph = graph_of(
+        [helper.make_node("Neg", ["a"], ["y"])], {"a": TensorProto.FLOAT, "b": TensorProto.FLOAT}
+    )
+    node = graph[0]
+    assert run_onnx_node(node, [np.float32(1)]) == [-1]
+    node.replace_input_with(0, graph.inputs[1])
+    assert run_onnx_node(node, [np.float32(2)]) == [-2]
+
+
 def test_bfloat16_comes_and_goes() -> None:
     held = np.array([1.5, -2], ml_dtypes.bfloat16)
     wide = computed(helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT), held)

@@ -47,7 +47,7 @@ def _check_division(node: ir.Node, arrays: Sequence[Array | None]) -> None:
 
 
 _PARTS: WeakKeyDictionary[ir.Node, dict[Any, Part]] = WeakKeyDictionary()
-"""The parts of single nodes that were computed before, by the types of what they read; nothing changes a
+"""The parts of single nodes that were computed before, by what they read and its types; nothing changes a
 node's attributes once it is made."""
 
 
@@ -61,7 +61,8 @@ def run_onnx_node(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array |
         _check_division(node, arrays)
     contents = {v: a for v, a in zip(node.inputs, arrays, strict=True) if v is not None and a is not None}
     present = [value for value in node.outputs if value.name != ""]
-    key = tuple(None if array is None else array.dtype for array in arrays)
+    # A rule may have given the node other values to read since.
+    key = (*node.inputs, *(None if array is None else array.dtype for array in arrays))
     known = _PARTS.setdefault(node, {})
     if key not in known:
         known[key] = Part([node], present, contents)

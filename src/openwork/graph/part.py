@@ -105,6 +105,8 @@ class Part:
 
     def _content(self, value: ir.Value, known: Mapping[ir.Value, Array]) -> Array:
         array = known[value] if value in known else constant(value)
+        if array is None:
+            raise ModelError(f"{value.name!r} is not known")
         array = np.asarray(
             array
         )  # an operator of NumPy makes a number, which is no array, where there are no axes
