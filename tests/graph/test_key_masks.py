@@ -202,6 +202,10 @@ def test_what_is_no_key_mask_says_why(
     assert "Attention" not in found.operators
     assert any(reason in said for said in found.reasons), found.reasons
     assert not any("neither a scale" in said for said in found.reasons)
+    # What is applied to the scores and both products say the same; no general sentence stands beside it.
+    left = [said for said in found.left if reason in said]
+    assert {said.split(":")[0] for said in left} >= {"MatMul", "Softmax"}
+    assert not any("do not have the same known shape" in said for said in (*found.reasons, *left))
     assert_close(found, 1e-5)
 
 

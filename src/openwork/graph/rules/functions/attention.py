@@ -52,6 +52,7 @@ class _Attention:
     mask: KeyMask | None
     roundings: dict[str, float | int] = field(default_factory=dict)
     reason: str | None = None
+    parts: tuple[ir.Node, ...] = ()
 
 
 def _read_operand(used: ir.Value) -> _Operand:
@@ -120,8 +121,9 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights:
         return None
     scores = read_scores(needed(softmax, 0))
+    parts = (*scores.passed, mix)
     if scores.product is None:
-        return _refused(softmax, mix, scores.reason)
+        return _refused(softmax, parts, scores.reason)
     q, k = (_read_operand(needed(scores.product, index)) for index in (0, 1))
     v = _read_operand(needed(mix, 1))
     shape = dims(mix.outputs[0])
@@ -131,11 +133,11 @@ def _match(softmax: ir.Node) -> _Attention | None:
     factor = q.scale * k.scale
     scale = scores.scale * factor
     if scores.rounding is not None and not scale > 0:
-        return _refused(softmax, mix, "its scores are rounded, and scaled by a number that is not positive")
+        return _refused(softmax, parts, "its scores are rounded, and scaled by a number that is not positive")
     roundings = _roundings(scores.rounding_before(factor), rounding)
     joined = _read_result(mix.outputs[0])
     if not isinstance(heads, int):
-        return _refused(softmax, mix, "its heads are not a fixed second dimension of four")
+        return _refused(softmax, parts, "its heads are not a fixed second dimension of four")
     return _Attention(
         softmax=softmax,
         q=q,
@@ -148,10 +150,12 @@ def _match(softmax: ir.Node) -> _Attention | None:
         mask=mask,
         roundings=roundings,
         reason=reason,
+        parts=parts,
     )
 
 
-def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
+def _refused(softmax: ir.Node, parts: tuple[ir.Node, ...], reason: str | None) -> _Attention:
+    mix = parts[-1]
     nothing, result = _Operand(needed(mix, 0), 1.0, needed(mix, 1)), mix.outputs[0]
     return _Attention(
         softmax=softmax,
@@ -164,6 +168,7 @@ def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
         joined=result,
         mask=None,
         reason=reason,
+        parts=parts,
     )
 
 
@@ -268,4 +273,6 @@ def _name(found: _Attention) -> str:
     return text.strip("/").replace("/Softmax", "").replace("/", ".")
 
 
-ATTENTION = Rule("attention", frozenset({"Softmax"}), _match, _check, _replace)
+ATTENTION = Rule(
+    "attention", frozenset({"Softmax"}), _match, _check, _replace, parts=lambda found: found.parts
+)

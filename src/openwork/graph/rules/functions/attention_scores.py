@@ -23,6 +23,7 @@ class Scores:
     """What stands between q k^T and the softmax.
 
     rounding: scale and zero point of the scores' quantizer. after: the part of `scale` that comes after it.
+    passed: the nodes, from the softmax upwards, the one that stands in the way among them.
     """
 
     product: ir.Node | None = None
@@ -31,6 +32,7 @@ class Scores:
     rounding: Grid | None = None
     after: float = 1.0
     reason: str | None = None
+    passed: list[ir.Node] = field(default_factory=list)
 
     def rounding_before(self, factor: float) -> Grid | None:
         """The quantizer of the scores as they are before `scale`, and before a factor of q and k."""
@@ -145,6 +147,7 @@ def read_scores(value: ir.Value) -> Scores:
     while found.product is None and found.reason is None:
         node = producer(value, "MatMul", "Mul", "Div", "Add", "Where", "Cast")
         trip = round_trip(value.producer())
+        found.passed += [] if node is None else [node]
         if trip is not None:
             value = _round(trip, found)
         elif node is None:
