@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from graph_models import Builder, Reduced, assert_close, reduced
+from openwork.graph import read, reduce
 
 SEEDS = range(3)
 LOWEST = float(np.finfo(np.float32).min)
@@ -352,3 +353,23 @@ def test_a_lone_embedding_stays() -> None:
     b = Builder(np.random.default_rng(0))
     found = reduced(b.model(y=b.add("Relu", embeddings(b, "no positions"))), embedding_feeds(b, ""))
     assert found.operators == ["onnx.Gather", "Relu"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_rows_by_computed_indices_say_what_computes_them(known: bool) -> None:
+    """Types that are made of the words, and types that ONNX Runtime has no kernel to compute."""
+    b = Builder(np.random.default_rng(0))
+    x = embeddings(b, "no positions")
+    if known:
+        kinds = b.add("Cast", b.add("Greater", "ids", b.integers(9)), to=TensorProto.INT64)
+    else:
+        sizes = b.add("Cast", b.add("Shape", "ids"), to=TensorProto.DOUBLE)
+        zeros = b.add("Expand", b.add("Sub", sizes, sizes), b.add("Shape", "ids"))
+        kinds = b.add("Cast", b.add("Erf", zeros), to=TensorProto.INT64)
+    y = b.add("Add", x, b.add("Gather", b.normal(2, 6), kinds))
+    refusals = reduce(read(b.model(y=y)))[2]
+    reasons = [refusal.reason for refusal in refusals if refusal.rule == "embedding sum"]
+    said = "the indices of its rows are computed by Cast 'Cast_"
+    assert any(said in reason for reason in reasons), reasons
+    end = "from 'ids'" if known else "Could not find an implementation for Erf"
+    assert any(end in reason for reason in reasons), reasons

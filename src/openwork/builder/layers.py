@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from openwork.backends.backend import Array, Backend, Outlook
 from openwork.backends.registry import backend_named
 from openwork.builder.eligibility import Eligibility, judge
+from openwork.builder.shared_tensors import parts_of, share
 from openwork.builder.tactics import Timer, choices, explain, settle
 from openwork.engine.problem import MatrixProduct, Problem, is_dense
 from openwork.engine.program import Program, Step
 from openwork.engine.report import Bucket, Layer, Pick
 from openwork.engine.sizes import rows_of
 from openwork.patterns.pattern import Pattern
-from openwork.patterns.stored import arrays, names
+from openwork.patterns.stored import arrays
 from openwork.support.progress import Advance
 
 Tensors = dict[str, NDArray[Any]]
@@ -88,7 +89,7 @@ def decide(program: Program, tensors: Tensors, request: Request, timer: Timer, a
         timed = element in backend.elements
         steps.append(_product(decided, step, request, timer, backend) if timed else step)
         decided.untimed += element == "f32" and not timed
-    decided.program = replace(program, steps=tuple(steps))
+    decided.program = share(replace(program, steps=tuple(steps)), decided.tensors)
     return decided
 
 
@@ -157,9 +158,7 @@ def _describe(
 
 def used_tensors(decided: Decided) -> Tensors:
     """The tensors that the program's steps name: dense weights that are stored compressed are gone."""
-    used: dict[str, None] = {}
-    for step in decided.program.steps:
-        pattern = None if step.pattern is None else Pattern.parse(step.pattern)
-        for slot, name in step.tensors.items():
-            used |= dict.fromkeys(names(name, pattern if slot == "weight" else None))
-    return {name: decided.tensors[name] for name in used}
+    named = dict.fromkeys(
+        name for step in decided.program.steps for slot in step.tensors for name in parts_of(step, slot)
+    )
+    return {name: decided.tensors[name] for name in named}

@@ -38,8 +38,9 @@ class Concrete:
     names whose sizes differ where elements meet.
     """
 
-    def __init__(self, graph: ir.Graph, sizes: Sizes) -> None:
-        self.graph, self.sizes = graph, sizes
+    def __init__(self, graph: ir.Graph, sizes: Sizes, messages: dict[ir.Node, onnx.NodeProto]) -> None:
+        """messages: the graph's nodes as ONNX, which several runs share; those that are missing are added."""
+        self.graph, self.sizes, self.messages = graph, sizes, messages
         self.worked: set[ir.Node] = set()
         self.failed: set[ir.Node] = set()
         self.pairs: dict[ir.Node, set[frozenset[str]]] = {}
@@ -125,6 +126,11 @@ class Concrete:
             if result is not None:
                 self._store(value, result)
 
+    def _message(self, node: ir.Node) -> onnx.NodeProto:
+        if node not in self.messages:
+            self.messages[node] = ir.to_proto(node)
+        return self.messages[node]
+
     def _infer(self, node: ir.Node, read: list[ir.Value]) -> None:
         data = {
             str(value.name): onnx.numpy_helper.from_array(self._contents[value], str(value.name))
@@ -135,7 +141,7 @@ class Concrete:
             schema = onnx.defs.get_schema(node.op_type, int(self.graph.opset_imports.get("", 18)), "")
             found = onnx.shape_inference.infer_node_outputs(
                 schema,
-                ir.to_proto(node),
+                self._message(node),
                 {str(v.name): self._types[v] for v in read},
                 data,
                 opset_imports=self._imports,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from openwork.engine.operators import DOMAIN
 from openwork.graph.change_check import ChangeCheck
 from openwork.graph.model import ModelError, constant, describe
 from openwork.graph.phase import Condition, Phase
@@ -88,6 +89,7 @@ class Driver:
         self.bounded = stop_after is not None
         self.changes: list[Change] = []
         self.refused: dict[tuple[ir.Node, Rule], str] = {}
+        self.parts: dict[tuple[ir.Node, Rule], tuple[ir.Node, ...]] = {}
         self.check = ChangeCheck(model.graph)
 
     def run(self) -> Outcome:
@@ -155,9 +157,12 @@ class Driver:
         replacement = None if found is None or reason is not None else rule.replace(found)
         if replacement is not None:
             reason = _refused(replacement)
-        self.refused.pop((node, rule), None)
+        # Another rule may have taken a part of the pattern; why the whole was refused explains it still.
+        if found is not None or rule.domain == DOMAIN:
+            self.refused.pop((node, rule), None)
         if reason is not None:
             self.refused[node, rule] = reason
+            self.parts[node, rule] = tuple(rule.parts(found))
         elif replacement is not None:
             self._apply(rule, node, replacement)
 
@@ -177,10 +182,21 @@ class Driver:
             ) from error
 
     def _standing(self) -> list[Refusal]:
+        """The refusals that still stand.
+
+        Why a whole pattern is refused explains its parts, so what smaller rules say of those is left out.
+        """
+        stand = {key: why for key, why in self.refused.items() if key[0].graph is not None or key[1].lasting}
+        wholes = {part: key for key in stand for part in self.parts.get(key, ()) if part is not key[0]}
+        for part, (node, rule) in wholes.items():
+            if part.graph is not None:
+                why = f"{stand[node, rule]} ({describe(node)})"
+                part.meta.setdefault("refusals", []).append((rule.name, why))
         standing = []
-        for (node, rule), why in self.refused.items():
-            if node.graph is not None or rule.lasting:
-                node.meta.setdefault("refusals", []).append((rule.name, why))
-                standing.append(Refusal(rule.name, describe(node), why))
-                log.info("%s refused at %s: %s", rule.name, describe(node), why)
+        for (node, rule), why in stand.items():
+            if node in wholes and not self.parts.get((node, rule)):
+                continue
+            node.meta.setdefault("refusals", []).append((rule.name, why))
+            standing.append(Refusal(rule.name, describe(node), why))
+            log.info("%s refused at %s: %s", rule.name, describe(node), why)
         return standing

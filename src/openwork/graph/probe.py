@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from openwork.graph.evaluate import run_nodes
+from openwork.graph.evaluate import Nodes
 from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, topological
 from openwork.graph.thresholds import beyond, thresholds
 
@@ -32,8 +33,6 @@ EQUAL_SIZES = "equal sizes"
 """Where a graph keeps in its `meta` which names of free dimensions mean one size: name -> first name."""
 
 MAX_NODES = 200
-ALONE = 16
-_NO_MASK = np.zeros((0, 0), np.int64)
 
 
 @dataclass(frozen=True)
@@ -52,20 +51,18 @@ class Cone:
         fixed = {d for node in self.nodes for v in (*node.inputs, *node.outputs) if v for d in _fixed(v)}
         return thresholds(self.nodes, fixed)
 
+    @cached_property
+    def _computed(self) -> Nodes:
+        return Nodes(self.nodes, self.value)
+
     def evaluate(self, sizes: Mapping[str, int], contents: Mapping[ir.Value, Array]) -> Array:
         """The value's content for these sizes of the free dimensions and these contents of the sources."""
         known = dict(contents)
         for node in self.shapes:
             known[node.outputs[0]] = shape_content(node, sizes)
         fixed = constant(self.value)
-        result = (
-            fixed
-            if fixed is not None
-            else run_nodes(self.nodes, known).get(self.value, known.get(self.value))
-        )
-        if result is None:
-            raise ModelError(f"The value {self.value.name!r} has no content.")
-        return result
+        found = fixed if fixed is not None else known.get(self.value)
+        return found if found is not None else self._computed.run(known)
 
 
 def _fixed(value: ir.Value) -> list[int]:
@@ -183,86 +180,25 @@ def sized(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else sizes[str(d)] for d in dims(value) or ())
 
 
-def masks(batch: int, length: int) -> Iterator[Array]:
-    """Masks to try: all ones, all zeros, each position alone (of up to 16), and random ones."""
-    generator = np.random.default_rng(batch * 1000 + length)
-    yield np.ones((batch, length), np.int64)
-    yield np.zeros((batch, length), np.int64)
-    if batch * length <= ALONE:
-        yield from np.eye(batch * length, dtype=np.int64).reshape(-1, batch, length)
-    for _ in range(4):
-        yield generator.integers(0, 2, (batch, length))
+def unfed(_: Probe) -> Iterator[Mapping[ir.Value, Array]]:
+    """No content: for a cone without sources."""
+    return iter([{}])
 
 
-def mask_source(found: Cone | None) -> ir.Value | None:
-    """The one i64 [batch, length] graph input that a cone depends on, if that is all it depends on."""
-    if found is None or len(found.sources) != 1:
-        return None
-    (source,) = found.sources
-    shape = dims(source)
-    return source if source.dtype == ir.DataType.INT64 and shape is not None and len(shape) == 2 else None
+Feeds = Callable[[Probe], Iterator[Mapping[ir.Value, Array]]]
 
 
-def evaluations(found: Cone, source: ir.Value | None) -> Iterator[tuple[Probe, Array, Array]]:
-    """(probe, mask, the cone's value) for every probe; without a source there is one empty mask for each.
+def evaluations(found: Cone, feeds: Feeds = unfed) -> Iterator[tuple[Probe, Mapping[ir.Value, Array], Array]]:
+    """(probe, the sources' contents, the cone's value) for every probe and all contents that it is fed.
 
     A large size with which the part cannot be computed is left out: the model does not run with it.
     """
     for probe in samples(found):
-        for mask in _masks_of(source, probe):
+        for contents in feeds(probe):
             try:
-                value = found.evaluate(probe.sizes, {} if source is None else {source: mask})
+                value = found.evaluate(probe.sizes, contents)
             except ModelError:
                 if probe.large:
                     break
                 raise
-            yield probe, mask, value
-
-
-def _masks_of(source: ir.Value | None, probe: Probe) -> Iterator[Array]:
-    if source is None:
-        return iter([_NO_MASK])
-    batch, length = sized(source, probe.sizes)
-    return large_masks(batch, length) if probe.large else masks(batch, length)
-
-
-def large_masks(batch: int, length: int) -> Iterator[Array]:
-    """All ones, and random ones."""
-    generator = np.random.default_rng(batch * 1000 + length)
-    yield np.ones((batch, length), np.int64)
-    yield generator.integers(0, 2, (batch, length))
-
-
-@dataclass(frozen=True)
-class MaskUse:
-    """A use of a mask. expected(mask, actual): whether a value is what the use means.
-
-    meets(batch, length): the shape that the value meets elementwise in the model.
-    """
-
-    expected: Callable[[Array, Array], bool]
-    meets: Callable[[int, int], tuple[int, ...]]
-
-    def holds(self, probe: Probe, mask: Array, actual: Array) -> bool:
-        """Whether the value is as expected, or the model does not run with these large sizes."""
-        return self.expected(mask, actual) or (
-            probe.large and not _meet(actual.shape, self.meets(*mask.shape))
-        )
-
-
-def _meet(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether elementwise operators take the two shapes."""
-    return all(x == y or 1 in (x, y) for x, y in zip(a[::-1], b[::-1], strict=False))
-
-
-def probe_mask(value: ir.Value, use: MaskUse) -> ir.Value | None:
-    """The mask input that the value uses so; None if it does not."""
-    found = cone(value)
-    source = mask_source(found)
-    if found is None or source is None:
-        return None
-    try:
-        matches = all(use.holds(*tried) for tried in evaluations(found, source))
-    except ModelError:
-        return None
-    return source if matches else None
+            yield probe, contents, value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ class Replacement:
     note: str = ""
 
 
+def _no_parts(_: Any) -> Iterable[ir.Node]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Rule:
     """A rewrite: what it looks for, when it may apply, and what it puts there.
@@ -34,6 +38,7 @@ class Rule:
     check: of a match, the reason why it must not be replaced; None if it may.
     replace: of a match, the replacement.
     domain: of the anchors. lasting: whether a refusal stands although another rule took the node later.
+    parts: of a match that is refused, the other nodes of the pattern, which the reason explains too.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Rule:
     replace: Callable[[Any], Replacement]
     domain: str = ""
     lasting: bool = False
+    parts: Callable[[Any], Iterable[ir.Node]] = _no_parts
 
     def starts_at(self, node: ir.Node) -> bool:
         """Whether the node is one of the anchors."""

@@ -28,7 +28,7 @@ def _computed_scaling(node: ir.Node) -> tuple[ir.Value, float] | None:
         if found is None or found.sources:
             continue
         try:
-            results = [np.asarray(y) for *_, y in evaluations(found, None)]
+            results = [np.asarray(y) for *_, y in evaluations(found)]
         except ModelError:
             continue
         if all(y.size == 1 and y.reshape(()) == results[0].reshape(()) for y in results):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import onnx
 import onnx_ir as ir
 
 from openwork.graph.concrete import Concrete, Shape
@@ -43,8 +44,9 @@ def infer(model: ir.Model) -> None:
     if all(_settled(value) for node in graph for value in node.outputs):
         return
     names, equal, ladders = free_names(graph.inputs), dict[str, str](), _ladders(graph)
+    messages = dict[ir.Node, onnx.NodeProto]()
     for _ in range(len(names) + 1):
-        runs = [Concrete(graph, sizes) for sizes in _probes(names, equal, ladders)]
+        runs = [Concrete(graph, sizes, messages) for sizes in _probes(names, equal, ladders)]
         pairs = _pairs(runs)
         if not pairs:
             break

@@ -28,29 +28,45 @@ class Packed:
 def pack_weights(program: Program, tensors: Tensors, isa: str) -> dict[int | None, Packed]:
     """Pack the weights of all steps that have tactics, by the value that the step makes.
 
-    Several at a time: digests, decoding and packing run outside of Python's lock where they can, and beside
-    what is packed only one dense weight for each thread is in memory.
+    Steps that name one weight share what is packed of it. Several weights at a time: digests, decoding and
+    packing run outside of Python's lock where they can, and beside what is packed only one dense weight for
+    each thread is in memory.
     Raises ValueError where a weight is not stored in its canonical form, breaks its pattern, or the native
     library refuses it.
     """
-    steps = [step for step in program.steps if step.tactics]
+    alike: dict[tuple[str, str | None, int], list[Step]] = {}
+    for step in program.steps:
+        if step.tactics:
+            key = step.tensors["weight"], step.pattern, _width(program, step)
+            alike.setdefault(key, []).append(step)
     with ThreadPoolExecutor(physical_cores()) as pool:
-        packed = pool.map(lambda step: _pack(program, step, tensors, isa), steps)
-        return {step.outputs[0]: found for step, found in zip(steps, packed, strict=True)}
+        packed = pool.map(lambda steps: _pack(program, steps, tensors, isa), alike.values())
+        return {output: found for each in packed for output, found in each.items()}
 
 
-def _pack(program: Program, step: Step, tensors: Tensors, isa: str) -> Packed:
-    weight = dense_weight(program, step, tensors)
-    forms = [available(Tactic.parse(choice.tactic).form, weight, isa) for choice in step.tactics]
-    packed = {form: pack(weight, form, isa) for form in dict.fromkeys(forms)}
-    rows = [-1 if choice.max_rows is None else choice.max_rows for choice in step.tactics]
-    return Packed([(packed[form], most) for form, most in zip(forms, rows, strict=True)])
+def _pack(program: Program, steps: list[Step], tensors: Tensors, isa: str) -> dict[int | None, Packed]:
+    """One weight, which all these steps name, in every form that one of them runs."""
+    weight = dense_weight(program, steps[0], tensors)
+    packed: dict[str, Any] = {}
+    found = {}
+    for step in steps:
+        forms = [available(Tactic.parse(choice.tactic).form, weight, isa) for choice in step.tactics]
+        packed |= {form: pack(weight, form, isa) for form in dict.fromkeys(forms) if form not in packed}
+        rows = [-1 if choice.max_rows is None else choice.max_rows for choice in step.tactics]
+        found[step.outputs[0]] = Packed(
+            [(packed[form], most) for form, most in zip(forms, rows, strict=True)]
+        )
+    return found
+
+
+def _width(program: Program, step: Step) -> int:
+    """The input channels of a product."""
+    return int(program.values[step.inputs[0] or 0].shape[-1])
 
 
 def dense_weight(program: Program, step: Step, tensors: Tensors) -> NDArray[Any]:
     """The weight s8 or f32 [n, k] of a step; raises ValueError where it is not what its pattern says."""
-    width = program.values[step.inputs[0] or 0].shape[-1]
-    stored = stored_weight(step, tensors, int(width))
+    stored = stored_weight(step, tensors, _width(program, step))
     weight = dense(stored)
     pattern = None if step.pattern is None else Pattern.parse(step.pattern)
     found = None if pattern is None else violation(stored, weight, pattern)

@@ -17,6 +17,7 @@ from importlib import import_module
 from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
+from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
 from openwork.graph.rules.conditions import (
     CONSTANTS_FOLDED,
     EPILOGUES_TAKEN,
@@ -148,7 +149,7 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, SHARE, CANCEL),
+    (PUSH, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 # Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.

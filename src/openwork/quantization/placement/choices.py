@@ -58,6 +58,10 @@ class Candidate:
         inputs = [event.inputs[operand] for event in self.events]
         return all(seen is not None and seen.fixed for seen in inputs)
 
+    @property
+    def _products(self) -> str:
+        return "and the operands of both products " if self.options.rules.products else ""
+
     def choice(self) -> LayerChoice:
         """The row of the table."""
         how = {
@@ -65,7 +69,7 @@ class Candidate:
             "matmul": "both operands per tensor",
             "attention": "query, key and value per tensor",
             "embedding": "output per tensor",
-            "multihead": "weights per channel, the inputs and the operands of both products per tensor",
+            "multihead": f"weights per channel, the inputs {self._products}per tensor",
         }.get(self.kind, "weight per channel, input per tensor")
         return LayerChoice(self.name, self.label, self.reason is None, self.reason or how)
 
@@ -131,8 +135,6 @@ def _layer_refusal(module: nn.Module, kind: str, events: list[Event], rules: Rul
         return "this style leaves embeddings in float"
     if kind == "multihead":
         assert isinstance(module, nn.MultiheadAttention)
-        if not rules.products:
-            return "this style leaves attention products in float"
         if reason := multihead_refusal(module):
             return reason
     if kind == "weighted" and (reduction := _reduction(module)) > LONGEST_REDUCTION:

@@ -89,7 +89,9 @@ def _slots(candidate: Candidate, recording: Recording) -> list[Slot]:
         seen = tuple(s for event in candidate.events if (s := event.inputs[operand]) is not None)
         slots.append(Slot(candidate, operand, _attribute(candidate, operand), seen))
     if candidate.kind == "multihead":
-        slots += [Slot(candidate, i, ACTIVATIONS[i], ()) for i in range(3, len(ACTIVATIONS))]
+        # Without rounded products only the input of the output projection is left.
+        first = len(candidate.operands) if candidate.options.rules.products else len(ACTIVATIONS) - 1
+        slots += [Slot(candidate, i, ACTIVATIONS[i], ()) for i in range(first, len(ACTIVATIONS))]
     if candidate.kind == "embedding" or (candidate.options.rules.outputs and _stands(candidate, recording)):
         name = child_name(candidate, "output") if candidate.is_function else "output_quantizer"
         outputs = tuple(event.output for event in candidate.events if event.output is not None)

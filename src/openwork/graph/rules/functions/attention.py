@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from openwork.graph.key_masks import KeyMask
 from openwork.graph.model import (
     Array,
     ModelError,
@@ -20,9 +21,10 @@ from openwork.graph.model import (
     producer,
 )
 from openwork.graph.probe import cone, samples, sized
-from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.round_trip import Grid, round_trip
 from openwork.graph.rules.functions.attention_scores import read_scores
+from openwork.graph.rules.functions.native_mask import native_mask
 from openwork.graph.scaling import scaling_of
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
@@ -47,9 +49,10 @@ class _Attention:
     heads: int
     result: ir.Value
     joined: ir.Value
-    mask: ir.Value | None
+    mask: KeyMask | None
     roundings: dict[str, float | int] = field(default_factory=dict)
     reason: str | None = None
+    parts: tuple[ir.Node, ...] = ()
 
 
 def _read_operand(used: ir.Value) -> _Operand:
@@ -118,8 +121,9 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights:
         return None
     scores = read_scores(needed(softmax, 0))
+    parts = (*scores.passed, mix)
     if scores.product is None:
-        return _refused(softmax, mix, scores.reason)
+        return _refused(softmax, parts, scores.reason)
     q, k = (_read_operand(needed(scores.product, index)) for index in (0, 1))
     v = _read_operand(needed(mix, 1))
     shape = dims(mix.outputs[0])
@@ -129,11 +133,11 @@ def _match(softmax: ir.Node) -> _Attention | None:
     factor = q.scale * k.scale
     scale = scores.scale * factor
     if scores.rounding is not None and not scale > 0:
-        return _refused(softmax, mix, "its scores are rounded, and scaled by a number that is not positive")
+        return _refused(softmax, parts, "its scores are rounded, and scaled by a number that is not positive")
     roundings = _roundings(scores.rounding_before(factor), rounding)
     joined = _read_result(mix.outputs[0])
     if not isinstance(heads, int):
-        return _refused(softmax, mix, "its heads are not a fixed second dimension of four")
+        return _refused(softmax, parts, "its heads are not a fixed second dimension of four")
     return _Attention(
         softmax=softmax,
         q=q,
@@ -146,10 +150,12 @@ def _match(softmax: ir.Node) -> _Attention | None:
         mask=mask,
         roundings=roundings,
         reason=reason,
+        parts=parts,
     )
 
 
-def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
+def _refused(softmax: ir.Node, parts: tuple[ir.Node, ...], reason: str | None) -> _Attention:
+    mix = parts[-1]
     nothing, result = _Operand(needed(mix, 0), 1.0, needed(mix, 1)), mix.outputs[0]
     return _Attention(
         softmax=softmax,
@@ -162,6 +168,7 @@ def _refused(softmax: ir.Node, mix: ir.Node, reason: str | None) -> _Attention:
         joined=result,
         mask=None,
         reason=reason,
+        parts=parts,
     )
 
 
@@ -224,15 +231,15 @@ def _check(found: _Attention) -> str | None:
     if found.v.scale != 1.0:
         return "its values are scaled"
     if found.mask is not None and _mask_disagrees(found.mask, states):
-        return f"its mask is {dims(found.mask)}, its queries are {states}"
+        return f"its mask is {list(found.mask.shape)}, its queries are {list(states)}"
     return _check_moves(found)
 
 
-def _mask_disagrees(mask: ir.Value, states: tuple[object, ...]) -> bool:
-    shape = dims(mask) or ()
-    return any(
-        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, states, strict=False)
-    )
+def _mask_disagrees(mask: KeyMask, states: tuple[object, ...]) -> bool:
+    """Whether mask and queries are of other sizes, or one mask is for a batch of any size."""
+    pairs = list(zip(mask.shape, states, strict=False))
+    differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
+    return differ or any(a == 1 and b != 1 for a, b in pairs)
 
 
 def _check_moves(found: _Attention) -> str | None:
@@ -252,10 +259,13 @@ def _check_moves(found: _Attention) -> str | None:
 
 def _replace(found: _Attention) -> Replacement:
     values = {"heads": found.heads, "scale": found.scale, **found.roundings}
-    inputs = {"q": found.q.source, "k": found.k.source, "v": found.v.source, "mask": found.mask}
-    last = found.joined.producer()
+    last = found.joined.producer() or found.softmax
+    mask, nodes = None, list[ir.Node]()
+    if found.mask is not None:
+        mask, nodes = native_mask(home(found.softmax), found.mask, last)
+    inputs = {"q": found.q.source, "k": found.k.source, "v": found.v.source, "mask": mask}
     made = make("Attention", inputs, values, _name(found))
-    return Replacement([made], [(found.joined, made.outputs[0])], before=last)
+    return Replacement([*nodes, made], [(found.joined, made.outputs[0])], before=last)
 
 
 def _name(found: _Attention) -> str:
@@ -263,4 +273,6 @@ def _name(found: _Attention) -> str:
     return text.strip("/").replace("/Softmax", "").replace("/", ".")
 
 
-ATTENTION = Rule("attention", frozenset({"Softmax"}), _match, _check, _replace)
+ATTENTION = Rule(
+    "attention", frozenset({"Softmax"}), _match, _check, _replace, parts=lambda found: found.parts
+)

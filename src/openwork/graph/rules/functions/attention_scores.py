@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, ModelError, constant, needed, only_consumer, producer
-from openwork.graph.probe import MaskUse, cone, evaluations, probe_mask
+from openwork.graph.key_masks import KeyMask
+from openwork.graph.model import (
+    describe,
+    native_producer,
+    needed,
+    only_consumer,
+    producer,
+)
 from openwork.graph.round_trip import Grid, RoundTrip, round_trip
+from openwork.graph.rules.functions.score_masks import Masked, masked_add, masked_where
 from openwork.graph.scaling import scaling_of
-
-LOWEST_KEPT = -1e4
-"""An additive mask this low leaves exp(s) = 0 for dropped keys, for scores of sane size."""
 
 
 @dataclass
@@ -22,14 +25,16 @@ class Scores:
     """What stands between q k^T and the softmax.
 
     rounding: scale and zero point of the scores' quantizer. after: the part of `scale` that comes after it.
+    passed: the nodes, from the softmax upwards, the one that stands in the way among them.
     """
 
     product: ir.Node | None = None
     scale: float = 1.0
-    masks: list[ir.Value] = field(default_factory=list)
+    masks: list[KeyMask] = field(default_factory=list)
     rounding: Grid | None = None
     after: float = 1.0
     reason: str | None = None
+    passed: list[ir.Node] = field(default_factory=list)
 
     def rounding_before(self, factor: float) -> Grid | None:
         """The quantizer of the scores as they are before `scale`, and before a factor of q and k."""
@@ -39,79 +44,15 @@ class Scores:
         return float(np.float32(scale * self.after / (self.scale * factor))), zero_point
 
 
-def _additive(mask: Array, actual: Array) -> bool:
-    """Whether `actual`, broadcast to [B, 1, L, L], is 0 for kept keys and very low for the others."""
-    return _keys(mask, actual, lambda x: x == 0, lambda x: x <= LOWEST_KEPT)
-
-
-def _boolean(mask: Array, actual: Array) -> bool:
-    return actual.dtype == bool and _keys(mask, actual, lambda x: x, lambda x: ~x)
-
-
-def _inverted(mask: Array, actual: Array) -> bool:
-    return actual.dtype == bool and _keys(mask, actual, lambda x: ~x, lambda x: x)
-
-
-def _keys(
-    mask: Array, actual: Array, kept: Callable[[Array], Array], dropped: Callable[[Array], Array]
-) -> bool:
-    batch, length = mask.shape
-    if actual.ndim > 4 or (actual.ndim == 4 and actual.shape[1] != 1):
-        return False
-    try:
-        full = np.broadcast_to(actual, (batch, 1, length, length))
-    except ValueError:
-        return False
-    keys = np.broadcast_to(mask[:, None, None, :] != 0, full.shape)
-    return bool(np.all(np.where(keys, kept(full), dropped(full))))
-
-
-def _use(expected: Callable[[Array, Array], bool]) -> MaskUse:
-    return MaskUse(expected, lambda batch, length: (batch, 1, length, length))
-
-
-def _is_nothing(value: ir.Value) -> bool:
-    """Whether a value depends on shapes alone and is 0 everywhere."""
-    found = cone(value)
-    if found is None or found.sources:
-        return False
-    try:
-        return all(bool(np.all(y == 0)) for *_, y in evaluations(found, None))
-    except ModelError:
-        return False
-
-
-def _is_low(value: ir.Value) -> bool:
-    array = constant(value)
-    return array is not None and bool(np.all(array <= LOWEST_KEPT))
-
-
-def _masked_where(node: ir.Node) -> tuple[ir.Value, ir.Value] | None:
-    """(scores, mask) of Where(condition, scores, low) or Where(condition, low, scores)."""
-    condition, first, second = (needed(node, index) for index in range(3))
-    if _is_low(second) and (mask := probe_mask(condition, _use(_boolean))) is not None:
-        return first, mask
-    if _is_low(first) and (mask := probe_mask(condition, _use(_inverted))) is not None:
-        return second, mask
-    return None
-
-
-def _masked_add(node: ir.Node) -> tuple[ir.Value, ir.Value | None] | None:
-    """(scores, mask) of scores + bias, mask None where the bias is 0 everywhere."""
-    for scores, bias in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        if scores is None or bias is None:
-            continue
-        mask = probe_mask(bias, _use(_additive))
-        if mask is not None or _is_nothing(bias):
-            return scores, mask
-    return None
+_PASSED = ("MatMul", "Mul", "Div", "Add", "Where", "Cast")
 
 
 def read_scores(value: ir.Value) -> Scores:
     found = Scores()
     while found.product is None and found.reason is None:
-        node = producer(value, "MatMul", "Mul", "Div", "Add", "Where", "Cast")
+        node = producer(value, *_PASSED) or native_producer(value, "Add", "Multiply")
         trip = round_trip(value.producer())
+        found.passed += [] if node is None else [node]
         if trip is not None:
             value = _round(trip, found)
         elif node is None:
@@ -120,7 +61,20 @@ def read_scores(value: ir.Value) -> Scores:
             found.product = node
         else:
             value = _step(node, found)
+    if found.product is None:
+        found.passed += _rest(value)
     return found
+
+
+def _rest(value: ir.Value) -> list[ir.Node]:
+    """The nodes from what stands in the way upwards to the product, as far as scales and casts alone do."""
+    rest = []
+    while (node := producer(value, "MatMul", "Mul", "Div", "Cast")) is not None:
+        rest.append(node)
+        if node.op_type == "MatMul":
+            break
+        value = needed(node, 0)
+    return rest
 
 
 def _round(trip: RoundTrip, found: Scores) -> ir.Value:
@@ -141,14 +95,21 @@ def _step(node: ir.Node, found: Scores) -> ir.Value:
             found.scale *= split[1]
             return split[0]
     elif node.op_type != "Cast":
-        masked = _masked_add(node) if node.op_type == "Add" else _masked_where(node)
-        if masked is not None and masked[1] is not None and found.rounding is not None:
-            found.reason = "its scores are rounded after the mask, which a quantizer does not keep low"
-            return masked[0]
+        masked = masked_add(node) if node.op_type == "Add" else masked_where(node)
         if masked is not None:
-            found.masks.extend([] if masked[1] is None else [masked[1]])
-            return masked[0]
-    found.reason = (
-        f"its scores pass through {node.op_type} {node.name!r}, which is neither a scale nor a key mask"
-    )
+            found.reason = _take(masked, node, found)
+            return masked.scores
+    found.reason = f"its scores pass through {describe(node)}, which is neither a scale nor a key mask"
     return node.outputs[0]
+
+
+def _take(masked: Masked, node: ir.Node, found: Scores) -> str | None:
+    """Note a mask; gives the reason why it cannot be one."""
+    if isinstance(masked.mask, str):
+        return f"its mask, which {describe(node)} applies, {masked.mask}"
+    if masked.mask is None:
+        return None
+    found.masks.append(masked.mask)
+    if found.rounding is not None:
+        return "its scores are rounded after the mask, which a quantizer does not keep low"
+    return None

@@ -13,6 +13,7 @@ from openwork.graph.model import (
     Dim,
     ModelError,
     constant,
+    describe,
     dims,
     make,
     needed,
@@ -31,7 +32,7 @@ class _Terms:
     gathers: list[ir.Node] = field(default_factory=list)
     position: Array | None = None
     row: Array | None = None
-    other: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array 
     try:
         found_rows = [
             (length if isinstance(length, int) else probe.sizes[str(length)], np.asarray(y), probe.large)
-            for probe, _, y in evaluations(found, None)
+            for probe, _, y in evaluations(found)
         ]
     except (ModelError, KeyError):
         return None, None
@@ -110,6 +111,25 @@ def _spreads(rows: Array, y: Array) -> bool:
     return bool(np.array_equal(y, np.broadcast_to(rows, y.shape)))
 
 
+def _why_other(value: ir.Value) -> str:
+    """Why a summand is neither rows of a table by an input nor the positions' rows."""
+    said = f"its summand {value.name!r} is neither rows of a table by an input nor the positions' rows"
+    node = producer(value, "Gather")
+    maker = needed(node, 1).producer() if node is not None else None
+    if maker is not None:
+        said += f": the indices of its rows are computed by {describe(maker)}"
+    found = cone(value)
+    if found is None:
+        return said
+    if found.sources:
+        return f"{said} from {', '.join(sorted(repr(source.name) for source in found.sources))}"
+    try:
+        list(evaluations(found))
+    except ModelError as error:
+        said += f"; {error}"
+    return said
+
+
 def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
     gather = _is_token_gather(value)
     if gather is not None:
@@ -121,7 +141,7 @@ def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
     elif row is not None:
         terms.row = row if terms.row is None else terms.row + row
     else:
-        terms.other.append(str(value.name))
+        terms.reasons.append(_why_other(value))
 
 
 def _root(node: ir.Node) -> ir.Node | None:
@@ -147,8 +167,8 @@ def _match(node: ir.Node) -> _Sum | None:
 
 def _check(found: _Sum) -> str | None:
     terms = found.terms
-    if terms.other:
-        return f"its summands {terms.other} are neither rows of a table by an input nor the positions' rows"
+    if terms.reasons:
+        return "; ".join(terms.reasons)
     if len(terms.gathers) > 2:
         return f"it sums {len(terms.gathers)} tables by inputs; EmbeddingSum takes words and types"
     if terms.position is None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from openwork.graph.key_masks import NEITHER, KeyMask, MaskUse, follows, key_mask
 from openwork.graph.model import Array, attributes, constant, dims, make, needed, operand, producer
-from openwork.graph.probe import MaskUse, probe_mask
-from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.functions.native_mask import native_mask
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,40 @@ def _reduction(value: ir.Value) -> ir.Node | None:
     return node if node is not None and _rank(needed(node, 0)) == 3 and _axis_one(node) else None
 
 
-def _is_hidden(value: ir.Value) -> bool:
-    """Whether the value is what is pooled: computed from more than masks and constants."""
-    return _rank(value) == 3 and _weights_mask(value) is None
+def _weights(actual: Array) -> Array:
+    """1 keeps a position, 0 drops it."""
+    return np.where((actual == 0) | (actual == 1), actual, NEITHER).astype(np.int8)
 
 
-def is_weights(mask: Array, actual: Array) -> bool:
-    """Whether `actual` [B, L, 1 or H] is the mask as numbers."""
-    if actual.ndim != 3 or actual.shape[:2] != mask.shape:
-        return False
-    return bool(np.array_equal(actual, np.broadcast_to(mask[:, :, None], actual.shape)))
+def _of_positions(states: Array, batch: int, length: int) -> Array | str:
+    """What weights [batch, length, 1 or channels] say of each position."""
+    if states.ndim != 3 or states.shape[:2] != (batch, length):
+        return f"is {list(states.shape)} for states of [{batch}, {length}, channels]"
+    if (states != states[:, :, :1]).any():
+        return "differs from channel to channel"
+    return states[:, :, 0]
 
 
-def _weights_mask(value: ir.Value) -> ir.Value | None:
-    return probe_mask(value, MaskUse(is_weights, lambda batch, length: (batch, length, 1)))
+_WEIGHTS = MaskUse(
+    _weights,
+    _of_positions,
+    lambda batch, length: (batch, length, 1),
+    "weighs positions by other numbers than 0 and 1",
+)
+
+
+def _weights_mask(value: ir.Value) -> KeyMask | str | None:
+    return key_mask(value, _WEIGHTS)
+
+
+def _sides(a: ir.Value, b: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """What is pooled and its weights: those are a mask, or what is made of inputs alone."""
+    masks = {value: _weights_mask(value) for value in (b, a)}
+    computed = [
+        value for value, mask in masks.items() if isinstance(mask, str) and not value.is_graph_input()
+    ]
+    weights = next((value for value, mask in masks.items() if isinstance(mask, KeyMask)), (*computed, b)[0])
+    return (b, a) if weights is a else (a, b)
 
 
 def _match(node: ir.Node) -> _Pool | None:
@@ -61,9 +82,7 @@ def _match(node: ir.Node) -> _Pool | None:
     weighted = producer(needed(total, 0), "Mul")
     if weighted is None:
         return None
-    x, weights = needed(weighted, 0), needed(weighted, 1)
-    if not _is_hidden(x):
-        x, weights = weights, x
+    x, weights = _sides(needed(weighted, 0), needed(weighted, 1))
     keep = bool(attributes(total).get("keepdims", 1))
     return _Pool(node, x, weights, needed(node, 1), total.op_type == "ReduceMean", keep)
 
@@ -76,30 +95,33 @@ def _check(found: _Pool) -> str | None:
     if found.x.dtype != ir.DataType.FLOAT or _rank(found.x) != 3:
         return "what it averages is not float32 [batch, length, channels]"
     mask = _weights_mask(found.weights)
-    if mask is None:
-        return "its weights are not an INT64 mask input [batch, length] as numbers"
-    if _divisor_mask(found) is not mask:
+    if not isinstance(mask, KeyMask):
+        return f"its mask {mask}" if mask else "its weights are not a mask input [batch, length] as numbers"
+    if not _counts(found, mask):
         return "its divisor is not the number of positions that the same mask keeps"
     return None
 
 
-def _divisor_mask(found: _Pool) -> ir.Value | None:
-    def counts(mask: Array, actual: Array) -> bool:
-        count = mask.sum(1).astype(np.float64) / (mask.shape[1] if found.mean else 1)
-        if actual.ndim != 2 or actual.shape[0] != mask.shape[0]:
+def _counts(found: _Pool, mask: KeyMask) -> bool:
+    """Whether the divisor is the number of kept positions, or with a mean their share."""
+
+    def counts(kept: Array, actual: Array) -> bool:
+        count = kept.sum(1).astype(np.float64) / (kept.shape[1] if found.mean else 1)
+        if actual.ndim != 2 or actual.shape[0] != kept.shape[0]:
             return False
         # Where nothing is kept the sum is 0, and 0 over any number is MeanPool's 0.
-        kept = count > 0
-        return bool(np.allclose(actual[kept], count[kept, None], rtol=1e-6, atol=0))
+        some = count > 0
+        return bool(np.allclose(actual[some], count[some, None], rtol=1e-6, atol=0))
 
-    use = MaskUse(counts, lambda batch, length: (batch, 1))
-    return None if found.divisor is None else probe_mask(found.divisor, use)
+    return found.divisor is not None and follows(found.divisor, mask, counts)
 
 
 def _replace(found: _Pool) -> Replacement:
-    mask = _weights_mask(found.weights) if found.weights is not None else None
-    made = make("MeanPool", [found.x, mask], {}, found.node.name or "")
-    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
+    mask = None if found.weights is None else _weights_mask(found.weights)
+    assert isinstance(mask, KeyMask)
+    value, nodes = native_mask(home(found.node), mask, found.node)
+    made = make("MeanPool", [found.x, value], {}, found.node.name or "")
+    return Replacement([*nodes, made], [(found.node.outputs[0], made.outputs[0])])
 
 
 MEAN_POOL = Rule("mean pool", frozenset({"Div"}), _match, _check, _replace)
@@ -110,7 +132,7 @@ def _match_plain(node: ir.Node) -> _Pool | None:
     if (
         total is None
         or needed(node, 0).dtype != ir.DataType.FLOAT
-        or _weights_mask(needed(node, 0)) is not None
+        or isinstance(_weights_mask(needed(node, 0)), KeyMask)
     ):
         return None
     if producer(needed(node, 0), "Mul") is not None:
