@@ -49,7 +49,9 @@ def main() -> int:
         asked.json.write_text(json.dumps([asdict(one) for one in cells], indent=2) + "\n")
     wrong = [one for one in cells if not one.cosine >= AGREE]
     slow = [one for one in cells if one.speed < 1]
-    print(f"{len(cells)} engines, {len(wrong)} below a cosine of {AGREE}, {len(slow)} slower than ONNX Runtime")
+    print(
+        f"{len(cells)} engines, {len(wrong)} below a cosine of {AGREE}, {len(slow)} slower than ONNX Runtime"
+    )
     return 1 if wrong else 0
 
 

@@ -67,7 +67,9 @@ def export(network: Network, names: tuple[str, ...], exporter: str, folder: Path
 
 
 def _export(model: Wrapped, feed: dict[str, torch.Tensor], exporter: str, path: Path) -> None:
-    axes = {name: {0: "batch"} if value.ndim == 4 else {0: "batch", 1: "length"} for name, value in feed.items()}
+    axes = {
+        name: {0: "batch"} if value.ndim == 4 else {0: "batch", 1: "length"} for name, value in feed.items()
+    }
     free = tuple(dict.fromkeys(axes[name], torch.export.Dim.AUTO) for name in feed)
     ports = {"input_names": list(feed), "output_names": ["state"]}
     with warnings.catch_warnings():

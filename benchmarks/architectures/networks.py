@@ -98,9 +98,7 @@ def _gpt2(scale: Scale) -> nn.Module:
 
 def _opt(scale: Scale) -> nn.Module:
     shared = {key: value for key, value in scale.text().items() if key != "intermediate_size"}
-    config = tr.OPTConfig(
-        **shared, ffn_dim=4 * scale.width, word_embed_proj_dim=scale.width, use_cache=False
-    )
+    config = tr.OPTConfig(**shared, ffn_dim=4 * scale.width, word_embed_proj_dim=scale.width, use_cache=False)
     return tr.OPTModel(config)
 
 

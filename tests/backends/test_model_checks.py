@@ -69,7 +69,9 @@ def outcome(content: bytes) -> str | None:
 
 def test_what_is_plain_runs() -> None:
     model = good()
-    session = FallbackSession(STEP, (PORT, PORT), {"part.model": np.frombuffer(model.SerializeToString(), np.uint8)}, 1)
+    session = FallbackSession(
+        STEP, (PORT, PORT), {"part.model": np.frombuffer(model.SerializeToString(), np.uint8)}, 1
+    )
     x = np.random.default_rng(0).uniform(0, 1, (5, 4)).astype(np.float32)
     np.testing.assert_allclose(session.run([x])[0], 2 * (x @ WEIGHT), rtol=1e-5)
 

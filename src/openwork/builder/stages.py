@@ -14,7 +14,6 @@ from openwork.backends.backend import Backend
 from openwork.engine.program import data_slot
 from openwork.graph.model import CARRIED, DTYPES, NAMES, constant
 
-
 STORED_FROM = 1 << 16
 """Bytes from which on a tensor of a part is a tensor of the engine, and not of the part's own message."""
 
@@ -173,6 +172,11 @@ def _take_out(part: ir.Model) -> list[NDArray[Any]]:
     ir.external_data.load_to_model(part)
     for number, (value, tensor) in enumerate(taken.items()):
         value.const_value = ir.ExternalTensor(
-            data_slot(number), None, None, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=str(value.name)
+            data_slot(number),
+            None,
+            None,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=str(value.name),
         )
     return [np.asarray(tensor.numpy(), order="C") for tensor in taken.values()]

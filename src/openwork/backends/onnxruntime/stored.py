@@ -18,6 +18,7 @@ from openwork.engine.program import data_slot
 
 Array = NDArray[Any]
 
+
 def placed(tensor: onnx.TensorProto) -> int | None:
     """The number of the slot that a tensor's data stand in; None for one that names anything else."""
     entries = [(entry.key, entry.value) for entry in tensor.external_data]
