@@ -299,9 +299,12 @@ def test_traces_take_what_models_are_written_with() -> None:
     y = torch.addmm(quantized.bias, rounded, quantized.addmm0_weight_quantizer(quantized.kernel)).view(
         x.shape
     )
-    for add in ("add1", "add2"):
+    inner = quantized.inner
+    weight = inner.weight_quantizer(inner.weight)
+    for add, read in zip(("add1", "add2"), inner.input_quantizer.each, strict=True):
         left, right = (getattr(quantized, f"{add}_{side}_quantizer") for side in ("left", "right"))
-        y = _rounded(quantized.inner(y), left) + _rounded(y, right)
+        given = functional.linear(_rounded(y, read), weight, inner.bias)
+        y = _rounded(given, left) + _rounded(y, right)
     assert torch.equal(quantized(**batches[0]), y.view(3, 2, 2, -1))
     with pytest.raises(ValueError, match="the argument 'size' of the model was \\(2, 2\\) in the example"):
         quantized(x, (4, 1), mask=batches[0]["mask"])
