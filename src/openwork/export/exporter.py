@@ -20,6 +20,7 @@ from openwork.export.inputs import example_inputs
 from openwork.export.layers import exportable
 from openwork.export.options import ExportOptions
 from openwork.export.patterns import pruned_weights, record_patterns
+from openwork.export.precision import in_binary32
 from openwork.export.torch_graph import trace
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
@@ -36,11 +37,11 @@ def export(model: nn.Module, inputs: Batch, path: str | Path, options: ExportOpt
     layers are checked on the exported weights and stand in the file's metadata as
     `openwork.pattern.<weight>`. `next_steps` has the commands to go on with. Raises ValueError if a weight
     breaks its pattern or its mask, naming layer, row and group; for a pattern of a layer that is not
-    exported; for a model that the target does not take; for a quantizer without a scale; and for a batch
-    whose inputs have no names, TypeError for what is no batch.
+    exported; for a model that torch's exporter or the target does not take; for a quantizer without a scale;
+    and for a batch whose inputs have no names, TypeError for what is no batch.
     """
     options = options or ExportOptions()
-    examples = example_inputs(model, inputs, options)
+    model, examples = in_binary32(model, example_inputs(model, inputs, options))
     pruned = pruned_weights(model, options.patterns)
     made = exportable(model, examples, options.exporter)
     graph = trace(made.module, examples, options)

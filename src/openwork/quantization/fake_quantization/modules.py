@@ -69,12 +69,14 @@ class Quantized(nn.Module):
         return self.weight_quantizer.integers(self.migrated_weight().detach())
 
     def _input(self, x: Tensor) -> Tensor:
-        x = x if self.input_multiplier is None else x * self.input_multiplier
-        return x if self.input_quantizer is None else self.input_quantizer(x)
+        # A multiplier, float32 as scales are, widens what it multiplies; the layer's own type comes last.
+        scaled = x if self.input_multiplier is None else x * self.input_multiplier
+        rounded: Tensor = scaled if self.input_quantizer is None else self.input_quantizer(scaled)
+        return rounded.to(x.dtype)
 
     def _weight(self) -> Tensor:
         rounded: Tensor = self.weight_quantizer(self.migrated_weight())
-        return rounded
+        return rounded.to(self.weight.dtype)
 
     def _output(self, y: Tensor) -> Tensor:
         return y if self.output_quantizer is None else self.output_quantizer(y)
