@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.export import ExportOptions, export
+from openwork.graph import model_files
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.quantization.fake_quantization.switches import quantizers
 from openwork.sparsity import Calibration, Pruner, permute
@@ -186,3 +187,17 @@ def test_t5_and_swin_by_dynamo_are_refused_with_the_way_out(tmp_path: Path) -> N
         ):
             export(model.eval(), batch, tmp_path / "m.onnx")
         export(model.eval(), batch, tmp_path / "m.onnx", ExportOptions(exporter="legacy"))
+
+
+def test_a_model_too_large_for_one_file_has_its_tensors_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = mixed(torch.float32)
+    quantized = quantize(model, [x])
+    one = export(quantized, {"x": x}, tmp_path / "one.onnx")
+    monkeypatch.setattr(model_files, "LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr(model_files, "LARGE", 256)
+    two = export(quantized, {"x": x}, tmp_path / "two.onnx")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.onnx", "two.onnx", "two.onnx.data"]
+    assert np.array_equal(run(one, x), run(two, x))
+    assert onnx.load(two).metadata_props == onnx.load(one).metadata_props

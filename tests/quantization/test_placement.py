@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -253,8 +254,12 @@ def test_computed_weights_are_quantized_as_they_are_read() -> None:
     cut = torch_prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
     model.append(cut)
     batches = [torch.randn(5, 6) for _ in range(3)]
+    model[1].lock = Lock()
     with pytest.raises(ValueError, match=r"The model cannot be copied .*prepare it with inplace=True"):
         prepare(model, batches[0])
+    del model[1].lock
+    with torch.no_grad():
+        assert torch.equal(prepare(model, batches[0]).model(batches[0]), model(batches[0]))
     prepared = prepare(model, batches[0], inplace=True)
     assert _rows(prepared) == {"0.linear0": "INT8", "2": "INT8", "3.linear0": "INT8"}
     quantized: Any = calibrate(prepared, batches)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from openwork.export.layers import COPIED
 from openwork.export.weights import quantizers
+from openwork.quantization.copies import copied
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def in_binary32(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[nn.Modu
         "The model computes in %s; the graph is written in float32, its inputs and outputs too.",
         " and ".join(sorted(str(kind).removeprefix("torch.") for kind in foreign)),
     )
-    return copy.deepcopy(model).float(), {name: _widened(x) for name, x in inputs.items()}
+    return copied(model, COPIED).float(), {name: _widened(x) for name, x in inputs.items()}
 
 
 def _widened(x: Tensor) -> Tensor:

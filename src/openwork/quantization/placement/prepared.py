@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.quantization.copies import copied
 from openwork.quantization.corrections.batch_norm import Fold, fold_batchnorm
 from openwork.quantization.corrections.bias_correction import BiasCorrection
 from openwork.quantization.corrections.equalization import Equalized, equalize
@@ -86,7 +86,7 @@ def prepare(
     """
     options = options or QuantizationOptions()
     _refuse_quantized(model)
-    model = model if inplace else _copied(model)
+    model = model if inplace else copied(model, "prepare it with inplace=True")
     example_inputs = fitted(model, example_inputs)
     folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
     equalized = equalize(model, example_inputs, options.equalize) if options.equalize != "no" else ()
@@ -104,17 +104,6 @@ def prepare(
     place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
     return Prepared(model, options, choices, groups, equalized)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"The model cannot be copied ({reason}); prepare it with inplace=True, or take out what "
-            "cannot be copied."
-        ) from error
 
 
 def _refuse_quantized(model: nn.Module) -> None:
