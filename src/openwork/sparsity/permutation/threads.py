@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-LARGE_WORK = 2e8
-"""Elements from which on an operation is shared out: it takes a tenth of a second then. Threads meet at the
+LARGE_WORK = 1e8
+"""Elements from which on work is shared out: it takes about a tenth of a second then. Threads meet at the
 end of each operation, and where another process holds a core, they wait there until it is scheduled away,
 which takes longer than a small operation itself.
 """
