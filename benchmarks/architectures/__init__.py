@@ -1,1 +1,1 @@
-"""Architectures of `transformers`: exported, quantized, built, compared with ONNX Runtime on the same file."""
+"""Architectures of `transformers`, from the exporter to the engine, beside ONNX Runtime on the same file."""

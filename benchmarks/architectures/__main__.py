@@ -1,6 +1,6 @@
 """Twenty and more architectures of `transformers`, by both exporters, with and without each optional input.
 
-    python -m benchmarks.architectures [--only bert,vit] [--exporters legacy,dynamo] [--threads 1,2] [--json FILE]
+    python -m benchmarks.architectures [--only bert,vit] [--exporters legacy,dynamo] [--threads 1,2]
 
 Each is exported in FP32 with random weights, quantized as `openwork quantize` does, built, loaded, compared
 with ONNX Runtime without optimizations on the same file, and timed beside ONNX Runtime on the same file, in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import pickle
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -253,8 +254,12 @@ def test_computed_weights_are_quantized_as_they_are_read() -> None:
     cut = torch_prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
     model.append(cut)
     batches = [torch.randn(5, 6) for _ in range(3)]
+    model[1].lock = Lock()
     with pytest.raises(ValueError, match=r"The model cannot be copied .*prepare it with inplace=True"):
         prepare(model, batches[0])
+    del model[1].lock
+    with torch.no_grad():
+        assert torch.equal(prepare(model, batches[0]).model(batches[0]), model(batches[0]))
     prepared = prepare(model, batches[0], inplace=True)
     assert _rows(prepared) == {"0.linear0": "INT8", "2": "INT8", "3.linear0": "INT8"}
     quantized: Any = calibrate(prepared, batches)
@@ -299,9 +304,12 @@ def test_traces_take_what_models_are_written_with() -> None:
     y = torch.addmm(quantized.bias, rounded, quantized.addmm0_weight_quantizer(quantized.kernel)).view(
         x.shape
     )
-    for add in ("add1", "add2"):
+    inner = quantized.inner
+    weight = inner.weight_quantizer(inner.weight)
+    for add, read in zip(("add1", "add2"), inner.input_quantizer.each, strict=True):
         left, right = (getattr(quantized, f"{add}_{side}_quantizer") for side in ("left", "right"))
-        y = _rounded(quantized.inner(y), left) + _rounded(y, right)
+        given = functional.linear(_rounded(y, read), weight, inner.bias)
+        y = _rounded(given, left) + _rounded(y, right)
     assert torch.equal(quantized(**batches[0]), y.view(3, 2, 2, -1))
     with pytest.raises(ValueError, match="the argument 'size' of the model was \\(2, 2\\) in the example"):
         quantized(x, (4, 1), mask=batches[0]["mask"])

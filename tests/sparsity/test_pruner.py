@@ -509,7 +509,9 @@ def test_the_report_names_every_layer() -> None:
     report = pruner.report()
     lines = str(report).splitlines()
     assert lines[1].split()[:5] == ["first", "Conv2d", "16x8x3x3", "2:4", "50.0%"]
-    assert lines[-1] == "7 of 8 layers pruned, 50.0% of their weights zero"
+    assert lines[-1] == (
+        "7 of 8 weights pruned, 50.0% of their weights zero; these are 2,880 of the model's 3,520 parameters"
+    )
     rows = {row["name"]: row for row in json.loads(report.json())}
     assert rows["up"] == {
         "name": "up", "kind": "ConvTranspose2d", "shape": [16, 8, 2, 2], "pattern": "2:4", "eligible": False,

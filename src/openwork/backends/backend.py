@@ -106,7 +106,7 @@ class Backend(Protocol):
         seconds of each, [tactics, repeats], one tactic after the other in turn."""
 
     def adapted(self, model: Any) -> Any:
-        """The model of a part (onnx.ModelProto) as this back end has kernels for it, where it takes models."""
+        """The model of a part (onnx.ModelProto) as this back end has kernels for it."""
 
     def check(self, step: Step, program: Program, tensors: Tensors) -> None:
         """Refuse, with a ValueError, a step that `bind` would refuse for its contents; for who writes an

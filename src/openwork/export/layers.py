@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from openwork.export.operators import INTEGERS, OPERATORS, Operators
 from openwork.export.options import Exporter
 from openwork.export.weights import StoredWeight, quantizers, rounds_weight, stored_weights
 from openwork.qdq.affine import RANGES
+from openwork.quantization.copies import copied
 from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
 from openwork.quantization.fake_quantization.modules import QuantLinear
 
 logger = logging.getLogger(__name__)
 
+COPIED = "an export writes a copy, which traces to a graph, so make the model one that can be copied"
 THIRDS = 3
 IN_PROJECTION = "in_proj_quantizer"
 """The quantizer of an attention's three projections (`quantization/fake_quantization/multihead.py`)."""
@@ -157,20 +158,20 @@ class Exportable:
 
 def exportable(model: nn.Module, inputs: Mapping[str, Tensor], exporter: Exporter) -> Exportable:
     """A copy of the model in evaluation mode that traces to Q/DQ; raises as `stored_weights` does."""
-    root = nn.ModuleDict({"model": copy.deepcopy(model).eval()})
-    copied, operators = root["model"], OPERATORS[exporter]
-    weights = stored_weights(copied, inputs)
-    _report_float(copied)
+    root = nn.ModuleDict({"model": copied(model, COPIED).eval()})
+    clone, operators = root["model"], OPERATORS[exporter]
+    weights = stored_weights(clone, inputs)
+    _report_float(clone)
     linears = {
-        name: layer for name, layer in copied.named_modules() if type(layer) in (nn.Linear, QuantLinear)
+        name: layer for name, layer in clone.named_modules() if type(layer) in (nn.Linear, QuantLinear)
     }
     _replace(
         root,
         {id(layer): _linear(layer, weights.get(_join(name, "weight_quantizer")), operators)
          for name, layer in linears.items()},
     )  # fmt: skip
-    _replace(root, {id(q): _exported(q, name, weights, operators) for name, q in quantizers(copied).items()})
-    names = {**_first_names(copied), **_names(weights)}
+    _replace(root, {id(q): _exported(q, name, weights, operators) for name, q in quantizers(clone).items()})
+    names = {**_first_names(clone), **_names(weights)}
     return Exportable(root["model"], names, frozenset(_join(name, "weight") for name in linears))
 
 

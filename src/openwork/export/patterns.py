@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 
@@ -15,7 +15,15 @@ from openwork.patterns.metadata import PATTERN_KEY
 from openwork.patterns.pattern import Pattern
 from openwork.patterns.stacks import detect_stack, first_violation
 from openwork.sparsity.masks.prunable import stated_pattern
-from openwork.sparsity.masks.view import WeightView
+from openwork.sparsity.masks.view import (
+    NORMED,
+    RECURRENT,
+    WeightView,
+    effective,
+    full_name,
+    stands_for,
+    weights_of,
+)
 
 MASK = "_mask"
 
@@ -25,6 +33,8 @@ class PrunedWeight:
     """A pruned parameter: its layer and full name, how it is read as matrices, and its values.
 
     mask: bool of the parameter's shape, or None. stated: the pattern that its pruner left with the mask.
+    remade: the graph may hold the values in another form only: a recurrent layer's gates in ONNX's order,
+    what weight_norm computes. They are checked as the module has them then, and no tensor is named.
     """
 
     layer: str
@@ -33,6 +43,7 @@ class PrunedWeight:
     weight: np.ndarray
     mask: np.ndarray | None
     stated: Pattern | None
+    remade: bool = False
 
     def matrices(self, tensor: np.ndarray) -> np.ndarray:
         """A tensor of the parameter's shape as a stack [stack, out, in]."""
@@ -53,7 +64,7 @@ def pruned_weights(model: nn.Module, patterns: Mapping[str, str]) -> tuple[Prune
 
 
 def record_patterns(
-    proto: onnx.ModelProto,
+    model: ir.Model,
     pruned: tuple[PrunedWeight, ...],
     patterns: Mapping[str, str],
     transposed: Set[str],
@@ -63,19 +74,28 @@ def record_patterns(
     transposed: the tensors that the graph holds as [in, out].
     Raises ValueError where a dropped weight is not zero there, or a pattern does not hold.
     """
-    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    tensors = {
+        name: value.const_value
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    }
     found: dict[str, str] = {}
     for weight in pruned:
         parts = _find(tensors, weight)
-        stored = np.concatenate([part.T if title in transposed else part for title, part in parts.items()])
+        stored = _stored(weight, parts, transposed)
         if weight.mask is not None:
             _check_mask(weight, stored)
         pattern = _pattern(weight, patterns)
         if pattern is not None:
             _check_pattern(weight, weight.matrices(stored), pattern)
             found |= {PATTERN_KEY + title: str(pattern) for title in _keeping(parts, transposed, pattern)}
-    if found:
-        onnx.helper.set_model_props(proto, found)
+    model.metadata_props.update(found)
+
+
+def _stored(weight: PrunedWeight, parts: Mapping[str, np.ndarray], transposed: Set[str]) -> np.ndarray:
+    if not parts:
+        return weight.weight
+    return np.concatenate([part.T if title in transposed else part for title, part in parts.items()])
 
 
 def _keeping(parts: Mapping[str, np.ndarray], transposed: Set[str], pattern: Pattern) -> list[str]:
@@ -90,21 +110,19 @@ def _keeping(parts: Mapping[str, np.ndarray], transposed: Set[str], pattern: Pat
 
 
 def _key(weight: PrunedWeight) -> str:
-    return weight.layer if weight.name == _join(weight.layer, "weight") else weight.name
-
-
-def _join(layer: str, parameter: str) -> str:
-    return f"{layer}.{parameter}" if layer else parameter
+    return weight.layer if weight.name == full_name(weight.layer, "weight") else weight.name
 
 
 def _weights(model: nn.Module) -> Iterator[PrunedWeight]:
-    for layer, module in model.named_modules():
-        for parameter, weight in module.named_parameters(recurse=False):
-            view = WeightView.of(module, parameter)
-            if view is not None:
-                values, mask = weight.detach().cpu().numpy(), _mask(module, parameter)
-                stated = stated_pattern(module, parameter)
-                yield PrunedWeight(layer, _join(layer, parameter), view, values, mask, stated)
+    names = {id(module): name for name, module in model.named_modules()}
+    for _, module, parameter in weights_of(model):
+        view = WeightView.of(module, parameter)
+        if view is not None:
+            own, layer = stands_for(parameter), names[id(module)]
+            values, mask = effective(module, parameter).cpu().numpy(), _mask(module, own)
+            remade = parameter in NORMED or isinstance(module, RECURRENT)
+            stated = stated_pattern(module, parameter)
+            yield PrunedWeight(layer, full_name(layer, own), view, values, mask, stated, remade)
 
 
 def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
@@ -113,17 +131,17 @@ def _mask(module: nn.Module, parameter: str) -> np.ndarray | None:
     return None if mask is None or bool(mask.all()) else mask.cpu().numpy()
 
 
-def _find(tensors: Mapping[str, onnx.TensorProto], weight: PrunedWeight) -> dict[str, np.ndarray]:
+def _find(tensors: Mapping[str, ir.TensorProtocol], weight: PrunedWeight) -> dict[str, np.ndarray]:
     """The graph's tensors of a parameter: of its name, or its numbered parts, or else of its values."""
     for names in ([weight.name], [f"{weight.name}.{i}" for i in range(THIRDS)]):
         if all(name in tensors for name in names):
-            return {name: onnx.numpy_helper.to_array(tensors[name]) for name in names}
+            return {name: tensors[name].numpy() for name in names}
     for name, tensor in tensors.items():
         for wanted in (weight.weight, weight.weight.T):
-            if tuple(tensor.dims) == wanted.shape and np.array_equal(
-                onnx.numpy_helper.to_array(tensor), wanted
-            ):
+            if tensor.shape == wanted.shape and np.array_equal(tensor.numpy(), wanted):
                 return {name: weight.weight}
+    if weight.remade:
+        return {}
     raise ValueError(f"The pruned layer {weight.layer} has no weight {weight.name} in the exported graph.")
 
 

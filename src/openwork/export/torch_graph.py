@@ -31,10 +31,11 @@ SCALAR = 1
 
 
 def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
-    """The graph of the model; equal nodes and equal small constants stand in it once."""
-    with _quiet():
-        write = _dynamo if options.exporter == "dynamo" else _legacy
-        graph = write(model, inputs, options)
+    """The graph of the model; equal nodes and equal small constants stand in it once.
+
+    Raises ValueError, with the cause, for a model that torch's exporter cannot write.
+    """
+    graph = _written(model, inputs, options)
     for tidy in (IdentityEliminationPass(), DeduplicateInitializersPass(SCALAR)):
         tidy(graph)
     CommonSubexpressionEliminationPass()(graph)
@@ -42,6 +43,30 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions
     modules = {title for title, _ in model.named_modules()}
     name(graph, options.outputs(inputs, len(graph.graph.outputs)), modules)
     return graph
+
+
+def _written(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
+    write = _dynamo if options.exporter == "dynamo" else _legacy
+    try:
+        with _quiet():
+            return write(model, inputs, options)
+    except MemoryError:
+        raise
+    # What a model's forward and torch's exporters raise has no class in common.
+    except Exception as error:
+        other = "legacy" if options.exporter == "dynamo" else "dynamo"
+        raise ValueError(
+            f"torch's {options.exporter} exporter cannot write this model ({_cause(error)}). Export it with "
+            f'ExportOptions(exporter="{other}"), or change what the model does there.'
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The class and the first line of what an error comes from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
 
 
 def _dynamo(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:

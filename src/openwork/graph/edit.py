@@ -7,7 +7,7 @@ whole graph uses these. Reading a graph is `graph/model.py`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 import onnx
@@ -41,10 +41,7 @@ def onnx_node(
 
 def add_initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Register an initializer under this name, or this name with a number if it is taken."""
-    unique, number = name, 1
-    taken = {str(value.name) for value in graph.inputs} | set(graph.initializers)
-    while unique in taken:
-        unique, number = f"{name}.{number}", number + 1
+    unique = _free(name, _value_names(graph))
     tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(
         name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
@@ -95,12 +92,42 @@ def bypass(node: ir.Node, value: ir.Value, keep_name: bool = False) -> None:
 
 
 def insert_behind(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-    """Insert nodes, in order, right behind what makes `value`; first of all for an input or initializer."""
+    """Insert nodes, in order, right behind what makes `value`; first of all for an input or initializer.
+
+    A node or an output of one whose name the graph has already gets another.
+    """
+    _rename(graph, nodes)
     maker = value.producer()
     if maker is not None:
         graph.insert_after(maker, nodes)
     else:
         graph.insert_before(graph[0], nodes)
+
+
+def _value_names(graph: ir.Graph) -> set[str]:
+    """The names of all values that the graph and the graphs within it know."""
+    names = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
+    for inner in graph.subgraphs():
+        names |= {str(value.name) for value in (*inner.inputs, *inner.initializers.values())}
+    return names | {str(value.name) for node in graph.all_nodes() for value in node.outputs}
+
+
+def _free(name: str, taken: Set[str]) -> str:
+    """The name, or the name with a number if it is taken."""
+    unique, number = name, 1
+    while unique in taken:
+        unique, number = f"{name}.{number}", number + 1
+    return unique
+
+
+def _rename(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    values, titles = _value_names(graph), {str(node.name) for node in graph}
+    for node in nodes:
+        node.name = _free(str(node.name), titles)
+        titles.add(node.name)
+        for output in node.outputs:
+            output.name = _free(str(output.name), values)
+            values.add(output.name)
 
 
 def own_model(proto: onnx.ModelProto) -> ir.Model:

@@ -119,7 +119,10 @@ class Part:
 
     def _proto(self, node: ir.Node) -> onnx.NodeProto:
         proto = onnx.NodeProto()
-        proto.CopyFrom(ir.to_proto(node))
+        try:
+            proto.CopyFrom(ir.to_proto(node))
+        except ir.serde.SerdeError as error:
+            raise ModelError(f"{describe(node)} cannot be written") from error
         for unused in ("name", "doc_string", "domain"):
             proto.ClearField(unused)
         del proto.input[:], proto.output[:], proto.metadata_props[:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 import onnx
@@ -26,7 +27,7 @@ VERBATIM = "verbatim"
 """Where a model keeps in its `meta` why no rule can read it, so that it runs as it is written."""
 
 
-def read(source: str | Path | onnx.ModelProto, *, modernize: bool = True) -> ir.Model:
+def read(source: str | PathLike[str] | onnx.ModelProto, *, modernize: bool = True) -> ir.Model:
     """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined,
     shapes inferred.
 
@@ -44,10 +45,19 @@ def read(source: str | Path | onnx.ModelProto, *, modernize: bool = True) -> ir.
         model = _modern(model)
     _check_tensors(model, where)
     check_ports(model, where)
+    settle(model)
+    return model
+
+
+def settle(model: ir.Model) -> None:
+    """What reading does to a model once it is whole: constants lifted, functions inlined, names unique,
+    shapes inferred.
+
+    Raises ModelError where it breaks an invariant of the graph.
+    """
     _normalize(model)
     shapes.infer(model)
     verify(model)
-    return model
 
 
 def _parse(path: Path) -> onnx.ModelProto:
@@ -77,7 +87,7 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
         )
 
 
-def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> None:
+def _check(source: str | PathLike[str] | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(proto if isinstance(source, onnx.ModelProto) else str(source))
     # The checker raises ValidationError, and ValueError or RuntimeError from its C++ side.
@@ -85,7 +95,7 @@ def _check(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: 
         raise ModelError(f"{where} is not a valid ONNX model: {error}") from error
 
 
-def _convert(source: str | Path | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
+def _convert(source: str | PathLike[str] | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> ir.Model:
     try:
         return own_model(proto) if isinstance(source, onnx.ModelProto) else ir.load(source, "protobuf")
     except (ValueError, KeyError, OSError, ir.serde.SerdeError) as error:
@@ -111,7 +121,7 @@ def _modern(model: ir.Model) -> ir.Model:
     try:
         return modern(model)
     except ModelError as error:
-        model.meta[VERBATIM] = str(error)
+        model.meta[VERBATIM] = f"{error}, so ONNX Runtime runs it as it is written."
         return model
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 
-_SMALL = 1000
-"""Bytes of a tensor up to which its content may say something about a shape or a conversion."""
+LARGE = 1024
+"""Bytes from which on a tensor is left out; what shapes and axes are computed from is smaller."""
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
@@ -43,7 +43,7 @@ def _large(model: ir.Model) -> dict[ir.Value, ir.TensorProtocol]:
     return {
         value: value.const_value
         for value in model.graph.initializers.values()
-        if value.const_value is not None and value.const_value.nbytes > _SMALL
+        if value.const_value is not None and value.const_value.nbytes >= LARGE
     }
 
 

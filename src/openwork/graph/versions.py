@@ -16,6 +16,9 @@ RULES_FROM, MODERN = 11, 13
 """The first version that the rules read, and the one that older models become."""
 
 
+_FREE_INITIALIZERS = 4
+
+
 def opset_of(model: ir.Model) -> int:
     """The version of the standard operators that a model imports; the newest where it imports none, since it
     uses none then."""
@@ -31,18 +34,25 @@ def modern(model: ir.Model, version: int = MODERN) -> ir.Model:
     tensors = large_tensors(model)
     try:
         before = skeleton(model)
+        # Before the fourth version every initializer had to be an input, which those of `model` are not.
+        before.ir_version = max(before.ir_version, _FREE_INITIALIZERS)
         after = onnx.version_converter.convert_version(before, version)
     # The converter raises ConvertError, and what its C++ side happens to raise.
     except Exception as error:
         raise ModelError(
-            f"onnx cannot convert opset {opset_of(model)} to {version}: {_first_line(error)}"
+            f"The model uses opset {opset_of(model)} and cannot be converted to opset {version} "
+            f"({_first_line(error)})"
         ) from error
     # Its converter takes the batch away from the inputs of the Scan of opset 8.
     ports = [(before.graph.input, after.graph.input), (before.graph.output, after.graph.output)]
     if any(_ports(old) - _ports(new) for old, new in ports):
-        raise ModelError(f"onnx's conversion to opset {version} changes the inputs or outputs of the model.")
+        raise ModelError(
+            f"The model uses opset {opset_of(model)} and cannot be converted to opset {version} (its inputs "
+            "or outputs would change)"
+        )
     result = ir.from_proto(after)
     refill(result, tensors)
+    result.metadata_props.update(model.metadata_props)
     return result
 
 

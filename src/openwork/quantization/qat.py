@@ -26,6 +26,7 @@ from openwork.quantization.corrections.batch_norm import Fold, fold_batchnorm
 from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
 from openwork.quantization.fake_quantization.modules import MASK_SUFFIX
 from openwork.quantization.fake_quantization.switches import quantizers
+from openwork.sparsity.masks.view import normed, parameter_of
 from openwork.support.batches import Batch
 
 
@@ -204,12 +205,19 @@ def _ready(quantizer: FakeQuantize) -> bool:
     return quantizer.calibrated or quantizer.options.follow
 
 
+def _stored(module: nn.Module, parameter: str) -> nn.Parameter | None:
+    """The parameter; of a weight that weight_norm computes its direction, which the mask is of."""
+    own = module._parameters.get(parameter)
+    norm = normed(module) if parameter == "weight" and own is None else None
+    return own if norm is None else parameter_of(module, norm)
+
+
 def _masked(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
     """Each weight with a mask, and the mask, by the weight's name."""
-    found = {}
+    found: dict[str, tuple[Tensor, Tensor]] = {}
     for name, module in model.named_modules():
         for key, buffer in module.named_buffers(recurse=False):
-            weight = module._parameters.get(key.removesuffix(MASK_SUFFIX))
+            weight = _stored(module, key.removesuffix(MASK_SUFFIX))
             if key.endswith(MASK_SUFFIX) and weight is not None and buffer.dtype == torch.bool:
                 parameter = key.removesuffix(MASK_SUFFIX)
                 found[f"{name}.{parameter}" if name else parameter] = (weight, buffer)

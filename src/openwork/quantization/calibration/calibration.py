@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from openwork.quantization.calibration.call_ranges import CallRanges
 from openwork.quantization.fake_quantization.modules import QuantLinear, migrate
 from openwork.quantization.fake_quantization.switches import off, quantizers
 from openwork.quantization.observers.merge import merge_across_workers
@@ -38,12 +39,16 @@ class _Watch:
             group.observer, quantizer.name, options.percentile, quantizer.symmetric
         )
         self._last: tuple[weakref.ref[Tensor], int] | None = None
+        self.calls = CallRanges() if any(slot.several for slot in group.slots) else None
 
     def take(self, x: Tensor, keep: Tensor | None) -> None:
         """Observe the rows of `x` that count, unless it was the last one observed."""
         if self._last is not None and self._last[0]() is x and self._last[1] == x._version:
             return
-        self.observer.observe(x[keep] if keep is not None and keep.shape == x.shape[:-1] else x)
+        rows = x[keep] if keep is not None and keep.shape == x.shape[:-1] else x
+        self.observer.observe(rows)
+        if self.calls is not None:
+            self.calls.take(rows)
         self._last = weakref.ref(x), x._version
 
 
@@ -74,6 +79,9 @@ class Calibration:
         shape without channels.
         """
         self._keep = keep
+        for watch in self._watches:
+            if watch.calls is not None:
+                watch.calls.begin()
         try:
             run_batch(self.prepared.model, batch)
         except ValueError as error:
@@ -127,6 +135,8 @@ class Calibration:
             logger.warning(
                 "The input of %s was zero throughout calibration; its scale is set to 1.", observer.name
             )
+        if watch.calls is not None and (apart := watch.calls.apart()):
+            logger.warning("The calls of %s share one quantizer, but %s.", observer.name, apart)
         free = group.options.migrate and group.folds
         return choose_input(observer, group.quantizer.dtype, lambda: self._weights(group), free)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.quantization.errors.report import Error, ErrorReport, LayerError
+from openwork.quantization.fake_quantization.calls import repeated
 from openwork.quantization.fake_quantization.quantized_layers import (
     QuantizedLayer,
     all_quantizers,
@@ -117,7 +118,7 @@ class _Measuring:
             return
         self._inside = True
         try:
-            with rounding(layer.quantizers):
+            with rounding(layer.quantizers), repeated(layer.module):
                 rounded = layer.module.forward(*args, **kwargs)
         finally:
             self._inside = False

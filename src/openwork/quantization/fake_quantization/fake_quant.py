@@ -3,6 +3,7 @@ while training or not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Self
 
 import torch
@@ -216,6 +217,10 @@ class FakeQuantize(nn.Module):
             self.amax.copy_(self.scale * self._reach())
         self.calibrated = True
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # Scales stay float32 whatever the model computes in: half precision has no room for small ones.
+        return super()._apply(lambda tensor: _moved(fn, tensor), recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     def get_extra_state(self) -> Tensor:
         """The mode and whether a scale was chosen, so that a saved model goes on as it was."""
         return torch.tensor(
@@ -309,3 +314,9 @@ class FakeQuantize(nn.Module):
     def _train_learned(self, trained: bool) -> None:
         for parameter in self.parameters(recurse=False):
             parameter.requires_grad_(trained)
+
+
+def _moved(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """What `fn` makes of a tensor, in the type that it had."""
+    made = fn(tensor)
+    return made if made.dtype == tensor.dtype else tensor.to(made.device)

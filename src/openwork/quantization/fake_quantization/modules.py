@@ -42,6 +42,11 @@ def check_mask(module: nn.Module, parameter: str, name: str) -> None:
         )
 
 
+def _typed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in a type; a conversion to its own would stand in an exported graph."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 class Quantized(nn.Module):
     """What the quantized layers share; abstract.
 
@@ -69,12 +74,14 @@ class Quantized(nn.Module):
         return self.weight_quantizer.integers(self.migrated_weight().detach())
 
     def _input(self, x: Tensor) -> Tensor:
-        x = x if self.input_multiplier is None else x * self.input_multiplier
-        return x if self.input_quantizer is None else self.input_quantizer(x)
+        # A multiplier, float32 as scales are, widens what it multiplies; the layer's own type comes last.
+        scaled = x if self.input_multiplier is None else x * self.input_multiplier
+        rounded: Tensor = scaled if self.input_quantizer is None else self.input_quantizer(scaled)
+        return _typed(rounded, x.dtype)
 
     def _weight(self) -> Tensor:
         rounded: Tensor = self.weight_quantizer(self.migrated_weight())
-        return rounded
+        return _typed(rounded, self.weight.dtype)
 
     def _output(self, y: Tensor) -> Tensor:
         return y if self.output_quantizer is None else self.output_quantizer(y)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from openwork.quantization.fake_quantization.calls import flat
 from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
 from openwork.quantization.fake_quantization.modules import is_quantized
 from openwork.quantization.fake_quantization.multihead import QuantMultiheadAttention
@@ -33,8 +34,10 @@ class QuantizedLayer:
         """The name that `include` and `exclude` of `prepare` know: the layer's, or that of the function whose
         operand the quantizer rounds, layer1.0.add0 for layer1.0.add0_left_quantizer.
         """
-        operand = self.name.removesuffix(SUFFIX)
-        return operand.rpartition("_")[0] if self.name.endswith(SUFFIX) and "_" in operand else self.name
+        head, _, call = self.name.rpartition(".")
+        name = head if call.isdecimal() and head.endswith(SUFFIX) else self.name
+        operand = name.removesuffix(SUFFIX)
+        return operand.rpartition("_")[0] if name.endswith(SUFFIX) and "_" in operand else name
 
 
 def quantized_layers(model: nn.Module) -> tuple[QuantizedLayer, ...]:
@@ -64,7 +67,7 @@ def _layers(model: nn.Module) -> Iterator[QuantizedLayer]:
 
 
 def _active(module: nn.Module) -> tuple[FakeQuantize, ...]:
-    children = {id(child): child for child in module._modules.values() if isinstance(child, FakeQuantize)}
+    children = {id(child): child for child in flat(module.children()) if isinstance(child, FakeQuantize)}
     return tuple(child for child in children.values() if _is_active(child))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openwork.graph.model import Dims, dims
+from openwork.graph.model_files import large_floats, pointing_to
 from openwork.quantization.data.sources import Batches
 from openwork.quantization.float_onnx.layers import follows_fold, torch_tensor
 from openwork.quantization.float_onnx.placement import Site
@@ -70,7 +71,8 @@ def _observer(site: Site) -> Observer:
 
 
 def _session(model: ir.Model, watched: Sequence[str]) -> onnxruntime.InferenceSession:
-    copied = model.clone()
+    tensors = large_floats(model)
+    copied = pointing_to(model, "given", tensors)
     values = {value.name: value for node in copied.graph for value in node.outputs}
     present = {value.name for value in copied.graph.outputs}
     inputs = {value.name for value in copied.graph.inputs}
@@ -81,6 +83,10 @@ def _session(model: ir.Model, watched: Sequence[str]) -> onnxruntime.InferenceSe
             copied.graph.outputs.append(value)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # ONNX Runtime takes the large tensors from where they are, in memory or in a mapped file: a message with
+    # all of them would be one copy more, and could not be larger than 2 GiB.
+    values_of = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for tensor in tensors.values()]
+    options.add_external_initializers(list(tensors), values_of)
     return onnxruntime.InferenceSession(
         ir.to_proto(copied).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

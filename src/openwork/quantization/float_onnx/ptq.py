@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
 import onnx
-import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from openwork.graph.model import ModelError, dims, is_onnx
+from openwork.graph.model import dims
+from openwork.graph.model_files import check, parts, write_model
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
-from openwork.graph.reader import read
 from openwork.qdq.targets import Target, parse_target
 from openwork.quantization.corrections.equalization import Equalized
 from openwork.quantization.data.sources import BATCH, Batches, Source
@@ -24,12 +24,9 @@ from openwork.quantization.float_onnx.equalization import equalize
 from openwork.quantization.float_onnx.observation import observe
 from openwork.quantization.float_onnx.placement import Placement, place
 from openwork.quantization.float_onnx.qdq_nodes import rewrite
+from openwork.quantization.float_onnx.reading import float_model
 from openwork.quantization.placement import LayerChoice, QuantizationOptions, table
 from openwork.quantization.scales.cache import CacheEntry, CalibrationCache, digest, read_cache
-from openwork.support.files import write_atomic
-
-OLDEST_OPSET, OPSET = 13, 18
-"""Below the first, DequantizeLinear knows no channels; models below the second are converted to it."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +52,32 @@ class OnnxCalibration:
 
 @dataclass(frozen=True, eq=False)
 class QuantizedOnnx:
-    """A Q/DQ model. choices: what is quantized, and why the rest is not. entries: scales by tensor name.
+    """A Q/DQ model. graph: the model. choices: what is quantized, and why the rest is not. entries: scales by
+    tensor name.
 
     folded: the normalizations that were folded into convolutions. cached: whether the scales came from the
     cache. equalized: what became of every two layers in a row, where the options ask for equalization.
     """
 
-    model: onnx.ModelProto
+    graph: ir.Model
     choices: tuple[LayerChoice, ...]
     entries: Mapping[str, CacheEntry]
     folded: tuple[str, ...] = ()
     cached: bool = False
     equalized: tuple[Equalized, ...] = ()
 
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The model as a message, with a copy of every tensor."""
+        return ir.to_proto(self.graph)
+
     def table(self) -> str:
         """The choices as lines of text."""
         return table(self.choices)
 
     def write(self, path: str | PathLike[str]) -> Path:
-        """Write the model, whole or not at all."""
-        write_atomic(path, [self.model.SerializeToString()])
-        return Path(path)
+        """Write the model, whole or not at all; where it is too large for one file, with external data."""
+        return write_model(self.graph, path)
 
 
 def quantize_onnx(
@@ -86,22 +88,22 @@ def quantize_onnx(
 ) -> QuantizedOnnx:
     """Calibrate a float ONNX model on data and give it Q/DQ, weights stored as INT8.
 
-    source: a path or a parsed model, opset 13 or newer. data: see `Batches`; None where the cache holds the
+    source: a path or a parsed model; below opset 18 it is converted to that. data: see `Batches`; None where
+    the cache holds the
     scales. options: style, observer, globs; without them the style of the target. Convolutions swallow the
     normalizations that follow them. Zeros of the weights stay zeros, and their patterns are recorded in the
-    metadata. Raises ModelError for a file that is no valid model or has an opset that is too old,
+    metadata. Raises ModelError for a file that is no valid model or cannot be converted,
     ValueError for data that are missing or do not fit, NaN, an empty choice, or a cache of another model
     (StaleCache).
     """
     how = how or OnnxCalibration()
     target = how.dialect
     options = options or _style_of(target)
-    model = _prepared(source)
-    graph_digest = digest([ir.to_proto(model).SerializeToString(deterministic=True)])
+    model = float_model(source)
+    graph_digest = digest(parts(model))
     _check(options)
     folded = fold(model)
     equalized = equalize(model.graph) if options.equalize == "weights" else ()
-    _name_nodes(model.graph)
     placement = place(model.graph, options)
     entries, cached = _entries(model, placement, data, options, how, graph_digest)
     rewrite(model, placement, entries)
@@ -110,9 +112,8 @@ def quantize_onnx(
         if target.bias == "int32":
             quantize_biases(model)
     RemoveUnusedNodesPass()(model)
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto)
-    return QuantizedOnnx(proto, placement.choices, entries, tuple(folded), cached, equalized)
+    check(model)
+    return QuantizedOnnx(model, placement.choices, entries, tuple(folded), cached, equalized)
 
 
 def _check(options: QuantizationOptions) -> None:
@@ -130,42 +131,6 @@ def _check(options: QuantizationOptions) -> None:
 
 def _style_of(target: Target | None) -> QuantizationOptions:
     return QuantizationOptions(style="openwork" if target is None else target.name)
-
-
-def _prepared(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
-    model = read(source if isinstance(source, onnx.ModelProto) else Path(source))
-    ir.external_data.load_to_model(model)
-    if any(is_onnx(node, "QuantizeLinear", "DequantizeLinear") for node in model.graph):
-        raise ModelError(
-            "The model has QuantizeLinear or DequantizeLinear nodes already; give the float model, or build "
-            "the engine from this one as it is."
-        )
-    opset = model.opset_imports.get("", 0)
-    if opset < OLDEST_OPSET:
-        raise ModelError(
-            f"The model uses opset {opset}, but Q/DQ per channel needs opset {OLDEST_OPSET} or newer; export "
-            f"it again, best with opset {OPSET}."
-        )
-    return model if opset >= OPSET else _converted(model, opset)
-
-
-def _converted(model: ir.Model, opset: int) -> ir.Model:
-    try:
-        return read(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(
-            f"The model uses opset {opset} and cannot be converted to opset {OPSET} ({error}); export it "
-            "again with that one."
-        ) from error
-
-
-def _name_nodes(graph: ir.Graph) -> None:
-    """Give nodes without a name one, so that tables, globs and messages can speak of them."""
-    counts: dict[str, int] = {}
-    for node in graph:
-        if not node.name:
-            counts[node.op_type] = counts.get(node.op_type, 0) + 1
-            node.name = f"{node.op_type}_{counts[node.op_type]}"
 
 
 def _entries(

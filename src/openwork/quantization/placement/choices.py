@@ -71,6 +71,8 @@ class Candidate:
             "embedding": "output per tensor",
             "multihead": f"weights per channel, the inputs {self._products}per tensor",
         }.get(self.kind, "weight per channel, input per tensor")
+        if len(self.events) > 1 and self.options.calls == "apart" and self.kind != "embedding":
+            how += f", for each of its {len(self.events)} calls"
         return LayerChoice(self.name, self.label, self.reason is None, self.reason or how)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
@@ -20,23 +20,36 @@ class Slot:
     """One place for an activation's quantizer: an operand of a candidate, or what it gives (operand -1).
 
     attribute: the name of the quantizer in the candidate's owner. seen: the tensors there, one for each call;
-    none for what is inside of a layer.
+    none for what is inside of a layer. call: which call of the owner; None for all of them.
     """
 
     candidate: Candidate
     operand: int
     attribute: str
     seen: tuple[Seen, ...]
+    call: int | None = None
 
     @property
     def name(self) -> str:
-        """The slot for messages: the layer for its input, else with the operand."""
+        """The slot for messages: the layer for its input, else with the operand; the call where each has a
+        quantizer.
+        """
+        return self.place if self.call is None else f"{self.place}[{self.call}]"
+
+    @property
+    def place(self) -> str:
+        """The name without the call."""
         if self.attribute == "input_quantizer":
             return self.candidate.name
         place = self.attribute.removesuffix("_quantizer")
         if self.candidate.is_function:
             place = place.rpartition("_")[2]
         return f"{self.candidate.name}.{place}"
+
+    @property
+    def several(self) -> bool:
+        """Whether the quantizer sees several tensors in one run."""
+        return len({seen.serial for seen in self.seen}) > 1
 
 
 @dataclass(eq=False)
@@ -61,6 +74,9 @@ class Group:
     @property
     def folds(self) -> bool:
         """Whether what makes the tensor can multiply its channels at no cost."""
+        # A multiplier divides the weight, which all calls of a layer have in common.
+        if any(slot.call is not None for slot in self.slots):
+            return False
         return all(seen.folds for slot in self.slots for seen in slot.seen)
 
     @property
@@ -82,21 +98,49 @@ def child_name(candidate: Candidate, operand: str) -> str:
 
 
 def _slots(candidate: Candidate, recording: Recording) -> list[Slot]:
-    slots = []
+    slots: list[Slot] = []
     for operand in candidate.operands:
         if candidate.is_function and candidate.weight_operand(operand):
             continue
-        seen = tuple(s for event in candidate.events if (s := event.inputs[operand]) is not None)
-        slots.append(Slot(candidate, operand, _attribute(candidate, operand), seen))
+        seen = [event.inputs[operand] for event in candidate.events]
+        slots += _by_call(candidate, operand, _attribute(candidate, operand), seen)
     if candidate.kind == "multihead":
-        # Without rounded products only the input of the output projection is left.
-        first = len(candidate.operands) if candidate.options.rules.products else len(ACTIVATIONS) - 1
-        slots += [Slot(candidate, i, ACTIVATIONS[i], ()) for i in range(first, len(ACTIVATIONS))]
-    if candidate.kind == "embedding" or (candidate.options.rules.outputs and _stands(candidate, recording)):
-        name = child_name(candidate, "output") if candidate.is_function else "output_quantizer"
+        slots += _inside(candidate)
+    name = child_name(candidate, "output") if candidate.is_function else "output_quantizer"
+    if candidate.kind == "embedding":
+        # Whatever the call, it gives rows of one table.
         outputs = tuple(event.output for event in candidate.events if event.output is not None)
         slots.append(Slot(candidate, OUTPUT, name, outputs))
+    elif candidate.options.rules.outputs:
+        slots += _by_call(candidate, OUTPUT, name, _standing(candidate, recording))
     return slots
+
+
+def _apart(candidate: Candidate) -> bool:
+    return candidate.options.calls == "apart" and len(candidate.events) > 1
+
+
+def _by_call(
+    candidate: Candidate, operand: int, attribute: str, seen: Sequence[Seen | None]
+) -> Iterator[Slot]:
+    """The slots of one place, by what each call has there: one for each, or one where they are the same."""
+    there = tuple(one for one in seen if one is not None)
+    if _apart(candidate) and len({None if one is None else one.serial for one in seen}) > 1:
+        for call, one in enumerate(seen):
+            if one is not None:
+                yield Slot(candidate, operand, attribute, (one,), call)
+    elif there:
+        yield Slot(candidate, operand, attribute, there)
+
+
+def _inside(candidate: Candidate) -> Iterator[Slot]:
+    """The slots within an attention."""
+    calls = range(len(candidate.events)) if _apart(candidate) else (None,)
+    # Without rounded products only the input of the output projection is left.
+    first = len(candidate.operands) if candidate.options.rules.products else len(ACTIVATIONS) - 1
+    for operand in range(first, len(ACTIVATIONS)):
+        for call in calls:
+            yield Slot(candidate, operand, ACTIVATIONS[operand], (), call)
 
 
 def _attribute(candidate: Candidate, operand: int) -> str:
@@ -105,20 +149,23 @@ def _attribute(candidate: Candidate, operand: int) -> str:
     return ACTIVATIONS[operand] if candidate.kind == "multihead" else "input_quantizer"
 
 
-def _stands(candidate: Candidate, recording: Recording) -> bool:
-    """Whether the output is quantized as it is: not where only a clamp or a BatchNorm, which belongs to the
-    layer, reads it.
+def _standing(candidate: Candidate, recording: Recording) -> list[Seen | None]:
+    """The outputs that are quantized as they are, by call: not where only a clamp or a BatchNorm, which
+    belongs to the layer, reads it.
     """
     if candidate.kind == "multihead":
-        return False
+        return []
     norms = {event.owner for event in recording.events if event.kind == "batchnorm"}
-    readers = [
-        reader
-        for event in candidate.events
-        if event.output is not None
-        for reader in recording.consumers.get(event.output.serial, [])
-    ]
-    return not readers or not all(reader in CLAMPS or reader in norms for reader in readers)
+    outputs = [event.output for event in candidate.events]
+    read = [_read_by(output, recording) for output in outputs]
+    kept = [not who or not all(one in CLAMPS or one in norms for one in who) for who in read]
+    if not _apart(candidate):
+        kept = [any(kept)] * len(kept)
+    return [output if keep else None for output, keep in zip(outputs, kept, strict=True)]
+
+
+def _read_by(output: Seen | None, recording: Recording) -> list[str]:
+    return [] if output is None else recording.consumers.get(output.serial, [])
 
 
 def _key(options: QuantizationOptions) -> tuple[object, ...]:

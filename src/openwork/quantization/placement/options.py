@@ -13,6 +13,7 @@ from openwork.quantization.observers.observer import DEFAULT_PERCENTILE, Observe
 
 Style = Literal["tensorrt", "onnxruntime", "openwork"]
 BatchNormChoice = Literal["fold", "keep"]
+Calls = Literal["apart", "together"]
 Equalize = Literal["no", "weights", "activations"]
 """Not at all; by the ranges of the weights on both sides; or by those of the tensor between, on the example
 inputs, and of the weights that read it.
@@ -59,7 +60,10 @@ class QuantizationOptions:
     batchnorm: "fold" it into the layer before it now, or "keep" it and call `fold_batchnorm` after training.
     equalize: bring the channels between two layers to like ranges first, by the "weights" or by the
     "activations" (see `equalization`). correct_bias: take what rounding adds on average out of the biases
-    after calibration, where that lessens the error of the outputs (see `bias_correction`).
+    after calibration, where that lessens the error of the outputs (see `bias_correction`). calls: of a
+    module that one forward calls several times; "apart" gives each call activation quantizers of its own
+    (weights have one for all), "together" gives all calls the same, for models that call a module as often as
+    their input asks, or that are trained with checkpointed activations.
     Raises ValueError for a value that is none of these.
     """
 
@@ -75,6 +79,7 @@ class QuantizationOptions:
     batchnorm: BatchNormChoice = "fold"
     equalize: Equalize = "no"
     correct_bias: bool = False
+    calls: Calls = "apart"
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -84,6 +89,7 @@ class QuantizationOptions:
             ("learned", self.learned, get_args(Learned)),
             ("batchnorm", self.batchnorm, get_args(BatchNormChoice)),
             ("equalize", self.equalize, get_args(Equalize)),
+            ("calls", self.calls, get_args(Calls)),
         ):
             if value not in known:
                 names = ", ".join(repr(name) for name in known if name is not None)

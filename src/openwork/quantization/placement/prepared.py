@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Iterable
@@ -11,33 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from openwork.quantization.copies import copied
 from openwork.quantization.corrections.batch_norm import Fold, fold_batchnorm
 from openwork.quantization.corrections.bias_correction import BiasCorrection
 from openwork.quantization.corrections.equalization import Equalized, equalize
 from openwork.quantization.data.feeds import fitted
-from openwork.quantization.fake_quantization.fake_quant import FakeQuantize, FakeQuantizeOptions
-from openwork.quantization.fake_quantization.modules import (
-    Quantized,
-    is_quantized,
-    quantize_embedding,
-    quantize_layer,
-)
-from openwork.quantization.fake_quantization.multihead import quantize_multihead
-from openwork.quantization.fake_quantization.switches import off
+from openwork.quantization.fake_quantization.fake_quant import FakeQuantize
+from openwork.quantization.fake_quantization.modules import Quantized, is_quantized
 from openwork.quantization.placement.choices import Candidate, LayerChoice, candidates, check_globs, table
-from openwork.quantization.placement.groups import Group, child_name, group
+from openwork.quantization.placement.groups import Group, group
+from openwork.quantization.placement.insertion import place
 from openwork.quantization.placement.options import QuantizationOptions
 from openwork.quantization.trace.arguments import tensors_in
 from openwork.quantization.trace.graph import TraceRefused
 from openwork.quantization.trace.recording import Recording, capture, record
-from openwork.quantization.trace.rewritten_module import Insertion, Traced, install, traced
+from openwork.quantization.trace.rewritten_module import Traced, traced
 from openwork.quantization.trace.source import is_rewritten
 from openwork.support.batches import Batch, evaluating, run_batch
 
 logger = logging.getLogger(__name__)
-
-WEIGHT_AXES = {"linear": 0, "conv": 0, "conv_transpose": 1, "matmul": 1, "addmm": 1}
-"""The axis of the output channels in the weight that a function reads."""
 
 
 class Prepared:
@@ -95,7 +86,7 @@ def prepare(
     """
     options = options or QuantizationOptions()
     _refuse_quantized(model)
-    model = model if inplace else _copied(model)
+    model = model if inplace else copied(model, "prepare it with inplace=True")
     example_inputs = fitted(model, example_inputs)
     folds = fold_batchnorm(model, example_inputs) if options.batchnorm == "fold" else ()
     equalized = equalize(model, example_inputs, options.equalize) if options.equalize != "no" else ()
@@ -110,20 +101,9 @@ def prepare(
         if one.unasked:
             logger.warning("%s stays in float: %s.", one.name or "The model", one.reason)
     groups = tuple(group(found, recording))
-    _place(model, found, groups, traces)
+    place(model, found, groups, traces)
     _check_unchanged(model, example_inputs, recording.outputs)
     return Prepared(model, options, choices, groups, equalized)
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"The model cannot be copied ({reason}); prepare it with inplace=True, or take out what "
-            "cannot be copied."
-        ) from error
 
 
 def _refuse_quantized(model: nn.Module) -> None:
@@ -160,78 +140,6 @@ def _traces(
                 one.unasked |= one.reason is None
                 one.reason = one.reason or str(refused)
     return traces
-
-
-def _place(
-    model: nn.Module, found: Iterable[Candidate], groups: Iterable[Group], traces: dict[str, Traced]
-) -> None:
-    insertions: dict[str, list[Insertion]] = {}
-    for one in found:
-        if one.reason is None:
-            _place_weights(model, one, insertions.setdefault(one.owner, []))
-    for shared in groups:
-        for slot in shared.slots:
-            one = slot.candidate
-            module = model.get_submodule(one.owner)
-            setattr(module, slot.attribute, shared.quantizer)
-            if one.is_function:
-                insertions[one.owner].append(Insertion(one.index, one.kind, slot.operand, slot.attribute))
-    _to_devices(model)
-    for owner, trace in traces.items():
-        if insertions.get(owner):
-            install(trace, insertions[owner])
-    _leave_fast_paths(model)
-    off(model)
-
-
-def _leave_fast_paths(model: nn.Module) -> None:
-    """Without gradients torch's transformer runs on the float weights of its layers, past any quantizer,
-    unless these attributes, which decide nothing else, say that it cannot.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0
-        elif isinstance(module, nn.TransformerEncoder):
-            module.use_nested_tensor = False
-
-
-def _place_weights(model: nn.Module, one: Candidate, insertions: list[Insertion]) -> None:
-    module = model.get_submodule(one.owner)
-    if one.kind == "embedding":
-        quantize_embedding(module)
-    elif one.kind == "multihead":
-        assert isinstance(module, nn.MultiheadAttention)
-        quantize_multihead(module, one.name, one.options.learned)
-    elif not one.is_function:
-        quantize_layer(module, one.name, one.options.learned)
-    elif one.kind in WEIGHT_AXES and one.weight_operand(1):
-        name = child_name(one, "weight")
-        setattr(module, name, _following(one))
-        insertions.append(Insertion(one.index, one.kind, 1, name))
-
-
-def _following(one: Candidate) -> FakeQuantize:
-    """A quantizer of a weight that a function reads: per output channel, its scales follow the weight."""
-    seen = one.events[0].inputs[1]
-    assert seen is not None
-    axis = WEIGHT_AXES[one.kind]
-    options = FakeQuantizeOptions(axis=axis, channels=seen.shape[axis], narrow=True, follow=True)
-    made = FakeQuantize(f"{one.name}.weight", options)
-    made.quantize()
-    return made
-
-
-def _to_devices(model: nn.Module) -> None:
-    """Quantizers go to where the weights of the module nearest above them are, else to the model's first."""
-    owned = {
-        id(p) for module in model.modules() if isinstance(module, FakeQuantize) for p in module.parameters()
-    }
-    first = next((p.device for p in model.parameters() if id(p) not in owned), torch.device("cpu"))
-    for module in model.modules():
-        device = next((p.device for p in module.parameters() if id(p) not in owned), first)
-        for child in module.children():
-            if isinstance(child, FakeQuantize):
-                child.to(device)
 
 
 @torch.no_grad()

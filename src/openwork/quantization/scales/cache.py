@@ -114,8 +114,8 @@ def read_cache(path: str | PathLike[str]) -> CalibrationCache:
         ) from error
 
 
-def digest(parts: Iterable[bytes]) -> str:
-    """A short digest of a graph's parts, in order."""
+def digest(parts: Iterable[bytes | memoryview]) -> str:
+    """A short digest of a graph's parts, views of bytes among them, in order."""
     state = hashlib.blake2b(digest_size=12)
     for part in parts:
         state.update(len(part).to_bytes(8, "little"))

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from openwork.sparsity.masks.prunable import Prunable
 from openwork.sparsity.masks.sharded_tensors import sharded
-from openwork.sparsity.masks.view import CONVOLUTIONS, SEPARATE_PROJECTIONS, TRANSPOSED
+from openwork.sparsity.masks.view import CONVOLUTIONS, NORMED, RECURRENT, SEPARATE_PROJECTIONS, TRANSPOSED
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 """The positional and the keyword arguments of one call of a module."""
@@ -67,6 +67,13 @@ def input_reason(model: nn.Module, prunable: Prunable) -> str:
             "before the model is sharded."
         )
     return ""
+
+
+def input_hidden(prunable: Prunable) -> bool:
+    """Whether no call of a module shows what the weight multiplies: hidden states lie within a recurrent
+    layer, and the weight that a weight norm computes is another.
+    """
+    return isinstance(prunable.module, RECURRENT) or prunable.parameter in NORMED
 
 
 def readers(model: nn.Module, prunable: Prunable) -> list[InputReader]:

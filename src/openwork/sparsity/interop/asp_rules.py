@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import Pattern
-from openwork.sparsity.masks.view import WeightView
+from openwork.sparsity.masks.view import NORMED, WeightView
 
 MaskCalculator = Callable[[Tensor], Tensor]
 
@@ -41,7 +41,8 @@ class Choice:
     def reason(self, name: str, module: nn.Module, parameter: str) -> str:
         """Why the weight is left alone, a sentence; empty if it is pruned."""
         weight = module.get_parameter(parameter)
-        if not isinstance(module, self.kinds) or WeightView.of(module, parameter) is None:
+        known = WeightView.of(module, parameter) is not None and parameter not in NORMED
+        if not isinstance(module, self.kinds) or not known:
             return f"{type(module).__name__} is not among the types to prune."
         if parameter not in self.custom.get(type(module), (parameter,)):
             return f"custom_layer_dict does not name its {parameter}."

@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
-from openwork.sparsity.masks.view import WeightView, weights_of
+from openwork.sparsity.masks.view import (
+    NORMED,
+    WeightView,
+    full_name,
+    parameter_of,
+    stands_for,
+    weights_of,
+)
+
+NORMED_LENGTHS = ("parametrizations.weight.original0", "weight_g")
+"""Where weight_norm keeps the lengths that belong to `NORMED`."""
 
 Rules = Mapping[str, Pattern | None]
 """Shell-style patterns of layer names and what each such layer carries; None leaves it dense. The first
@@ -75,6 +86,7 @@ def layer_table(
             or ("" if chosen else "No pattern is given for this layer.")
             or _kind_reason(module, parameter)
             or _shared_reason(name, parameter, owners[id(module.get_parameter(parameter))])
+            or _norm_reason(module, parameter, chosen)
             or (_shape_reason(module, parameter, chosen) if chosen else "")
         )
         rows.append(LayerEligibility(name, type(module).__name__, shape, reason, str(chosen or "")))
@@ -151,13 +163,62 @@ def _kind_reason(module: nn.Module, parameter: str) -> str:
     if WeightView.of(module, parameter) is not None:
         return ""
     kind = type(module).__name__
+    if isinstance(module, nn.Bilinear):
+        return f"{kind} multiplies two inputs with each other, which no sparse kernel does."
+    if isinstance(module, parametrize.ParametrizationList):
+        return _parametrized_reason(module, parameter)
+    if parameter.endswith("_orig") and parameter.removesuffix("orig") + "mask" in module._buffers:
+        return "torch.nn.utils.prune holds a mask of its own on it; end that with its `remove` first."
+    if parameter == "weight_g":
+        return LENGTHS
+    if parameter != "weight":
+        return f"It is a parameter of its own of {kind}, of which no layer says how it is multiplied."
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return f"{kind} is looked up, not multiplied, so zeros in it save no work."
     return f"Linear, convolution and attention weights are pruned; this is {kind}."
 
 
+LENGTHS = "It holds the lengths of weight_norm, one number for each output."
+
+
+def _parametrized_reason(module: parametrize.ParametrizationList, parameter: str) -> str:
+    names = [type(one).__name__.removeprefix("_") for one in module]
+    if names == ["WeightNorm"]:
+        return LENGTHS
+    return f"The weight is computed from it by {', '.join(names)}, which does not keep zeros."
+
+
+def _norm_reason(module: nn.Module, parameter: str, pattern: Pattern | None) -> str:
+    """Why weight_norm stands in a pattern's way: it divides by a length that must not become zero."""
+    view = WeightView.of(module, parameter)
+    if parameter not in NORMED or view is None or pattern is None:
+        return ""
+    lengths = parameter_of(module, NORMED_LENGTHS[NORMED.index(parameter)])
+    rows = (view.shape[0], *[1] * (len(view.shape) - 1))
+    by_output = lengths is not None and (tuple(lengths.shape) == rows or lengths.numel() == 1)
+    if isinstance(pattern, GroupPattern) and view.kind != "conv_transpose" and by_output:
+        return ""
+    return (
+        f"Its weight_norm divides by the length of each row, which {pattern} may leave zero; take an N:M "
+        "pattern along the inputs, or remove the weight_norm."
+    )
+
+
+def vector_rows(model: nn.Module) -> list[LayerEligibility]:
+    """A row for each parameter of fewer than two dimensions, for a report on all of them."""
+    owners = dict(model.named_modules())
+    return [
+        LayerEligibility(name, type(owners[name.rpartition(".")[0]]).__name__, tuple(parameter.shape), VECTOR)
+        for name, parameter in model.named_parameters()
+        if parameter.ndim < 2
+    ]
+
+
+VECTOR = "A pattern is one of matrices; this is a vector or a number."
+
+
 def _shared_reason(name: str, parameter: str, owners: Sequence[str]) -> str:
-    own = name if parameter != "weight" else ".".join(part for part in (name, "weight") if part)
+    own = full_name(name, parameter) if stands_for(parameter) == "weight" else name
     others = [owner for owner in owners if owner != own]
     return f"The weight is shared with {', '.join(others)}." if others else ""
 

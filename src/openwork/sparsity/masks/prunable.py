@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from openwork.patterns.pattern import Pattern
 from openwork.sparsity.masks.eligibility import LayerEligibility
-from openwork.sparsity.masks.view import WeightView, weights_of
+from openwork.sparsity.masks.view import WeightView, parameter_of, stands_for, weights_of
 
 PATTERN_SUFFIX = "_pattern"
 
@@ -21,7 +21,8 @@ class Prunable:
 
     name: the module's name, followed by the parameter's where that is not `weight`. The mask is the module's
     buffer `<parameter>_mask`, boolean, true = kept, and so part of the model's `state_dict`. Beside it stands
-    the pattern's text, `<parameter>_pattern`, for whoever comes after the pruner: see `stated_pattern`.
+    the pattern's text, `<parameter>_pattern`, for whoever comes after the pruner: see `stated_pattern`. Both
+    are called after the weight where weight_norm computes it; the parameter is its direction then.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Prunable:
     @property
     def weight(self) -> nn.Parameter:
         """The parameter itself; raises ValueError if the module has it no more."""
-        weight = self.module._parameters.get(self.parameter)
+        weight = parameter_of(self.module, self.parameter)
         if weight is None:
             raise ValueError(
                 f"{self.name} has no parameter {self.parameter!r} any more: it was removed or parametrized "
@@ -44,7 +45,7 @@ class Prunable:
     @property
     def mask_name(self) -> str:
         """The name of the buffer that holds the mask."""
-        return f"{self.parameter}_mask"
+        return f"{stands_for(self.parameter)}_mask"
 
     @property
     def mask(self) -> Tensor:
@@ -70,7 +71,7 @@ class Prunable:
         """Note at the module which pattern the mask is of; to be called where a mask is chosen."""
         # A plain attribute: it is copied, pickled and quantized with the module. In the state_dict it would
         # be one more key that checkpoints without it could not be loaded for.
-        setattr(self.module, self.parameter + PATTERN_SUFFIX, str(self.pattern))
+        setattr(self.module, stands_for(self.parameter) + PATTERN_SUFFIX, str(self.pattern))
 
 
 def stated_pattern(module: nn.Module, parameter: str) -> Pattern | None:
@@ -79,7 +80,7 @@ def stated_pattern(module: nn.Module, parameter: str) -> Pattern | None:
     It says what the mask was chosen for, not that the mask is there yet: a schedule may be on its way, and a
     global budget gives some layers less than the pattern's zeros.
     """
-    text = getattr(module, parameter + PATTERN_SUFFIX, None)
+    text = getattr(module, stands_for(parameter) + PATTERN_SUFFIX, None)
     return Pattern.parse(text) if isinstance(text, str) else None
 
 

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 Kind = Literal["linear", "conv", "conv_transpose", "attention"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -23,7 +27,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 class WeightView:
     """A weight of `shape` as a stack of matrices: one for each kernel tap and group, taps outermost.
 
-    linear          [O, I]              -> [1, O, I]
+    linear          [O, I]              -> [1, O, I]; recurrent layers have their gates one below the other
     conv            [O, I/g, *taps]     -> [taps * g, O/g, I/g]
     conv_transpose  [I, O/g, *taps]     -> [taps * g, O/g, I/g]
     attention       [3 E, E]            -> [3, E, E]: query, key and value
@@ -36,13 +40,15 @@ class WeightView:
     @staticmethod
     def of(module: nn.Module, parameter: str = "weight") -> WeightView | None:
         """The view of a module's parameter; None where the module is of no kind that has one."""
-        weight = module._parameters.get(parameter)
+        weight = parameter_of(module, parameter)
         if weight is None:
             return None
         shape = tuple(weight.shape)
         if isinstance(module, nn.MultiheadAttention):
             return _attention(parameter, shape)
-        if parameter != "weight":
+        if isinstance(module, RECURRENT):
+            return WeightView("linear", shape) if parameter.startswith("weight_") else None
+        if parameter != "weight" and not (parameter in NORMED and normed(module) == parameter):
             return None
         if isinstance(module, nn.Linear):
             return WeightView("linear", shape)
@@ -114,11 +120,64 @@ SEPARATE_PROJECTIONS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 """The projections of an attention whose keys or values have another width than its queries."""
 
 
+NORMED = ("parametrizations.weight.original1", "weight_v")
+"""Where weight_norm keeps the direction v of w = g v / |v|, as a parametrization and in its older form. Zeros
+of v are zeros of w.
+"""
+
+
+def normed(module: nn.Module) -> str | None:
+    """The parameter that holds the directions of a module's weight; None where it has no weight norm."""
+    if parametrize.is_parametrized(module, "weight"):
+        chain = module.parametrizations["weight"]  # type: ignore[index]
+        return NORMED[0] if [type(one) for one in chain] == [_WeightNorm] else None
+    hooks = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, WeightNorm))
+    return NORMED[1] if any(hook.name == "weight" for hook in hooks) else None
+
+
+def effective(module: nn.Module, parameter: str) -> Tensor:
+    """The weight that the layer multiplies with: computed where `parameter` is its direction."""
+    if parameter == NORMED[1]:
+        hooks = (hook for hook in module._forward_pre_hooks.values() if isinstance(hook, WeightNorm))
+        computed: Tensor = next(hook for hook in hooks if hook.name == "weight").compute_weight(module)
+        return computed.detach()
+    found: Tensor = getattr(module, stands_for(parameter))
+    return found.detach()
+
+
+def parameter_of(module: nn.Module, parameter: str) -> nn.Parameter | None:
+    """A module's own parameter, or that of its weight's parametrization; None where there is none."""
+    if "." not in parameter:
+        return module._parameters.get(parameter)
+    try:
+        return module.get_parameter(parameter)
+    except AttributeError:
+        return None
+
+
+def stands_for(parameter: str) -> str:
+    """What a parameter is to the layer: its weight, for the directions of a normed one; else itself."""
+    return "weight" if parameter in NORMED else parameter
+
+
+def full_name(module: str, parameter: str) -> str:
+    """The name of a module's parameter in the model."""
+    return f"{module}.{parameter}" if module else parameter
+
+
 def weights_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """Name, module and parameter of every weight of two or more dimensions, in the model's order."""
+    """Name, module and parameter of every parameter of two or more dimensions, in the model's order.
+
+    The name is the module's where the parameter stands for its weight.
+    """
+    taken: set[int] = set()
     for name, module in model.named_modules():
-        for parameter in ("weight", "in_proj_weight", *SEPARATE_PROJECTIONS):
-            weight = module._parameters.get(parameter)
-            if weight is not None and weight.ndim >= 2:
-                whole = ".".join(part for part in (name, parameter) if part)
-                yield (name if parameter == "weight" else whole), module, parameter
+        norm = normed(module)
+        for parameter in (*((norm,) if norm else ()), *module._parameters):
+            weight = parameter_of(module, parameter)
+            if weight is None or weight.ndim < 2 or id(weight) in taken:
+                continue
+            if parameter == norm:
+                taken.add(id(weight))
+            own = stands_for(parameter) == "weight"
+            yield (name if own else full_name(name, parameter)), module, parameter

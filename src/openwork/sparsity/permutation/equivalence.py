@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from openwork.sparsity.permutation.threads import threads_for
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -67,7 +69,9 @@ class Witness:
         state = {**dict(self._model.named_parameters()), **dict(self._model.named_buffers())}
         state = {name: cast(tensor.detach()) for name, tensor in state.items()}
         args, kwargs = tree_map(cast, (self._args, self._kwargs))
-        outputs = functional_call(self._model, state, args, kwargs)
+        # Each weight takes part in some ten products at the least.
+        with threads_for(10 * sum(tensor.numel() for tensor in state.values())):
+            outputs = functional_call(self._model, state, args, kwargs)
         return [
             leaf.double() if leaf.is_floating_point() else leaf
             for leaf in tree_leaves(outputs)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.sorting_network import descending, largest_sum
+from openwork.sparsity.permutation.threads import threads_for
 
 # What a chunk of candidate sets may hold, in elements, so that it stays in a core's second-level cache.
 _CHUNK = 1 << 18
@@ -92,16 +93,17 @@ class Effort:
     seed: int = 0
 
     def rounds(self, problem: Problem) -> int:
-        groups = problem.channels // problem.width
-        once = max(1, problem.columns.shape[1]) * groups**2 * problem.width
-        if problem.outputs:
-            once += (
-                _OUTPUT_WORK
-                * min(groups, _MOST_SETS) ** 2
-                * problem.outputs[0].shape[1]
-                * len(problem.outputs)
-            )
-        return int(min(self.most, max(self.least, self.work / once)))
+        return int(min(self.most, max(self.least, self.work / round_work(problem))))
+
+
+def round_work(problem: Problem) -> int:
+    """The elements that one round computes."""
+    groups = problem.channels // problem.width
+    once = max(1, problem.columns.shape[1]) * groups**2 * problem.width
+    if problem.outputs:
+        sets = min(groups, _MOST_SETS) ** 2
+        once += _OUTPUT_WORK * sets * problem.outputs[0].shape[1] * len(problem.outputs)
+    return once
 
 
 def kept(problem: Problem, order: Tensor) -> float:
@@ -132,7 +134,11 @@ def search(problem: Problem, effort: Effort | None = None) -> Tensor:
     Channel `order[p]` moves to the place p. Raises ValueError where the channels do not fill their groups.
     """
     _check(problem)
-    effort = effort or Effort()
+    with threads_for(round_work(problem)):
+        return _searched(problem, effort or Effort())
+
+
+def _searched(problem: Problem, effort: Effort) -> Tensor:
     state = _State(problem, torch.Generator().manual_seed(effort.seed))
     if state.groups < 2:
         return torch.arange(problem.channels)

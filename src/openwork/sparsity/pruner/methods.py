@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -9,12 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from openwork.sparsity.calibrated.layer_inputs import input_hidden
 from openwork.sparsity.calibrated.oneshot import Calibration, reconstruct_model
 from openwork.sparsity.calibrated.wanda import wanda_model
 from openwork.sparsity.masks.prunable import Prunable
 from openwork.sparsity.pruner.mask_choice import choose_masks, error_of
 from openwork.sparsity.pruner.state import PrunerState
 from openwork.support.progress import Advance
+
+logger = logging.getLogger(__name__)
 
 Method = Literal["magnitude", "wanda", "sparsegpt"]
 CALIBRATED = {"wanda": wanda_model, "sparsegpt": reconstruct_model}
@@ -43,11 +47,27 @@ def choose_by(
 
     "sparsegpt" adapts the weights that it keeps.
     """
-    if calibration is not None and method in CALIBRATED:
-        results = CALIBRATED[method](pruner.model, pruner.prunables, calibration, advance)
-        return {n: r.mask for n, r in results.items()}, {n: r.error for n, r in results.items()}
-    masks = choose_masks(pruner, 1.0, by_magnitude=method == "magnitude", advance=advance)
-    return masks, {n: error_of(pruner.prunables[n], mask) for n, mask in masks.items()}
+    if calibration is None or method not in CALIBRATED:
+        masks = choose_masks(pruner, 1.0, by_magnitude=method == "magnitude", advance=advance)
+        return masks, {n: error_of(pruner.prunables[n], mask) for n, mask in masks.items()}
+    hidden = [name for name, prunable in pruner.prunables.items() if input_hidden(prunable)]
+    masks, errors = _by_magnitude(pruner, hidden)
+    seen = {name: prunable for name, prunable in pruner.prunables.items() if name not in hidden}
+    results = CALIBRATED[method](pruner.model, seen, calibration, advance) if seen else {}
+    masks |= {n: r.mask for n, r in results.items()}
+    return masks, errors | {n: r.error for n, r in results.items()}
+
+
+def _by_magnitude(pruner: PrunerState, names: list[str]) -> Chosen:
+    """Masks of weights whose inputs calibration cannot see; a warning names them."""
+    if not names:
+        return {}, {}
+    logger.warning(
+        "Calibration cannot see what %s multiplies (recurrent layers and weight norm), so magnitude decides.",
+        ", ".join(names),
+    )
+    masks = choose_masks(pruner, 1.0, by_magnitude=True)
+    return {n: masks[n] for n in names}, {n: error_of(pruner.prunables[n], masks[n]) for n in names}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from openwork.patterns.pattern import Pattern
 from openwork.sparsity.calibrated.oneshot import Calibration
-from openwork.sparsity.masks.eligibility import LayerEligibility, layer_table
+from openwork.sparsity.masks.eligibility import LayerEligibility, layer_table, vector_rows
 from openwork.sparsity.masks.faults import faults
 from openwork.sparsity.masks.mask import check_weight
 from openwork.sparsity.masks.masked_tensors import clear_states, hold, mask_of, whole_mask
@@ -246,9 +246,10 @@ class Pruner:
         self.steps = max(self.steps, self.schedule.final_step)
 
     def report(self) -> PruningReport:
-        """Every layer with its pattern and zeros, or the reason why it has none: a table, and JSON."""
+        """Every parameter with its pattern and zeros, or the reason why it has none: a table, and JSON."""
         zeros = {n: 1.0 - float(whole_mask(p).float().mean()) for n, p in self.prunables.items()}
-        return PruningReport(tuple(self.table), zeros)
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        return PruningReport((*self.table, *vector_rows(self.model)), zeros, total)
 
     def faults(self) -> list[str]:
         """Every place where a mask or a weight breaks its rule, as sentences; empty if all holds.

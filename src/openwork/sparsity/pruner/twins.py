@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from openwork.sparsity.masks.prunable import Prunable
+from openwork.sparsity.masks.view import parameter_of
 
 
 def twins_of(prunables: Mapping[str, Prunable], model: nn.Module, other: nn.Module) -> list[Prunable]:
@@ -30,6 +31,6 @@ def _twin(own: Prunable, model: nn.Module, root: nn.Module) -> Prunable | None:
         module = root.get_submodule(path)
     except AttributeError:
         return None
-    weight = module._parameters.get(own.parameter)
+    weight = parameter_of(module, own.parameter)
     fits = weight is not None and weight.shape == own.weight.shape
     return replace(own, module=module) if fits else None
