@@ -82,7 +82,7 @@ def build(
         drafts = itertools.count()
         chooser = Chooser(
             order,
-            lambda keep: make_draft(order, timer, _scaled(advance, next(drafts)), keep),
+            lambda keep, like: make_draft(order, timer, _scaled(advance, next(drafts)), keep, like),
             target,
             lambda note: advance(_DRAFTED, note),
             native=mode,

@@ -17,8 +17,9 @@ from openwork.runtime.engine import Engine, bound_engine, load
 
 log = logging.getLogger(__name__)
 
-Make = Callable[[Collection[str] | None], Draft]
-"""Makes a draft without the nodes of these names, or, of None, of the model as it is."""
+Make = Callable[[Collection[str] | None, Draft | None], Draft]
+"""Makes a draft without the nodes of these names, or, of None, of the model as it is; timed at the shapes of
+another draft."""
 
 MOST_MENDED = 8
 """Steps that differ from ONNX Runtime which are left to it one by one; then the whole model is."""
@@ -88,14 +89,14 @@ class Chooser:
 
     def _first(self) -> Draft:
         if self.native == "off":
-            return self.make(None)
+            return self.make(None, None)
         try:
-            return self.make(())
+            return self.make((), None)
         except CrossingError as error:
             if not self.may_fall_back:
                 raise
             self.notes.append(f"ONNX Runtime runs the whole model. {error}")
-            return self.make(None)
+            return self.make(None, None)
 
     def _right(self, draft: Draft) -> Draft:
         """The draft, or one that leaves to ONNX Runtime what differs from it."""
@@ -112,8 +113,8 @@ class Chooser:
             if found.step is None:
                 break
             keep |= draft.lowered.origins[found.step]
-            draft = self.make(keep)
-        return self.make(None)
+            draft = self.make(keep, draft)
+        return self.make(None, draft)
 
     def _verdict(self, draft: Draft) -> Verdict:
         self.said("comparing with ONNX Runtime")
@@ -148,9 +149,9 @@ class Chooser:
         drafts = {"native": draft}
         idle = idle_nodes(draft)
         try:
-            if idle and (joined := self._right(self.make(idle))).native:
+            if idle and (joined := self._right(self.make(idle, draft))).native:
                 drafts["joined"] = joined
-            drafts[WHOLE] = self.make(None)
+            drafts[WHOLE] = self.make(None, draft)
             engines = {name: self._engine(one) for name, one in drafts.items()}
             self.said("timing beside ONNX Runtime")
             name, times = race(engines, draft.feeds)

@@ -8,16 +8,20 @@ from functools import cached_property
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from openwork import graph
 from openwork.backends.backend import Backend
 from openwork.builder.free_sizes import known_sizes
 from openwork.builder.layers import Decided, Request, decide, used_tensors
 from openwork.builder.lower import BuildError, Fallback, Lowered, lower
+from openwork.builder.shape_names import fitted, translated
 from openwork.builder.tactics import Timer
+from openwork.engine.program import Program
 from openwork.engine.report import FallbackPart, LeftOut, Refusal
 from openwork.engine.sizes import free_sizes
 from openwork.graph import Change, read, reduce
+from openwork.graph.model import dims
 from openwork.graph.reader import VERBATIM
 from openwork.graph.stated_patterns import stated_patterns
 from openwork.support.progress import Advance
@@ -79,10 +83,17 @@ class Draft:
         return tuple(LeftOut(change.node, change.note) for change in self.changes if change.note)
 
 
-def make_draft(order: Order, timer: Timer, advance: Advance, keep: Collection[str] | None = ()) -> Draft:
+def make_draft(
+    order: Order,
+    timer: Timer,
+    advance: Advance,
+    keep: Collection[str] | None = (),
+    like: Draft | None = None,
+) -> Draft:
     """Read the model anew, reduce it without the nodes to keep, and decide its products.
 
-    keep : the names of nodes that stay as they are; None keeps all.
+    keep : the names of nodes that stay as they are; None keeps all. like : another draft of the model, whose
+    shapes are timed.
     Raises ModelError and BuildError, in a sentence, for a model that cannot become such an engine.
     """
     model = read(order.source, modernize=keep is not None)
@@ -93,7 +104,7 @@ def make_draft(order: Order, timer: Timer, advance: Advance, keep: Collection[st
     reduced, changes, refusals = reduce(model, limit, rounding=order.rounding, keep=keep or ())
     lowered = lower(reduced, order.backends)
     _check_fallbacks(lowered.fallbacks, order.strict)
-    inputs = free_sizes(lowered.program, order.shapes)
+    inputs = _sizes(order, model, lowered.program, like)
     known = known_sizes(lowered.program, lowered.tensors, inputs)
     request = Request(order.sparsity, known.sizes, stated_patterns(reduced.graph))
     decided = decide(lowered.program, lowered.tensors, request, timer, advance)
@@ -102,6 +113,15 @@ def make_draft(order: Order, timer: Timer, advance: Advance, keep: Collection[st
     return Draft(
         lowered, decided, nodes, tuple(changes), tuple(refusals), tuple(inputs), (*known.notes, *said)
     )
+
+
+def _sizes(order: Order, model: ir.Model, program: Program, like: Draft | None) -> list[dict[str, int]]:
+    if like is not None:
+        return [translated(sizes, like.decided.program, program) for sizes in like.sizes]
+    inputs = [dims(value) or () for value in model.graph.inputs]
+    if order.shapes is None:
+        return free_sizes(program, None)
+    return free_sizes(program, [fitted(shape, inputs, program) for shape in order.shapes])
 
 
 def _part(part: Fallback) -> FallbackPart:

@@ -185,7 +185,7 @@ def difference(made: Array, expected: Array) -> str | None:
     """
     if not _comparable(made, expected):
         return f"is {made.dtype} {list(made.shape)}, but {expected.dtype} {list(expected.shape)} was expected"
-    if not _is_measure(expected) and expected.dtype.itemsize > 1:
+    if not _is_measure(expected) and (expected.dtype.kind == "b" or expected.dtype.itemsize > 1):
         return None if np.array_equal(made, expected) else "has other elements than expected"
     finite = (
         np.isfinite(expected.astype(np.float64))

@@ -9,7 +9,7 @@ other becomes one by a few nodes of ONNX.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -168,7 +168,7 @@ def key_mask(value: ir.Value, use: MaskUse) -> KeyMask | str | None:
     if isinstance(source, str):
         return source
     try:
-        return _read(found, source, use)
+        return _read(_of_one_batch(found, source), source, use)
     except ModelError as error:
         return f"cannot be computed: {error}"
 
@@ -188,6 +188,15 @@ def _read(found: Cone, source: ir.Value, use: MaskUse) -> KeyMask | str:
             if _agrees(test, full, promised):
                 return KeyMask(source, test)
     return _reason(source, plain, full, use)
+
+
+def _of_one_batch(found: Cone, source: ir.Value) -> Cone:
+    """The cone with the batches of the mask and of the value as one size: some exporters give each input a
+    batch of its own, and take the first rows of a mask that has more."""
+    batches = frozenset(
+        shape[0] for value in (source, found.value) if (shape := dims(value)) and isinstance(shape[0], str)
+    )
+    return replace(found, assumed=batches) if len(batches) == 2 else found
 
 
 def _is_plain(source: ir.Value) -> bool:

@@ -27,8 +27,8 @@ def large_floats(model: ir.Model) -> dict[str, ir.TensorProtocol]:
 
 
 def load_small(model: ir.Model) -> None:
-    """Take external data into the model, in place, but for its large tensors, which stay where they are."""
-    tensors = large_tensors(model)
+    """Take external data into the model, in place; large float32 tensors stay where they are."""
+    tensors = large_floats(model)
     for name in tensors:
         model.graph.initializers[name].const_value = None
     ir.external_data.load_to_model(model)

@@ -10,7 +10,7 @@ names as their source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,6 +44,8 @@ class Cone:
     sources: frozenset[ir.Value]
     shapes: tuple[ir.Node, ...]
     """Shape nodes whose input's shape is known by name, so that what they read need not be computed."""
+    assumed: frozenset[str] = frozenset()
+    """Two names of free dimensions that are tried with one size, beside those that the graph says are one."""
 
     @property
     def thresholds(self) -> tuple[int, ...]:
@@ -132,6 +134,15 @@ def free_names(inputs: Iterable[ir.Value]) -> list[str]:
     return list(dict.fromkeys(d for value in inputs for d in dims(value) or () if isinstance(d, str)))
 
 
+def merged(names: Sequence[str], equal: Mapping[str, str], pairs: Iterable[frozenset[str]]) -> dict[str, str]:
+    """`equal` after each of the pairs is one: every name but the first of its kind -> the first."""
+    first = {name: equal.get(name, name) for name in names}
+    for pair in pairs:
+        a, b = sorted((first[name] for name in pair), key=names.index)
+        first = {name: a if kind == b else kind for name, kind in first.items()}
+    return {name: kind for name, kind in first.items() if kind != name}
+
+
 @dataclass(frozen=True)
 class Ladder:
     """Sizes that all differ: two to begin with, then `base`, `base + step`, and on."""
@@ -165,7 +176,8 @@ def samples(found: Cone) -> Iterator[Probe]:
     """What to try for a cone: small sizes, each name with its own, and another in each probe; then each name
     beyond each threshold of the cone, the others small."""
     names = free_names(_inputs(found.value))
-    equal = found.value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(found.value.graph, ir.Graph) else {}
+    known = found.value.graph.meta.get(EQUAL_SIZES, {}) if isinstance(found.value.graph, ir.Graph) else {}
+    equal = merged(names, known, {found.assumed} if found.assumed else set())
     for probe, first in enumerate(FIRST_PROBES):
         yield Probe(spread(names, equal, Ladder(first, 6 + probe, 4)), False)
     small, sizes = spread(names, equal, Ladder((1, 3), 6, 4)), beyond(found.thresholds)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from openwork.graph.concrete import Concrete, Shape
 from openwork.graph.inference import infer_types
 from openwork.graph.model import Dim, dims
-from openwork.graph.probe import EQUAL_SIZES, Ladder, Sizes, free_names, free_sizes, spread
+from openwork.graph.probe import EQUAL_SIZES, Ladder, Sizes, free_names, free_sizes, merged, spread
 from openwork.graph.thresholds import thresholds
 
 LADDERS = (
@@ -50,7 +50,7 @@ def infer(model: ir.Model) -> None:
         pairs = _pairs(runs)
         if not pairs:
             break
-        equal = _merged(names, equal, pairs)
+        equal = merged(names, equal, pairs)
     graph.meta[EQUAL_SIZES] = equal
     valid = _valid(runs)
     if len(valid) < min(FEWEST, len(runs)):
@@ -73,15 +73,6 @@ def _probes(names: Sequence[str], equal: Mapping[str, str], ladders: Sequence[La
     if not names:
         return [{}]
     return [spread(names, equal, ladder) for ladder in ladders]
-
-
-def _merged(names: Sequence[str], equal: Mapping[str, str], pairs: set[frozenset[str]]) -> dict[str, str]:
-    """`equal` after each of the pairs is one: every name but the first of its kind -> the first."""
-    first = {name: equal.get(name, name) for name in names}
-    for pair in pairs:
-        a, b = sorted((first[name] for name in pair), key=names.index)
-        first = {name: a if kind == b else kind for name, kind in first.items()}
-    return {name: kind for name, kind in first.items() if kind != name}
 
 
 def _pairs(runs: Sequence[Concrete]) -> set[frozenset[str]]:

@@ -1,0 +1,177 @@
+"""A build runs what it wrote, beside the model in ONNX Runtime, before it succeeds."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from openwork import build, load
+from openwork.builder import lower
+from openwork.builder.lower import BuildError
+from openwork.builder.verification import difference
+
+WIDTH = 16
+
+
+def network() -> onnx.ModelProto:
+    """Three products with LeakyRelu between them, of free rows."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(0, 0.3, (WIDTH, WIDTH)).astype(np.float32), f"w{i}")
+        for i in range(3)
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w0"], ["a"], "first"),
+        helper.make_node("LeakyRelu", ["a"], ["b"], "bend", alpha=0.1),
+        helper.make_node("MatMul", ["b", "w1"], ["c"], "second"),
+        helper.make_node("Tanh", ["c"], ["d"], "squash"),
+        helper.make_node("MatMul", ["d", "w2"], ["y"], "third"),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", WIDTH]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
+    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.fixture
+def bent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect: every LeakyRelu comes out with another slope."""
+    plain = lower._plain
+
+    def other_slope(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: 0.9 if name == "alpha" else value for name, value in plain(values).items()}
+
+    monkeypatch.setattr(lower, "_plain", other_slope)
+
+
+def built(folder: Path, model: onnx.ModelProto, **options: Any) -> Path:
+    path = folder / "m.engine"
+    build(model, path, shapes=[[4]], timing_cache=folder / "t.json", progress=False, threads=1, **options)
+    return path
+
+
+def outputs(path: Path, model: onnx.ModelProto) -> tuple[np.ndarray, np.ndarray]:
+    """What the engine makes, and what ONNX Runtime makes."""
+    x = np.random.default_rng(5).normal(0, 1, (4, WIDTH)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected: np.ndarray = session.run(None, {"x": x})[0]
+    return load(path, threads=1).run({"x": x})["y"], expected
+
+
+@pytest.mark.usefixtures("bent")
+def test_a_wrong_step_is_named_and_left_to_onnx_runtime(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        path = built(tmp_path, network())
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+    report = load(path).report
+    (note,) = (note for note in report.notes if "differs from the model in ONNX Runtime" in note)
+    assert "first in the step 'first'" in note
+    assert "first in the step 'first'" in caplog.text
+    left = {node for part in report.fallbacks for node in part.nodes}
+    assert left == {"MatMul 'first'", "LeakyRelu 'bend'"}
+    assert [layer.name for layer in report.layers] == ["second", "third"]
+
+
+@pytest.mark.usefixtures("bent")
+def test_where_nothing_may_fall_back_it_is_an_error_that_keeps_no_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        BuildError, match=r"the output 'y' is off by .*, first in the step 'first'\. Let ONNX"
+    ):
+        built(tmp_path, network(), strict=True)
+    with pytest.raises(BuildError, match="first in the step 'first'"):
+        built(tmp_path, network(), backends="cpu")
+    assert not list(tmp_path.glob("*.engine"))
+
+
+@pytest.mark.usefixtures("bent")
+def test_without_verification_nothing_is_compared(tmp_path: Path) -> None:
+    made, expected = outputs(built(tmp_path, network(), verify=False), network())
+    assert np.abs(made - expected).max() > 0.1
+
+
+def test_a_right_engine_says_nothing(tmp_path: Path) -> None:
+    path = built(tmp_path, network())
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+    report = load(path).report
+    assert not [note for note in report.notes if "ONNX Runtime" in note]
+    assert not report.fallbacks
+    assert report.settings.verify
+
+
+def test_an_engine_that_cannot_be_loaded_is_not_kept(tmp_path: Path) -> None:
+    node = helper.make_node("ImageDecoder", ["x"], ["y"], "decode", pixel_format="RGB")
+    ports = [
+        helper.make_tensor_value_info("x", TensorProto.UINT8, ["bytes"]),
+        helper.make_tensor_value_info("y", TensorProto.UINT8, ["h", "w", 3]),
+    ]
+    graph = helper.make_graph([node], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 20)])
+    path = tmp_path / "m.engine"
+    path.write_bytes(b"what was there before")
+    with pytest.raises(BuildError, match=r"cannot be loaded, so it was not kept: .*ImageDecoder\(20\)"):
+        built(tmp_path, model)
+    assert path.read_bytes() == b"what was there before"
+    assert [file.name for file in tmp_path.iterdir() if file.suffix != ".json"] == ["m.engine"]
+
+
+def test_random_numbers_cannot_be_compared(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["r"], "draw"),
+        helper.make_node("Add", ["x", "r"], ["y"], "add"),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", 4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    notes = load(built(tmp_path, model)).report.notes
+    assert [note for note in notes if "the model draws random numbers" in note]
+
+
+def test_samples_that_a_model_does_not_take_are_no_fault(tmp_path: Path) -> None:
+    shape = numpy_helper.from_array(np.array([3, -1]), "shape")
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"], "fold")]
+    ports = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 4]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, "columns"]),
+    ]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [shape])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    path = tmp_path / "m.engine"
+    report = build(model, path, shapes=[[2]], progress=False, timing_cache=tmp_path / "t.json")
+    assert [note for note in report.notes if "was not compared with ONNX Runtime" in note]
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(load(path).run({"x": x})["y"], x.reshape(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("made", "expected", "why"),
+    [
+        (np.float32([1, 2, 3]), np.float32([1, 2, 3.1]), None),
+        (np.float32([1, 2, 3]), np.float32([1, 2, 9]), "is off by"),
+        (np.float32([1, 2, 3]), np.float32([[1, 2, 3]]), r"is float32 \[3\], but float32 \[1, 3\]"),
+        (np.float32([1, np.nan, 3]), np.float32([1, 2, 3]), "is not finite"),
+        (np.float32([1, 5, 3]), np.float32([1, np.inf, 3]), None),
+        (np.uint8([100, 100]), np.uint8([101, 99]), None),
+        (np.uint8([100, 100]), np.uint8([0, 255]), "is off by"),
+        (np.array([1, 2]), np.array([1, 3]), "other elements"),
+        (np.array([True]), np.array([False]), "other elements"),
+        (np.array(["a"], object), np.array(["b"], object), "other elements"),
+        (np.zeros((0, 4), np.float32), np.zeros((0, 4), np.float32), None),
+    ],
+)
+def test_differences(made: np.ndarray, expected: np.ndarray, why: str | None) -> None:
+    found = difference(made, expected)
+    assert (found is None) == (why is None)
+    if why is not None and found is not None:
+        assert re.search(why, found)
