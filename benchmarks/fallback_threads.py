@@ -61,12 +61,12 @@ def model() -> onnx.ModelProto:
 @contextmanager
 def spinning(allowed: bool) -> Iterator[None]:
     """Engines that are loaded inside have ONNX Runtime's threads spin, or not."""
-    before = dict(session.SETTINGS)
-    session.SETTINGS.update({name: str(int(allowed)) for name in before if name.endswith("allow_spinning")})
+    before = dict(session.AMONG_OTHERS)
+    session.AMONG_OTHERS.update(dict.fromkeys(before, str(int(allowed))))
     try:
         yield
     finally:
-        session.SETTINGS.update(before)
+        session.AMONG_OTHERS.update(before)
 
 
 def loaded(path: Path, threads: int) -> dict[str, Engine]:

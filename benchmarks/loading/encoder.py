@@ -127,7 +127,7 @@ def write_encoder(path: Path, size: Size, pattern: str | None, tactic: str) -> N
     encoder = _Encoder(size, pattern, tactic)
     program = encoder.program()
     environment = Environment("0", "none", "none", 1, "none")
-    settings = Settings("on", "exact", (), False)
+    settings = Settings("on", "exact", "on", False, (), False)
     report = BuildReport(
         version=REPORT_VERSION,
         model="random",
@@ -140,5 +140,6 @@ def write_encoder(path: Path, size: Size, pattern: str | None, tactic: str) -> N
         refusals=(),
         left_out=(),
         fallbacks=(),
+        whole=(),
     )
     write_engine(path, program, report.to_json(), encoder.tensors)

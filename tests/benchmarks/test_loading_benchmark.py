@@ -43,10 +43,10 @@ def test_its_engine_runs_and_every_stage_is_timed(pattern: str | None, kind: str
 def test_threads_that_spin_and_threads_that_sleep_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "mixed.engine"
     openwork.build(model(), path, shapes=[[2]], threads=1, timing_cache=tmp_path / "t.json", progress=False)
-    before = dict(session.SETTINGS)
+    before = dict(session.AMONG_OTHERS)
     engines = loaded(path, 1)
-    assert before == session.SETTINGS
+    assert before == session.AMONG_OTHERS
     with spinning(True):
-        assert session.SETTINGS["session.intra_op.allow_spinning"] == "1"
+        assert session.AMONG_OTHERS["session.intra_op.allow_spinning"] == "1"
     found = measure(engines, {"x": np.ones((2, WIDTH), np.float32)}, 10)
     assert {name: len(seconds) for name, seconds in found.items()} == {"spin": 10, "sleep": 10}

@@ -48,7 +48,7 @@ def test_coming_from_neural_compressor(capsys: pytest.CaptureFixture[str]) -> No
     assert pruner.zeros == pytest.approx(0.8, abs=2 / (32 * 64 + 32 * 128))
     shown = capsys.readouterr().out
     assert "4 stays dense: Neural Compressor leaves out the last linear layer." in shown
-    assert "2 of 3 layers pruned, 80.0% of their weights zero" in shown
+    assert "2 of 3 weights pruned, 80.0% of their weights zero" in shown
 
 
 @pytest.mark.parametrize("page", ["coming_from_asp.md", "coming_from_neural_compressor.md"])

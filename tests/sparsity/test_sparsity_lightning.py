@@ -148,7 +148,7 @@ def test_the_report_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     pruner = pruner_of("one-shot")
     with caplog.at_level(logging.INFO, "openwork.sparsity"):
         trainer_of(pruner, tmp_path).fit(module_of(pruner))
-    assert "2 of 2 layers pruned, 50.0% of their weights zero" in caplog.text
+    assert "2 of 2 weights pruned, 50.0% of their weights zero" in caplog.text
 
 
 def test_another_module_is_refused_and_the_next_run_is_not(tmp_path: Path) -> None:

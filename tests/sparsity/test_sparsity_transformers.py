@@ -122,11 +122,13 @@ def test_the_report_is_logged_and_written(tmp_path: Path, caplog: pytest.LogCapt
     pruner = pruner_of("one-shot")
     with caplog.at_level(logging.INFO, "openwork.sparsity"):
         trainer_of(pruner, tmp_path).train()
-    assert "2 of 2 layers pruned, 50.0% of their weights zero" in caplog.text
+    assert "2 of 2 weights pruned, 50.0% of their weights zero" in caplog.text
     rows = json.loads((tmp_path / REPORT_FILE).read_text())
     assert [(row["name"], row["pattern"], row["zeros"]) for row in rows] == [
         ("hidden", "2:4", 0.5),
+        ("hidden.bias", None, None),
         ("out", "2:4", 0.5),
+        ("out.bias", None, None),
     ]
 
 

@@ -43,25 +43,21 @@ class Judge:
 
     def __init__(self, source: Source, target: Target) -> None:
         self.source, self.target = source, target
-        self._expected: list[tuple[Arrays, Arrays]] | None = None
+        self._expected: tuple[Arrays, Arrays] | None = None
         self._why_not: str | None = None
 
     @property
     def sample(self) -> Arrays | None:
         """Inputs that the model in ONNX Runtime runs with; None where none are known."""
-        return self._expected[0][0] if self._expected else None
+        return None if self._expected is None else self._expected[0]
 
     def check(self, draft: Draft, engine: Engine) -> Verdict:
         """Run the engine on samples of the smallest timed shape; raises ValueError where it does not run but
         the model in ONNX Runtime does."""
-        feeds = self._known(engine, draft)
-        if feeds is None:
+        known = self._known(engine, draft)
+        if known is None:
             return Verdict(note=self._why_not)
-        for feed, expected in feeds:
-            found = self._compare(draft, engine, feed, expected)
-            if found is not None:
-                return found
-        return Verdict()
+        return self._compare(draft, engine, *known) or Verdict()
 
     def _compare(self, draft: Draft, engine: Engine, feed: Arrays, expected: Arrays) -> Verdict | None:
         made = engine.run(feed)
@@ -76,21 +72,14 @@ class Judge:
         name, why = next(iter((numbers or {k: v for k, v in differing.items() if v}).items()))
         return Verdict(f"the output '{name}' {why}", step)
 
-    def _known(self, engine: Engine, draft: Draft) -> list[tuple[Arrays, Arrays]] | None:
+    def _known(self, engine: Engine, draft: Draft) -> tuple[Arrays, Arrays] | None:
         """Samples with what ONNX Runtime makes of them; None, with a reason, where it makes nothing that can
         be compared."""
         if self._expected is None and self._why_not is None:
             try:
-                witness = Witness(self.source, self.target.threads)
-                self._expected = list(_answers(witness, engine, min(draft.feeds, key=np.prod)))
+                self._expected = _answer(Witness(self.source, self.target.threads), engine, draft)
             except (ValueError, ImportError) as error:
                 self._why_not = f"The engine was not compared with ONNX Runtime: {_line(error)}"
-            else:
-                if not self._expected:
-                    self._expected = None
-                    self._why_not = (
-                        "The engine was not compared with ONNX Runtime: the model draws random numbers."
-                    )
         return self._expected
 
     def _first(self, draft: Draft, feed: Arrays) -> str | None:
@@ -121,39 +110,52 @@ class Judge:
             return {**self._values(names[:half], feed), **self._values(names[half:], feed)}
 
 
-def _answers(witness: Witness, engine: Engine, shape: Sequence[int]) -> Iterator[tuple[Arrays, Arrays]]:
-    """Samples and what the witness makes of them, where it makes the same twice."""
-    plain = engine.sample(shape)
-    for number, feed in enumerate((plain, _varied(plain))):
+def _answer(witness: Witness, engine: Engine, draft: Draft) -> tuple[Arrays, Arrays]:
+    """The first samples that the witness runs with, and what it makes of them.
+
+    Raises ValueError, saying why, where there are none that can be compared.
+    """
+    reason = ""
+    for feed in _samples(engine, draft):
         try:
             expected = witness.run(feed)
-        except ValueError:
-            if number == 0:
-                raise
+        except ValueError as error:
+            reason = reason or _line(error)
             continue
         if not _fit(engine, expected):
             # What the model says of its outputs holds for other data than these.
-            raise ValueError("on samples it makes outputs of other shapes than it states.")
-        again = witness.run(feed)
-        if all(
-            np.array_equal(expected[name], again[name], equal_nan=_is_measure(again[name])) for name in again
-        ):
-            yield feed, expected
+            reason = "on samples it makes outputs of other shapes than it states."
+            continue
+        if not all(map(_equal, expected.values(), witness.run(feed).values())):
+            raise ValueError("the model draws random numbers.")
+        return feed, expected
+    raise ValueError(reason)
+
+
+def _samples(engine: Engine, draft: Draft) -> Iterator[Arrays]:
+    """Samples to try: two or more of everything, and with masks that drop something, where that may be."""
+    smallest = min(draft.feeds, key=np.prod)
+    for shape in dict.fromkeys((tuple(max(size, 2) for size in smallest), smallest)):
+        plain = engine.sample(shape)
+        yield {name: _mixed(array) for name, array in plain.items()}
+        yield plain
+
+
+def _mixed(array: Array) -> Array:
+    """Integers and truths that are all one, which may be a mask, with zeros among them.
+
+    A mask may keep what is one or what is not; each row has both, since a row of which nothing is kept means
+    nothing.
+    """
+    if array.dtype.kind not in "iub" or not array.ndim or array.shape[-1] < 2 or not (array == 1).all():
+        return array
+    mixed = np.where(np.random.default_rng(1).random(array.shape) < 0.3, np.zeros_like(array), array)
+    mixed[..., 0], mixed[..., -1] = 1, 0
+    return mixed
 
 
 def _fit(engine: Engine, made: Arrays) -> bool:
     return all(info.fits(made[info.name].shape) for info in engine.outputs if info.name in made)
-
-
-def _varied(feed: Arrays) -> dict[str, Array]:
-    """The samples with zeros among the ones of integers and truths, which may be masks."""
-    rng = np.random.default_rng(1)
-    return {
-        name: np.where(rng.random(array.shape) < 0.3, np.zeros_like(array), array)
-        if array.dtype.kind in "iub" and array.size and (array == 1).all()
-        else array
-        for name, array in feed.items()
-    }
 
 
 def _watched(draft: Draft) -> Iterator[tuple[int, str]]:
