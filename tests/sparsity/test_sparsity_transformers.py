@@ -126,8 +126,8 @@ def test_the_report_is_logged_and_written(tmp_path: Path, caplog: pytest.LogCapt
     rows = json.loads((tmp_path / REPORT_FILE).read_text())
     assert [(row["name"], row["pattern"], row["zeros"]) for row in rows] == [
         ("hidden", "2:4", 0.5),
-        ("hidden.bias", None, None),
         ("out", "2:4", 0.5),
+        ("hidden.bias", None, None),
         ("out.bias", None, None),
     ]
 

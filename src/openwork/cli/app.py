@@ -52,20 +52,36 @@ def build(
     shapes: Shapes = None,
     threads: Threads = None,
     strict: Annotated[bool, typer.Option(help="Refuse a model that needs ONNX Runtime for a part.")] = False,
+    native: Annotated[
+        str | None,
+        typer.Option(help="on (where the whole gains over ONNX Runtime; the default), off, or force."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Load and run what was written, and compare it with ONNX Runtime.")
+    ] = True,
     timing_cache: Annotated[Path | None, typer.Option(help="Where timings are kept between builds.")] = None,
     json: Json = None,
 ) -> None:
     """Build an engine from an ONNX model."""
     with one_sentence():
         request = commands.Build(
-            model, output, sparsity, rounding, parse_shapes(shapes), threads, strict, timing_cache
+            model,
+            output,
+            sparsity,
+            rounding,
+            parse_shapes(shapes),
+            threads,
+            strict,
+            native,
+            verify,
+            timing_cache,
         )
         commands.build(request, json)
 
 
 @app.command()
 def quantize(
-    model: Annotated[Path, typer.Argument(help="A float ONNX model, opset 13 or newer.")],
+    model: Annotated[Path, typer.Argument(help="A float ONNX model, opset 7 or newer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The Q/DQ model to write.")],
     data: Annotated[
         Path | None, typer.Option(help="Calibration data: a .npz or .npy file, or a folder of them.")

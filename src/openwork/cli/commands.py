@@ -35,6 +35,8 @@ class Build:
     shapes: Shapes | None
     threads: int | None
     strict: bool
+    native: str | None
+    verify: bool
     timing_cache: Path | None
 
 
@@ -60,6 +62,8 @@ def build(request: Build, output: Path | None) -> None:
         shapes=request.shapes,
         threads=request.threads,
         strict=request.strict,
+        native=request.native,
+        verify=request.verify,
         timing_cache=request.timing_cache,
         progress=Console(stderr=True).is_terminal,
     )
