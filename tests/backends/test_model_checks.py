@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,3 +332,61 @@ def test_the_builder_refuses_what_the_loader_would(tmp_path: Path) -> None:
     ):
         build(model, tmp_path / "m.engine", progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def with_stored(location: str = "data.0", **more: str) -> onnx.ModelProto:
+    """The model whose weight stands beside it in the engine."""
+    model = good()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **more}.items():
+        tensor.external_data.add(key=key, value=value)
+    return model
+
+
+def test_a_weight_that_stands_beside_the_model_is_taken_from_there() -> None:
+    content = np.frombuffer(with_stored().SerializeToString(), np.uint8)
+    step = replace(STEP, tensors={"model": "part.model", "data.0": "part.data.0"})
+    tensors = {"part.model": content, "part.data.0": WEIGHT.reshape(-1).view(np.uint8)}
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    (made,) = FallbackSession(step, (PORT, PORT), tensors, 1).run([x])
+    h = x @ WEIGHT
+    np.testing.assert_allclose(made, h * (2 if h.sum() > 0 else 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "stored", "message"),
+    [
+        (with_stored(), [63], "expected 64 bytes for [4, 4] of the tensor 'w', found 63 bytes"),
+        (with_stored(), [], "expected each of 0 stored tensors in one initializer, found those of [0]"),
+        (with_stored(), [64, 64], "expected each of 2 stored tensors in one initializer, found those of [0]"),
+        (with_stored("data.1"), [64], "each of 1 stored tensors in one initializer, found those of [1]"),
+        (with_stored("data.00"), [], "tensors whose data stand in the model"),
+        (with_stored("../data.0"), [], "tensors whose data stand in the model"),
+        (
+            with_stored("data.0", offset="0"),
+            [64],
+            "each of 1 stored tensors in one initializer, found those of []",
+        ),
+        (with_stored("/etc/passwd"), [], "tensors whose data stand in the model"),
+    ],
+)
+def test_stored_tensors_fill_their_shapes_and_nothing_else_is_opened(
+    model: onnx.ModelProto, stored: list[int], message: str
+) -> None:
+    with pytest.raises(ModelFault) as raised:
+        check_model(memoryview(model.SerializeToString()), [PORT], [PORT], stored)
+    assert message in str(raised.value)
+
+
+def test_a_tensor_of_a_branch_cannot_stand_beside_the_model() -> None:
+    model = good()
+    inner = model.graph.node[-1].attribute[0].g.node[0].attribute[0].t
+    inner.ClearField("raw_data")
+    inner.data_location = TensorProto.EXTERNAL
+    inner.external_data.add(key="location", value="data.0")
+    with pytest.raises(ModelFault, match=r"0 stored|1 stored|stand in the model"):
+        check_model(memoryview(model.SerializeToString()), [PORT], [PORT], [4])
+    with pytest.raises(ModelFault, match="tensors whose data stand in the model"):
+        check_model(memoryview(model.SerializeToString()), [PORT], [PORT])
