@@ -99,3 +99,17 @@ def test_its_attention_is_native_and_its_projections_are_int8(
 
 def _kept(mask: np.ndarray) -> np.ndarray:
     return mask == 0 if mask.dtype == bool else mask != 0
+
+
+@pytest.mark.parametrize("style", ["tensorrt", "onnxruntime"])
+def test_other_styles_are_native_too_and_load(style: str, tmp_path: Path, cache: Path) -> None:
+    """A rule makes two nodes of one Gather, which ONNX Runtime takes under different names alone."""
+    torch.manual_seed(0)
+    batch = example("computed")
+    model = Encoder(True, "gelu", False, "computed").eval()
+    quantized = quantize(model, [batch], QuantizationOptions(style=style))
+    path = export(quantized, batch, tmp_path / "m.onnx", ExportOptions(exporter="dynamo"))
+    report = build(path, tmp_path / "m.engine", shapes=[[3, 10]], progress=False, timing_cache=cache)
+    assert not [note for note in report.notes if "differs" in note]
+    engine = load(tmp_path / "m.engine", threads=1)
+    assert [step.op for step in engine._program.steps].count("attention") == 2

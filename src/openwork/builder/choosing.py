@@ -121,7 +121,7 @@ class Chooser:
         try:
             found = self.judge.check(draft, self._engine(draft))
         except ValueError as error:
-            found = Verdict(f"it does not run: {error}")
+            found = Verdict(f"it does not run: {str(error).rstrip('.')}")
         self.notes += [] if found.note is None else [found.note]
         return found
 

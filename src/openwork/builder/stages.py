@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from openwork.backends.backend import Backend
 from openwork.engine.program import data_slot
 from openwork.graph.model import CARRIED, DTYPES, NAMES, constant
+from openwork.graph.ports import name_nodes
 
 STORED_FROM = 1 << 16
 """Bytes from which on a tensor of a part is a tensor of the engine, and not of the part's own message."""
@@ -150,6 +151,8 @@ def model_of(
         del graph.opset_imports[domain]
     carry(graph)
     part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
+    # A rule may have made two nodes of one.
+    name_nodes(part)
     stored = _take_out(part)
     content = bytes(stage.backend.adapted(ir.to_proto(part)).SerializeToString())
     return content, stored
