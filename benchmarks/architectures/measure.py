@@ -113,7 +113,7 @@ def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, th
     speeds = []
     for feed in feeds:
         runners = {"engine": partial(engine.run, feed), "ort": partial(probe.run, None, feed)}
-        timings = measure(runners, Options(warm_up=0.1, duration=0.6, turn=0.03, minimum_rounds=10))
+        timings = measure(runners, Options(warm_up=0.05, duration=0.3, turn=0.02, minimum_rounds=8))
         speeds.append(ratio(timings["ort"], timings["engine"]))
     nodes = sum(len(part.nodes) for part in report.fallbacks)
     kept = "ONNX Runtime" if not report.layers and report.fallbacks else "native"

@@ -20,7 +20,7 @@ class Scale:
     """Sizes of a network."""
 
     width: int = 256
-    layers: int = 4
+    layers: int = 2
     heads: int = 4
 
     def text(self) -> dict[str, Any]:
