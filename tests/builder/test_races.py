@@ -155,6 +155,27 @@ def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     check(path)
 
 
+def test_a_shape_at_which_the_model_does_not_run_is_left_out(tmp_path: Path) -> None:
+    rows = numpy_helper.from_array(np.array([4, -1, 8]), "rows")
+    weight = numpy_helper.from_array(np.eye(8, dtype=np.float32), "w")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], "product"),
+        helper.make_node("Reshape", ["a", "rows"], ["y"], "fold"),
+    ]
+    ports = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 8]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, "rest", 8]),
+    ]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [rows, weight])
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    options: dict[str, Any] = {"native": "on", "progress": False, "timing_cache": tmp_path / "t.json"}
+    report = build(model, tmp_path / "m.engine", shapes=[[3], [8]], **options)
+    assert [time.shape for time in report.whole] == [(8,)]
+    assert [note for note in report.notes if note.startswith("At 3 the model does not run: ")]
+    report = build(model, tmp_path / "m.engine", shapes=[[3]], **options)
+    assert [note for note in report.notes if "was not timed beside the model in ONNX Runtime" in note]
+
+
 def test_force_and_off(tmp_path: Path) -> None:
     path = built(tmp_path, native="force")
     assert len(operators(path)) > 1

@@ -154,12 +154,12 @@ class Chooser:
             drafts[WHOLE] = self.make(None, draft)
             engines = {name: self._engine(one) for name, one in drafts.items()}
             self.said("timing beside ONNX Runtime")
-            name, times = race(engines, draft.feeds)
+            result = race(engines, draft.feeds)
         except ValueError as error:
             self.notes.append(f"The engine was not timed beside the model in ONNX Runtime: {error}")
             return draft, ()
-        self.notes += _why(name)
-        return drafts[name], times
+        self.notes += (*result.notes, *_why(result.best))
+        return drafts[result.best], result.times
 
 
 def _why(name: str) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from openwork.bench.latency import Options, Timing, measure, ratio
@@ -17,23 +18,46 @@ WHOLE = "onnxruntime"
 _OPTIONS = Options(warm_up=0.02, duration=0.1, turn=0.01, settle=0.002, minimum_rounds=5)
 
 
-def race(engines: Mapping[str, Engine], shapes: Sequence[Sequence[int]]) -> tuple[str, tuple[WholeTime, ...]]:
-    """Time engines, WHOLE among them, at each shape, interleaved; gives the name of the one to keep.
+@dataclass(frozen=True)
+class Result:
+    """The name of the engine to keep, what each took by shape, and which shapes were left out, with why."""
 
-    It is the one that gains most over WHOLE in the geometric mean, and is slower at no shape; else WHOLE.
+    best: str
+    times: tuple[WholeTime, ...]
+    notes: tuple[str, ...]
+
+
+def race(engines: Mapping[str, Engine], shapes: Sequence[Sequence[int]]) -> Result:
+    """Time engines, WHOLE among them, at each shape, interleaved.
+
+    Kept is the one that gains most over WHOLE in the geometric mean, and is slower at no shape; else WHOLE.
+    Raises ValueError, with the reason, where the model runs at none of the shapes.
     """
-    timings = [_timed(engines, shape) for shape in shapes]
+    timings: dict[tuple[int, ...], dict[str, Timing]] = {}
+    faults: dict[tuple[int, ...], ValueError] = {}
+    for shape in map(tuple, shapes):
+        try:
+            timings[shape] = _timed(engines, shape)
+        except ValueError as error:
+            faults[shape] = error
+    if not timings:
+        raise next(iter(faults.values()))
     times = tuple(
-        WholeTime(tuple(shape), {name: t.median / 1e3 for name, t in timing.items()})
-        for shape, timing in zip(shapes, timings, strict=True)
+        WholeTime(shape, {name: t.median / 1e3 for name, t in timing.items()})
+        for shape, timing in timings.items()
     )
+    notes = (f"At {'x'.join(map(str, shape))} the model does not run: {e}" for shape, e in faults.items())
+    return Result(_best(engines, list(timings.values())), times, tuple(notes))
+
+
+def _best(names: Iterable[str], timings: Sequence[Mapping[str, Timing]]) -> str:
     best, gain = WHOLE, 0.0
-    for name in engines:
+    for name in names:
         gains = [math.log(ratio(timing[WHOLE], timing[name])) for timing in timings]
         mean = sum(gains) / len(gains)
         if name != WHOLE and mean > gain and min(gains) > -NEGLIGIBLE:
             best, gain = name, mean
-    return best, times
+    return best
 
 
 def _timed(engines: Mapping[str, Engine], shape: Sequence[int]) -> dict[str, Timing]:
