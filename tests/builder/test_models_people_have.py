@@ -178,6 +178,70 @@ def test_dimensions_and_nodes_of_any_name(name: str, tmp_path: Path) -> None:
     agrees(model, engine, {f"x{name}": np.ones((3, 8), np.float32)})
 
 
+def test_negative_sizes_are_free(tmp_path: Path) -> None:
+    weight = {"w": np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)}
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = model_of([node], [("x", FLOAT, [-1, 8])], [("y", FLOAT, [-1, 8])], weight)
+    engine = engine_of(model, tmp_path)
+    assert [step.op for step in engine._program.steps] == ["linear"]
+    agrees(model, engine, {"x": np.ones((3, 8), np.float32)})
+
+
+def test_an_output_may_be_stored(tmp_path: Path) -> None:
+    stored = {"c": np.array([1, 2], np.float32), "w": np.eye(4, dtype=np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    ports: list[Port] = [("y", FLOAT, ["n", 4]), ("c", FLOAT, [2]), ("w", FLOAT, [4, 4])]
+    model = model_of(nodes, [("x", FLOAT, ["n", 4])], ports, stored)
+    agrees(model, engine_of(model, tmp_path), {"x": np.ones((3, 4), np.float32)})
+
+
+def test_outputs_without_a_shape_are_inferred_and_inputs_are_named(tmp_path: Path) -> None:
+    weight = {"w": np.eye(4, dtype=np.float32)}
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = model_of([node], [("x", FLOAT, ["n", 4])], [("y", FLOAT, None)], weight)  # type: ignore[list-item]
+    agrees(model, engine_of(model, tmp_path), {"x": np.ones((3, 4), np.float32)})
+    model = model_of([node], [("x", FLOAT, None)], [("y", FLOAT, None)], weight)  # type: ignore[list-item]
+    with pytest.raises(ModelError, match="'x' is an input or output of no stated shape"):
+        engine_of(model, tmp_path)
+
+
+def test_sparse_tensors_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], [("x", FLOAT, ["n", 4])], [("y", FLOAT, ["n", 4])]
+    )
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    places = numpy_helper.from_array(np.array([1, 5]), "i")
+    model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, indices=places, dims=[4, 4]))
+    with pytest.raises(ModelError, match="stores sparse tensors, which are not read; store them dense"):
+        engine_of(model, tmp_path)
+
+
+def test_more_axes_than_steps_pass_are_refused_at_the_border_alone(tmp_path: Path) -> None:
+    nine: list[int | str] = [1] * 8 + ["n"]
+    with pytest.raises(ValueError, match="The value 'x' has 9 axes, but between steps"):
+        engine_of(
+            model_of([helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, nine)], [("y", FLOAT, nine)]),
+            tmp_path,
+        )
+    tensors = {
+        "in": np.array([-1, 2, 2, 2, 1, 1, 1, 1, 1]),
+        "out": np.array([-1, 8]),
+        "w": np.eye(8, dtype=np.float32),
+    }
+    nodes = [
+        helper.make_node("Reshape", ["x", "in"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Reshape", ["b", "out"], ["c"]),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
+    ]
+    model = model_of(nodes, [("x", FLOAT, ["n", 8])], [("y", FLOAT, ["n", 8])], tensors)
+    agrees(
+        model,
+        engine_of(model, tmp_path),
+        {"x": np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)},
+    )
+
+
 def test_two_nodes_of_one_name_in_one_part(tmp_path: Path) -> None:
     nodes = [helper.make_node("Elu", ["x"], ["a"], "same"), helper.make_node("Celu", ["a"], ["y"], "same")]
     model = model_of(nodes, [("x", FLOAT, ["n", 8])], [("y", FLOAT, ["n", 8])])

@@ -15,7 +15,7 @@ from openwork.backends.registry import backends as known_backends
 from openwork.builder.stages import Placed, Stage, boundary, model_of, place, split
 from openwork.engine.operators import Form, Operand, Problem, Slot, examine, output_dtype, step_name
 from openwork.engine.problem import Tactic
-from openwork.engine.program import FALLBACK, MODEL, Choice, Named, Program, Step, Value, data_slot
+from openwork.engine.program import FALLBACK, MODEL, MOST_AXES, Choice, Named, Program, Step, Value, data_slot
 from openwork.engine.shapes import Dim, Partial, Shape
 from openwork.graph.model import carrier, constant, describe, dims, is_openwork, operand_of
 from openwork.graph.rewrite import origins
@@ -132,6 +132,11 @@ class _Lowering:
     def declare(self, value: ir.Value) -> int:
         """A new program value of the type and shape that the model states."""
         dtype, shape = carrier(value.dtype), dims(value)
+        if shape is not None and len(shape) > MOST_AXES:
+            raise CrossingError(
+                f"The value '{value.name}' has {len(shape)} axes, but between steps, and in and out of an "
+                f"engine, there are at most {MOST_AXES}."
+            )
         if dtype is None or shape is None or not isinstance(value.type, ir.TensorType):
             kind = "of no known type" if value.type is None else f"a {value.type}"
             found = f"{kind} with the shape {'unknown' if shape is None else list(shape)}"

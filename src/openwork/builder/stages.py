@@ -19,6 +19,8 @@ STORED_FROM = 1 << 16
 """Bytes from which on a tensor of a part is a tensor of the engine, and not of the part's own message."""
 
 
+_FREE_INITIALIZERS = 4
+"""The first IR version in which an initializer need not be an input."""
 _NOTHING = ir.tensor(np.zeros(1, np.uint8))
 
 
@@ -150,7 +152,8 @@ def model_of(
     for domain in graph.opset_imports.keys() - used:
         del graph.opset_imports[domain]
     carry(graph)
-    part = ir.Model(graph, ir_version=model.ir_version, functions=tuple(model.functions.values()))
+    version = max(model.ir_version or 0, _FREE_INITIALIZERS)
+    part = ir.Model(graph, ir_version=version, functions=tuple(model.functions.values()))
     # A rule may have made two nodes of one.
     name_nodes(part)
     stored = _take_out(part)

@@ -132,5 +132,6 @@ def check_made(step: str, info: TensorInfo, array: Array) -> None:
         stated = f"{info.dtype} [{', '.join(map(str, info.shape))}]"
         raise ValueError(
             f"The step '{step}' makes {stated} by the engine's program, "
-            f"but ONNX Runtime made {array.dtype} {list(array.shape)}."
+            f"but ONNX Runtime made {array.dtype} {list(array.shape)}; where the model states a shape that "
+            "does not hold, export it with free dimensions there."
         )

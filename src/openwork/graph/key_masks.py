@@ -175,15 +175,15 @@ def key_mask(value: ir.Value, use: MaskUse) -> KeyMask | str | None:
 
 def _read(found: Cone, source: ir.Value, use: MaskUse) -> KeyMask | str:
     plain = _Readings(found, source, use, binary)
-    if _is_plain(source) and _agrees(NOT_ZERO, plain):
-        return KeyMask(source, NOT_ZERO)
     said = next((states for _, states in plain if isinstance(states, str)), None)
     if said is not None:
         return said
     numbers = numbers_of(found, source)
     full = _Readings(found, source, use, partial(every, values_of(source, numbers)))
-    tests = [Test(relation, number) for number in numbers for relation in RELATIONS]
+    tests = [NOT_ZERO, *(Test(relation, number) for number in numbers for relation in RELATIONS)]
     for promised in (False, True) if source.dtype in INTEGERS else (False,):
+        if promised and _is_plain(source) and _agrees(NOT_ZERO, plain):
+            return KeyMask(source, NOT_ZERO)
         for test in tests:
             if _agrees(test, full, promised):
                 return KeyMask(source, test)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from openwork.graph.model import Array
 from openwork.graph.skeleton import LARGE, large_tensors, skeleton
+from openwork.graph.slots import is_read
 from openwork.support.files import resolved, write_atomic
 
 LARGEST_MESSAGE = (1 << 31) - (1 << 24)
@@ -22,8 +23,11 @@ ALIGNMENT = 4096
 
 
 def large_floats(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    """The initializers of the model's graph that hold large float32 tensors, by their names."""
-    return {name: t for name, t in large_tensors(model).items() if t.dtype == ir.DataType.FLOAT}
+    """The initializers of the model's graph that hold large float32 tensors, by their names, but for those
+    that nothing reads: ONNX Runtime would not find them."""
+    read = {name for name, value in model.graph.initializers.items() if is_read(value)}
+    found = large_tensors(model).items()
+    return {name: t for name, t in found if t.dtype == ir.DataType.FLOAT and name in read}
 
 
 def load_small(model: ir.Model) -> None:

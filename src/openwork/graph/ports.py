@@ -44,6 +44,8 @@ def name_dimensions(graph: ir.Graph) -> None:
     follow.
     """
     renamed: dict[str, str] = {}
+    for value in (*graph.inputs, *_values(graph)):
+        _forget_negative(value)
     taken = {d for value in graph.inputs for d in dims(value) or () if isinstance(d, str)}
     for value in graph.inputs:
         shape = dims(value)
@@ -56,6 +58,13 @@ def name_dimensions(graph: ir.Graph) -> None:
             shape = dims(value)
             if shape is not None and any(d in renamed for d in shape):
                 value.shape = ir.Shape(renamed.get(d, d) if isinstance(d, str) else d for d in shape)
+
+
+def _forget_negative(value: ir.Value) -> None:
+    """A negative size, which some exporters write for a free one, says nothing."""
+    shape = dims(value)
+    if shape is not None and any(isinstance(d, int) and d < 0 for d in shape):
+        value.shape = ir.Shape(None if isinstance(d, int) and d < 0 else d for d in shape)
 
 
 def _named(dim: int | str | None, otherwise: str, renamed: dict[str, str], taken: set[str]) -> int | str:
@@ -85,6 +94,22 @@ def _unique(name: str, taken: Iterable[str]) -> str:
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     for node in graph:
         yield from node.outputs
+
+
+def copy_stored_outputs(graph: ir.Graph) -> None:
+    """Let a node make each output that is an initializer, since steps give what they made."""
+    for index, value in enumerate(graph.outputs):
+        if value.const_value is None or value.is_graph_input():
+            continue
+        node = ir.node("Identity", [value], name=f"{value.name}.given")
+        given, name = node.outputs[0], value.name
+        given.type, given.shape = value.type, value.shape
+        graph.outputs[index] = given
+        graph.append(node)
+        del graph.initializers[str(name)]
+        value.name = f"{name}.stored"
+        graph.register_initializer(value)
+        given.name = name
 
 
 def name_nodes(model: ir.Model) -> None:

@@ -18,7 +18,7 @@ from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
 from openwork.graph.edit import own_model
 from openwork.graph.model import ONNX_DOMAINS, ModelError
-from openwork.graph.ports import check_ports, name_dimensions, name_nodes
+from openwork.graph.ports import check_ports, copy_stored_outputs, name_dimensions, name_nodes
 from openwork.graph.stated_patterns import attach_patterns
 from openwork.graph.verify import verify
 from openwork.graph.versions import NEWEST, OLDEST, RULES_FROM, modern, opset_of
@@ -38,6 +38,9 @@ def read(source: str | PathLike[str] | onnx.ModelProto, *, modernize: bool = Tru
     where = "The model" if isinstance(source, onnx.ModelProto) else str(source)
     proto = source if isinstance(source, onnx.ModelProto) else _parse(Path(source))
     _check_header(proto, where)
+    _check_dense(proto, where)
+    if _lack_shapes(proto):
+        proto = source = _with_shapes(proto, where)
     _check(source, proto, where)
     model = _convert(source, proto, where)
     model.graph.opset_imports.setdefault("", opset_of(model))
@@ -87,6 +90,37 @@ def _check_header(proto: onnx.ModelProto, where: str) -> None:
         )
 
 
+def _check_dense(proto: onnx.ModelProto, where: str) -> None:
+    kinds = (onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS)
+    sparse = [node for node in proto.graph.node if any(a.type in kinds for a in node.attribute)]
+    if proto.graph.sparse_initializer or sparse:
+        raise ModelError(
+            f"{where} stores sparse tensors, which are not read; store them dense (zeros keep their pattern)."
+        )
+
+
+def _lack_shapes(proto: onnx.ModelProto) -> list[str]:
+    """The inputs and outputs that are tensors of no stated shape."""
+    ports = [port for port in (*proto.graph.input, *proto.graph.output) if port.type.HasField("tensor_type")]
+    return [port.name for port in ports if not port.type.tensor_type.HasField("shape")]
+
+
+def _with_shapes(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    """The model with the shapes of its outputs inferred, which onnx demands and ONNX Runtime does not."""
+    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
+    try:
+        found = proto if outside else onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        found = proto
+    lacking = _lack_shapes(found)
+    if lacking:
+        raise ModelError(
+            f"{where}: {lacking[0]!r} is an input or output of no stated shape, and its number of axes does "
+            "not follow from the rest; state a shape, whose dimensions may be names."
+        )
+    return found
+
+
 def _check(source: str | PathLike[str] | onnx.ModelProto, proto: onnx.ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(proto if isinstance(source, onnx.ModelProto) else str(source))
@@ -131,5 +165,6 @@ def _normalize(model: ir.Model) -> None:
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     attach_patterns(model)
     model.graph.opset_imports[DOMAIN] = VERSION
+    copy_stored_outputs(model.graph)
     name_dimensions(model.graph)
     name_nodes(model)

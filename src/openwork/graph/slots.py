@@ -91,7 +91,11 @@ def refused_operand(node: ir.Node, made: Collection[ir.Node]) -> str | None:
     if not is_openwork(node):
         return None
     for entry, value in _paired(node, row_of(node).inputs, node.inputs):
-        if entry.tensor or value is None or value.producer() in made:
+        if value is None or value.producer() in made:
+            continue
+        if entry.tensor:
+            if 0 in (dims(value) or ()):
+                return f"it reads {value.name!r} of shape {list(dims(value) or ())}, which is empty"
             continue
         if constant(value) is not None:
             return f"it reads {value.name!r}, which is stored; a native step reads computed values"

@@ -39,7 +39,9 @@ def observe(
     or a tensor holds NaN or infinity, naming it.
     """
     observers = {site.name: _observer(site) for site in sites}
-    session = _session(model, list(observers))
+    # ONNX Runtime reads these where they lie, as long as the session lives.
+    tensors = {name: np.asarray(t.numpy(), order="C") for name, t in large_floats(model).items()}
+    session = _session(model, list(observers), tensors)
     shapes = {value.name or "": dims(value) for value in model.graph.inputs}
     seen = 0
     with progress_bar("Calibrating", batches.total, progress) as advance:
@@ -70,9 +72,10 @@ def _observer(site: Site) -> Observer:
     return make_observer(site.observer, site.name, site.options.percentile, site.activation == "s8")
 
 
-def _session(model: ir.Model, watched: Sequence[str]) -> onnxruntime.InferenceSession:
-    tensors = large_floats(model)
-    copied = pointing_to(model, "given", tensors)
+def _session(
+    model: ir.Model, watched: Sequence[str], tensors: dict[str, Array]
+) -> onnxruntime.InferenceSession:
+    copied = pointing_to(model, "given", large_floats(model))
     values = {value.name: value for node in copied.graph for value in node.outputs}
     present = {value.name for value in copied.graph.outputs}
     inputs = {value.name for value in copied.graph.inputs}
@@ -85,7 +88,7 @@ def _session(model: ir.Model, watched: Sequence[str]) -> onnxruntime.InferenceSe
     options.log_severity_level = 3
     # ONNX Runtime takes the large tensors from where they are, in memory or in a mapped file: a message with
     # all of them would be one copy more, and could not be larger than 2 GiB.
-    values_of = [onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy()) for tensor in tensors.values()]
+    values_of = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
     options.add_external_initializers(list(tensors), values_of)
     return onnxruntime.InferenceSession(
         ir.to_proto(copied).SerializeToString(), options, providers=["CPUExecutionProvider"]
