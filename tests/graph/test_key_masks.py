@@ -156,6 +156,23 @@ def test_a_float_mask_means_the_same_for_every_number(spelling: Spelling, conten
     assert_close(found, FIXED_POINT)
 
 
+def where_one(b: Builder, scores: str, mask: str) -> str:
+    one = b.add("Equal", spread(b, mask), b.constant(np.array(1, np.int64)))
+    return b.add("Where", one, scores, b.number(-np.inf))
+
+
+def where_positive(b: Builder, scores: str, mask: str) -> str:
+    positive = b.add("Greater", spread(b, mask), b.constant(np.array(0, np.int64)))
+    return b.add("Where", positive, scores, b.number(-np.inf))
+
+
+@pytest.mark.parametrize("spelling", [where_one, where_positive])
+def test_an_int64_mask_keeps_what_its_comparison_keeps(spelling: Spelling) -> None:
+    """Not whatever is not 0, though ones and zeros alone do not tell the two apart."""
+    content = np.array([[1, 1, 2, 1, -1], [1, 2, -3, 2, 0], [0, 1, 0, 3, 1]])
+    assert_close(masked(spelling, TensorProto.INT64, content, ["batch", "length"]), FIXED_POINT)
+
+
 @pytest.mark.parametrize("spelling", [where_kept, inverted, above_half, where_padded])
 def test_an_int32_mask_means_the_same_for_every_number(spelling: Spelling) -> None:
     content = np.array([[0, 1, 2, -1], [1, -7, 0, 2**31 - 1]])
