@@ -66,6 +66,8 @@ def test_whole_numbers_of_numpy_are_taken(
     [
         ({"threads": 1.5}, r"^The number of threads is a whole number, but it is 1\.5, of the type float\.$"),
         ({"threads": "2"}, "a whole number, but it is '2', of the type str"),
+        ({"strict": 1}, "The option strict is True or False, but it is 1"),
+        ({"verify": "no"}, "The option verify is True or False, but it is 'no'"),
         ({"threads": True}, "a whole number, but it is True, of the type bool"),
         ({"threads": 1 << 40}, "threads is at most 1024, but it is 1099511627776"),
         ({"shapes": "1x32"}, "The shapes are a list of shapes, .* but one is '1x32', of the type str"),

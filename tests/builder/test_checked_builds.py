@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graph_models import Builder
 from openwork import build, load
 from openwork.builder import lower
 from openwork.builder.lower import BuildError
@@ -175,3 +176,42 @@ def test_differences(made: np.ndarray, expected: np.ndarray, why: str | None) ->
     assert (found is None) == (why is None)
     if why is not None and found is not None:
         assert re.search(why, found)
+
+
+def attending(padded_where: float) -> onnx.ModelProto:
+    """Attention with a float mask that drops keys where it is not 0, which normal numbers never are."""
+    b = Builder(np.random.default_rng(3))
+    x, mask = b.input("x", ["batch", "length", 8]), b.input("mask", ["batch", "length"])
+    padded = b.add("Cast", b.add("Unsqueeze", mask, b.integers(1, 2)), to=TensorProto.BOOL)
+    split = [b.add("Reshape", x, b.integers(0, 0, 2, 4)) for _ in range(3)]
+    perms = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])
+    q, k, v = (b.add("Transpose", part, perm=perm) for part, perm in zip(split, perms, strict=True))
+    scores = b.add("Where", padded, b.number(padded_where), b.add("MatMul", q, k))
+    mixed = b.add("MatMul", b.add("Softmax", scores, axis=-1), v)
+    joined = b.add("Reshape", b.add("Transpose", mixed, perm=[0, 2, 1, 3]), b.integers(0, 0, 8))
+    return b.model(y=b.add("MatMul", b.add("Tanh", joined), b.normal(8, 8)))
+
+
+def test_a_float_mask_is_not_fed_numbers_that_keep_nothing(tmp_path: Path) -> None:
+    model = attending(float(np.finfo(np.float32).min))
+    path = tmp_path / "m.engine"
+    build(model, path, shapes=[[2, 5]], progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    engine = load(path, threads=1)
+    assert [step.op for step in engine._program.steps].count("attention") == 1
+    assert not [note for note in engine.report.notes if "differs" in note]
+
+
+def test_a_table_of_few_positions_is_checked_with_few(tmp_path: Path) -> None:
+    b = Builder(np.random.default_rng(0))
+    ids = b.input("ids", ["batch", "length"], TensorProto.INT64)
+    positions = b.add(
+        "Slice", b.constant(np.arange(8)[None]), b.integers(0), b.add("Shape", ids, start=1), b.integers(1)
+    )
+    words, places = b.normal(50, 16), b.normal(8, 16)
+    summed = b.add("Add", b.add("Gather", words, ids), b.add("Gather", places, positions))
+    model = b.model(y=b.add("LayerNormalization", summed, b.normal(16), b.normal(16)))
+    path = tmp_path / "m.engine"
+    build(model, path, progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    engine = load(path)
+    assert [step.op for step in engine._program.steps] == ["embedding_sum", "layer_norm"]
+    assert not [note for note in engine.report.notes if "not compared" in note]

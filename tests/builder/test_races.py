@@ -176,6 +176,14 @@ def test_a_shape_at_which_the_model_does_not_run_is_left_out(tmp_path: Path) -> 
     assert [note for note in report.notes if "was not timed beside the model in ONNX Runtime" in note]
 
 
+def test_smaller_shapes_are_tried_for_a_model_that_runs_at_none() -> None:
+    assert list(race._tried([(16, 128), (1, 32)])) == [
+        *((16, 128), (1, 32)),
+        *((1, 16), (1, 8), (1, 4), (1, 2), (1, 1)),
+    ]
+    assert list(race._tried([()])) == [()]
+
+
 def test_force_and_off(tmp_path: Path) -> None:
     path = built(tmp_path, native="force")
     assert len(operators(path)) > 1

@@ -65,7 +65,7 @@ def build(
     Raises ValueError or TypeError, in a sentence, for a model or an option that cannot be used, and OSError
     where the output cannot be written; both before anything is timed.
     """
-    check_options(sparsity, rounding, shapes)
+    check_options(sparsity, rounding, shapes, strict=strict, verify=verify)
     mode, source = native_mode(native), _source(model)
     output_file(output)
     cache = TimingCache.open(default_path()) if timing_cache is None else TimingCache.at(timing_cache)

@@ -96,7 +96,7 @@ def make_draft(
     shapes are timed.
     Raises ModelError and BuildError, in a sentence, for a model that cannot become such an engine.
     """
-    model = read(order.source, modernize=keep is not None)
+    model = read(order.source, modernize=keep is not None, probe=keep is not None)
     nodes = frozenset(str(node.name) for node in model.graph)
     verbatim = keep is None or VERBATIM in model.meta or order.backends[0].takes_models
     # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.

@@ -24,9 +24,15 @@ def native_mode(native: str | None) -> str:
     return mode
 
 
-def check_options(sparsity: str, rounding: str, shapes: object) -> None:
-    """Raise ValueError or TypeError for an option that is not one that a build knows."""
+def check_options(sparsity: str, rounding: str, shapes: object, **switches: object) -> None:
+    """Raise ValueError or TypeError for an option that is not one that a build knows.
+
+    switches : options that are True or False, by name.
+    """
     check_rounding(rounding)
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise TypeError(f"The option {name} is True or False, but it is {switch!r}.")
     if sparsity not in SPARSITY_MODES:
         raise ValueError(f"The sparsity mode is one of {', '.join(SPARSITY_MODES)}, but it is {sparsity!r}.")
     if shapes is not None:

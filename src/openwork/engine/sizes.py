@@ -77,8 +77,9 @@ def _check_elements(program: Program, sizes: Mapping[str, int]) -> None:
     for value in program.values:
         elements = math.prod(dim if isinstance(dim, int) else sizes.get(dim, 1) for dim in value.shape)
         if elements > LARGEST:
+            given = "x".join(map(str, sizes.values())) or "this model"
             raise ValueError(
-                f"A shape makes values up to {LARGEST} elements, but {'x'.join(map(str, sizes.values()))}"
+                f"A shape makes values up to {LARGEST} elements, but {given}"
                 f" makes one of {elements}, [{', '.join(map(str, value.shape))}]; give a smaller one."
             )
 

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import (
 from openwork.engine.operators import DOMAIN, VERSION
 from openwork.graph import shapes
 from openwork.graph.edit import own_model
+from openwork.graph.inference import infer_types
 from openwork.graph.model import ONNX_DOMAINS, ModelError
 from openwork.graph.ports import check_ports, copy_stored_outputs, name_dimensions, name_nodes
 from openwork.graph.stated_patterns import attach_patterns
@@ -27,12 +28,15 @@ VERBATIM = "verbatim"
 """Where a model keeps in its `meta` why no rule can read it, so that it runs as it is written."""
 
 
-def read(source: str | PathLike[str] | onnx.ModelProto, *, modernize: bool = True) -> ir.Model:
+def read(
+    source: str | PathLike[str] | onnx.ModelProto, *, modernize: bool = True, probe: bool = True
+) -> ir.Model:
     """An ONNX model as onnx-ir, checked, constants lifted to initializers, functions inlined,
     shapes inferred.
 
     source: the path of a .onnx file (external data beside it), or a model already parsed. modernize: convert
-    opsets that the rules do not read; where onnx cannot, `meta` says why under VERBATIM.
+    opsets that the rules do not read; where onnx cannot, `meta` says why under VERBATIM. probe: find shapes
+    that onnx does not infer.
     Raises ModelError, naming the source, if it is not a whole and valid ONNX model with supported inputs.
     """
     where = "The model" if isinstance(source, onnx.ModelProto) else str(source)
@@ -48,18 +52,21 @@ def read(source: str | PathLike[str] | onnx.ModelProto, *, modernize: bool = Tru
         model = _modern(model)
     _check_tensors(model, where)
     check_ports(model, where)
-    settle(model)
+    settle(model, probe)
     return model
 
 
-def settle(model: ir.Model) -> None:
+def settle(model: ir.Model, probe: bool = True) -> None:
     """What reading does to a model once it is whole: constants lifted, functions inlined, names unique,
-    shapes inferred.
+    shapes inferred, by probing too where that is wanted.
 
     Raises ModelError where it breaks an invariant of the graph.
     """
     _normalize(model)
-    shapes.infer(model)
+    if probe:
+        shapes.infer(model)
+    else:
+        infer_types(model)
     verify(model)
 
 
