@@ -93,9 +93,12 @@ def _export(model: Wrapped, feed: dict[str, torch.Tensor], exporter: str, path: 
 
 def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, threads: int) -> Cell:
     """Build, load, compare and time one engine; raises CellError where a stage fails."""
-    feeds = [{k: v.numpy() for k, v in example(names, 9, batch).items()} for batch in _BATCHES]
-    engine_path = path.with_suffix(".engine")
-    probe = _session(path, threads)
+    engine_path, probe = path.with_suffix(".engine"), _session(path, threads)
+    # An exporter drops an input that nothing reads.
+    kept = {port.name for port in probe.get_inputs()}
+    feeds = [
+        {k: v.numpy() for k, v in example(names, 9, batch).items() if k in kept} for batch in _BATCHES
+    ]
     try:
         report = openwork.build(
             path,
