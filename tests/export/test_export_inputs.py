@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -110,3 +111,42 @@ def test_what_is_no_batch_or_has_no_names_is_refused(
     with pytest.raises(kind, match=match):
         export(model, batch, tmp_path / "m.onnx", LEGACY)
     assert list(tmp_path.iterdir()) == []
+
+
+class _DefaultsBetween(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, scale: float = 2.0, mode: str = "a", y: Tensor | None = None) -> Tensor:
+        assert y is not None
+        return self.layer(x) * scale + y
+
+
+class _DefaultsBehind(_DefaultsBetween):
+    def forward(self, x: Tensor, y: Tensor, keep: int = 0) -> Tensor:  # type: ignore[override]
+        return self.layer(x)[:, -keep:] + y
+
+
+class _KeywordOnly(_DefaultsBetween):
+    def forward(self, x: Tensor, *, y: Tensor, flag: bool = True) -> Tensor:  # type: ignore[override]
+        return self.layer(x) + y if flag else x
+
+
+@pytest.mark.parametrize("model", [_DefaultsBetween, _DefaultsBehind, _KeywordOnly])
+def test_the_legacy_exporter_makes_inputs_of_what_is_given_alone(
+    model: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    module = model().eval()
+    inputs = {"y": torch.randn(2, 8), "x": torch.randn(2, 8)}
+    path = export(module, inputs, tmp_path / "m.onnx", LEGACY)
+    assert [port.name for port in onnx.load(path).graph.input] == ["x", "y"]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    with torch.no_grad():
+        x, y = inputs["x"], inputs["y"]
+        expected = module(x, y=y)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+    assert "forward" not in vars(module)
+    assert capsys.readouterr().out == ""

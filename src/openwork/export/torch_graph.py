@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -87,18 +88,42 @@ def _dynamo(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptio
 
 
 def _legacy(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
-    ordered = inspect.signature(model.forward).bind(**inputs).arguments
+    places = list(inspect.signature(model.forward).parameters)
+    names = sorted(inputs, key=lambda name: places.index(name) if name in places else len(places))
     buffer = io.BytesIO()
-    torch.onnx.export(
-        model,
-        tuple(ordered.values()),
-        buffer,  # type: ignore[arg-type]
-        dynamo=False,
-        opset_version=options.opset,
-        input_names=list(ordered),
-        dynamic_axes={name: free for name, free in options.axes(inputs).items() if free},
-    )
+    with _taking(model, names), contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(
+            model,
+            tuple(inputs[name] for name in names),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=options.opset,
+            input_names=names,
+            dynamic_axes={name: free for name, free in options.axes(inputs).items() if free},
+        )
     return ir.from_proto(onnx.load_from_string(buffer.getvalue()))
+
+
+@contextlib.contextmanager
+def _taking(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """While open, the model takes these arguments alone, by position: the legacy exporter makes inputs of the
+    defaults between them, and knows no argument that is given by its name alone."""
+    forward, own = model.forward, model.__dict__.get("forward")
+
+    def by_name(*values: Tensor) -> Any:
+        return forward(**dict(zip(names, values, strict=True)))
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    by_name.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in names]
+    )
+    model.forward = by_name
+    try:
+        yield
+    finally:
+        del model.forward
+        if own is not None:
+            model.forward = own
 
 
 @contextlib.contextmanager
