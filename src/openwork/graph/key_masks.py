@@ -44,6 +44,7 @@ class Test:
 
 
 NOT_ZERO = Test("not equal", 0)
+_COMPARISONS = frozenset(("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"))
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,8 @@ def key_mask(value: ir.Value, use: MaskUse) -> KeyMask | str | None:
 
 def _read(found: Cone, source: ir.Value, use: MaskUse) -> KeyMask | str:
     plain = _Readings(found, source, use, binary)
+    if _is_plain(source) and not _compares(found, source) and _agrees(NOT_ZERO, plain):
+        return KeyMask(source, NOT_ZERO)
     said = next((states for _, states in plain if isinstance(states, str)), None)
     if said is not None:
         return said
@@ -197,6 +200,18 @@ def _of_one_batch(found: Cone, source: ir.Value) -> Cone:
         shape[0] for value in (source, found.value) if (shape := dims(value)) and isinstance(shape[0], str)
     )
     return replace(found, assumed=batches) if len(batches) == 2 else found
+
+
+def _compares(found: Cone, source: ir.Value) -> bool:
+    """Whether the cone compares the elements of the mask with numbers, so that it says what other numbers
+    than 0 and 1 mean; arithmetic with them (1 - mask) is promised to see none."""
+    made = {source}
+    for node in found.nodes:
+        if made.intersection(node.inputs):
+            if node.op_type in _COMPARISONS:
+                return True
+            made.update(node.outputs)
+    return False
 
 
 def _is_plain(source: ir.Value) -> bool:
