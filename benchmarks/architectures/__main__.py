@@ -4,7 +4,8 @@
 
 Each is exported in FP32 with random weights, quantized as `openwork quantize` does, built, loaded, compared
 with ONNX Runtime without optimizations on the same file, and timed beside ONNX Runtime on the same file, in
-turns, at one and two rows. A cell gives the least cosine and the least ratio of times over the shapes.
+turns, at one and two rows. A cell gives the least cosine and the least ratio of times over the shapes; the
+column "control" is the ratio of a second session of ONNX Runtime: what the machine makes of a ratio of 1.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def main() -> int:
     threads = [int(count) for count in asked.threads.split(",")]
     chosen = [network for network in NETWORKS if asked.only is None or network.name in asked.only.split(",")]
     print(this_machine().line(max(threads)))
-    print(f"{'network':14}{'exporter':9}{'inputs':44}{'threads':>8}{'cosine':>10}{'x ORT':>8}  runs")
+    columns = f"{'threads':>8}{'cosine':>10}{'x ORT':>8}{'control':>9}  runs"
+    print(f"{'network':14}{'exporter':9}{'inputs':44}{columns}")
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as folder:
         scale = Scale(asked.width, asked.layers)
@@ -65,7 +67,9 @@ def _row(network: Network, exporter: str, threads: list[int], folder: Path, scal
                 one = cell(network, exporter, names, path, count)
                 cells.append(one)
                 ran = f"{one.native} native steps, {one.fallbacks} nodes in ONNX Runtime"
-                print(f"{place}{count:8}{one.cosine:10.5f}{one.speed:8.2f}  {ran}", flush=True)
+                print(
+                    f"{place}{count:8}{one.cosine:10.5f}{one.speed:8.2f}{one.control:9.2f}  {ran}", flush=True
+                )
         except CellError as error:
             print(f"{place} {error}", flush=True)
     return cells

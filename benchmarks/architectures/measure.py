@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +32,8 @@ class CellError(Exception):
 @dataclass(frozen=True)
 class Cell:
     """What was seen of one engine. cosine: to ONNX Runtime without optimizations, the least over the shapes.
-    speed: how many times faster than ONNX Runtime on the same file, the least over the shapes.
+    speed: how many times faster than ONNX Runtime on the same file, the least over the shapes. control: the
+    same of a second session of ONNX Runtime, which shows what the machine's noise makes of a ratio of 1.
     """
 
     network: str
@@ -39,6 +42,7 @@ class Cell:
     threads: int
     cosine: float
     speed: float
+    control: float
     native: int
     fallbacks: int
     kept: str
@@ -75,9 +79,17 @@ def _export(model: Wrapped, feed: dict[str, torch.Tensor], exporter: str, path: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if exporter == "legacy":
-            torch.onnx.export(
-                model, tuple(feed.values()), path, dynamo=False, opset_version=17, dynamic_axes=axes, **ports
-            )
+            # What it cannot write it prints whole.
+            with contextlib.redirect_stdout(io.StringIO()):
+                torch.onnx.export(
+                    model,
+                    tuple(feed.values()),
+                    path,
+                    dynamo=False,
+                    opset_version=17,
+                    dynamic_axes=axes,
+                    **ports,
+                )
         else:
             torch.onnx.export(
                 model,
@@ -96,9 +108,7 @@ def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, th
     engine_path, probe = path.with_suffix(".engine"), _session(path, threads)
     # An exporter drops an input that nothing reads.
     kept = {port.name for port in probe.get_inputs()}
-    feeds = [
-        {k: v.numpy() for k, v in example(names, 9, batch).items() if k in kept} for batch in _BATCHES
-    ]
+    feeds = [{k: v.numpy() for k, v in example(names, 9, batch).items() if k in kept} for batch in _BATCHES]
     try:
         report = openwork.build(
             path,
@@ -113,15 +123,21 @@ def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, th
         raise CellError(f"the build: {_line(error)}") from error
     plain = _session(path, threads, optimized=False)
     cosines = [_cosine(engine.run(feed)["state"], plain.run(["state"], feed)[0]) for feed in feeds]
-    speeds = []
+    speeds, controls, control = [], [], _session(path, threads)
     for feed in feeds:
-        runners = {"engine": partial(engine.run, feed), "ort": partial(probe.run, None, feed)}
+        runners = {
+            "engine": partial(engine.run, feed),
+            "ort": partial(probe.run, None, feed),
+            "control": partial(control.run, None, feed),
+        }
         timings = measure(runners, Options(warm_up=0.05, duration=0.3, turn=0.02, minimum_rounds=8))
         speeds.append(ratio(timings["ort"], timings["engine"]))
+        controls.append(ratio(timings["ort"], timings["control"]))
     nodes = sum(len(part.nodes) for part in report.fallbacks)
     kept = "ONNX Runtime" if not report.layers and report.fallbacks else "native"
     steps = len(engine._program.steps) - len(report.fallbacks)
-    return Cell(network.name, exporter, names, threads, min(cosines), min(speeds), steps, nodes, kept)
+    measured = min(cosines), min(speeds), min(controls)
+    return Cell(network.name, exporter, names, threads, *measured, steps, nodes, kept)
 
 
 def _shapes(path: Path, feeds: list[dict[str, np.ndarray]]) -> list[list[int]]:
