@@ -138,7 +138,7 @@ def test_native_steps_between_parts_of_onnx_runtime_join_it_with_their_quantizer
     check(path)
 
 
-@pytest.mark.parametrize("native", [[1.1, 1.1], [0.5, 1.1], [1.0, 1.0]])
+@pytest.mark.parametrize("native", [[1.1, 1.1], [0.5, 1.1], [1.0, 1.0], [0.99, 0.98]])
 def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     tmp_path: Path, seconds: Callable[..., None], native: list[float]
 ) -> None:

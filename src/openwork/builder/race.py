@@ -30,7 +30,8 @@ class Result:
 def race(engines: Mapping[str, Engine], shapes: Sequence[Sequence[int]]) -> Result:
     """Time engines, WHOLE among them, at each shape, interleaved.
 
-    Kept is the one that gains most over WHOLE in the geometric mean, and is slower at no shape; else WHOLE.
+    Kept is the one that gains most over WHOLE in the geometric mean, more than what repeated timings of one
+    engine show as well, and is slower at no shape; else WHOLE.
     Raises ValueError, with the reason, where the model runs at none of the shapes.
     """
     timings: dict[tuple[int, ...], dict[str, Timing]] = {}
@@ -67,7 +68,7 @@ def _tried(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
 
 
 def _best(names: Iterable[str], timings: Sequence[Mapping[str, Timing]]) -> str:
-    best, gain = WHOLE, 0.0
+    best, gain = WHOLE, NEGLIGIBLE
     for name in names:
         gains = [math.log(ratio(timing[WHOLE], timing[name])) for timing in timings]
         mean = sum(gains) / len(gains)
