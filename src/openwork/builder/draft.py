@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +21,9 @@ from openwork.engine.program import Program
 from openwork.engine.report import FallbackPart, LeftOut, Refusal
 from openwork.engine.sizes import free_sizes
 from openwork.graph import Change, read, reduce
-from openwork.graph.model import dims
+from openwork.graph.model import describe, dims
 from openwork.graph.reader import VERBATIM
+from openwork.graph.reduce import LEFT
 from openwork.graph.stated_patterns import stated_patterns
 from openwork.support.progress import Advance
 
@@ -101,6 +102,7 @@ def make_draft(
     verbatim = keep is None or VERBATIM in model.meta or order.backends[0].takes_models
     # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
     limit = 0 if verbatim else None
+    _explain([node for node in model.graph if keep is None or node.name in keep], like)
     reduced, changes, refusals = reduce(model, limit, rounding=order.rounding, keep=keep or ())
     lowered = lower(reduced, order.backends)
     _check_fallbacks(lowered.fallbacks, order.strict)
@@ -113,6 +115,14 @@ def make_draft(
     return Draft(
         lowered, decided, nodes, tuple(changes), tuple(refusals), tuple(inputs), (*known.notes, *said)
     )
+
+
+def _explain(nodes: Iterable[ir.Node], like: Draft | None) -> None:
+    """Say of nodes that are left as they are why: as before, of what had no native step in another draft."""
+    parts = () if like is None else like.lowered.fallbacks
+    known = {name: why for part in parts for name, why in zip(part.nodes, part.reasons, strict=True)}
+    for node in nodes:
+        node.meta[LEFT] = known.get(describe(node), "it is left to ONNX Runtime with its neighbours")
 
 
 def _sizes(order: Order, model: ir.Model, program: Program, like: Draft | None) -> list[dict[str, int]]:

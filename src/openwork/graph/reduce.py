@@ -12,6 +12,8 @@ from openwork.graph.model import describe, dims
 from openwork.graph.rules import phases_for
 from openwork.graph.slots import row_of
 
+LEFT = "left"
+"""Where a node that no rule was let at keeps in its `meta` why."""
 KEPT = "kept"
 """The domain of nodes that no rule may change, while the rules are at work."""
 
@@ -76,6 +78,8 @@ def why_not_native(node: ir.Node) -> str | None:
     """Why a node of a reduced graph has no native operator; None where it is one."""
     if node.domain == DOMAIN:
         return None
+    if LEFT in node.meta:
+        return str(node.meta[LEFT])
     refusals = node.meta.get("refusals", [])
     if refusals:
         return "; ".join(f"{rule}: {reason}" for rule, reason in refusals)
