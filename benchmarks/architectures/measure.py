@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,6 +19,7 @@ import openwork.graph
 from benchmarks.architectures.networks import Network, Scale, Wrapped, example
 from openwork.bench.latency import Options, measure, ratio
 from openwork.quantization.float_onnx import quantize_onnx
+from openwork.support.texts import first_line
 
 EXPORTERS = ("legacy", "dynamo")
 _CALIBRATED = 4
@@ -61,12 +63,12 @@ def export(network: Network, names: tuple[str, ...], exporter: str, folder: Path
         _export(Wrapped(network.make(scale), names).eval(), feed, exporter, plain)
     # torch's exporters raise what they happen to raise.
     except Exception as error:
-        raise CellError(f"the exporter: {_line(error)}") from error
+        raise CellError(f"the exporter: {first_line(error)[:120]}") from error
     data = [{k: v.numpy() for k, v in example(names, seed).items()} for seed in range(_CALIBRATED)]
     try:
         quantize_onnx(plain, data).write(quantized)
     except ValueError as error:
-        raise CellError(f"the quantizer: {_line(error)}") from error
+        raise CellError(f"the quantizer: {first_line(error)[:120]}") from error
     return quantized
 
 
@@ -76,31 +78,15 @@ def _export(model: Wrapped, feed: dict[str, torch.Tensor], exporter: str, path: 
     }
     free = tuple(dict.fromkeys(axes[name], torch.export.Dim.AUTO) for name in feed)
     ports = {"input_names": list(feed), "output_names": ["state"]}
-    with warnings.catch_warnings():
+    how: dict[str, Any] = (
+        {"dynamo": False, "opset_version": 17, "dynamic_axes": axes}
+        if exporter == "legacy"
+        else {"dynamo": True, "opset_version": 18, "dynamic_shapes": (free,), "verbose": False}
+    )
+    # What the legacy exporter cannot write it prints whole.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        if exporter == "legacy":
-            # What it cannot write it prints whole.
-            with contextlib.redirect_stdout(io.StringIO()):
-                torch.onnx.export(
-                    model,
-                    tuple(feed.values()),
-                    path,
-                    dynamo=False,
-                    opset_version=17,
-                    dynamic_axes=axes,
-                    **ports,
-                )
-        else:
-            torch.onnx.export(
-                model,
-                tuple(feed.values()),
-                path,
-                dynamo=True,
-                opset_version=18,
-                dynamic_shapes=(free,),
-                verbose=False,
-                **ports,
-            )
+        torch.onnx.export(model, tuple(feed.values()), path, **how, **ports)
 
 
 def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, threads: int) -> Cell:
@@ -120,7 +106,7 @@ def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, th
         )
         engine = openwork.load(engine_path, threads=threads)
     except ValueError as error:
-        raise CellError(f"the build: {_line(error)}") from error
+        raise CellError(f"the build: {first_line(error)[:120]}") from error
     plain = _session(path, threads, optimized=False)
     cosines = [_cosine(engine.run(feed)["state"], plain.run(["state"], feed)[0]) for feed in feeds]
     speeds, controls, control = [], [], _session(path, threads)
@@ -162,7 +148,3 @@ def _session(path: Path, threads: int, optimized: bool = True) -> onnxruntime.In
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

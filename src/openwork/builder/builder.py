@@ -54,8 +54,8 @@ def build(
     threads : what the tactics are timed with; default the physical cores that this process may use.
     strict : refuse a model that needs more than the first back end.
     native : "on" (native steps where the whole engine gains by them: it is timed beside the whole model in
-        ONNX Runtime, and is never slower), "off" (all in ONNX Runtime), or "force" (native steps wherever
-        there are any). Default what OPENWORK_NATIVE says, or "on".
+        ONNX Runtime at these shapes and threads, and is not slower), "off" (all in ONNX Runtime), or "force"
+        (native steps wherever there are any). Default what OPENWORK_NATIVE says, or "on".
     verify : run the engine once on samples, and compare it with the model in ONNX Runtime; what differs is
         left to ONNX Runtime, with an error in the log and a note in the report.
     backends : names of the back ends that may run parts of the model, the one to ask first in front; default
@@ -76,19 +76,9 @@ def build(
     order = Order(
         source=source, sparsity=sparsity, rounding=rounding, shapes=shapes, strict=strict, backends=usable
     )
-    others = [backend for backend in usable if backend.takes_models and backend.unavailable() is None]
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
-        drafts = itertools.count()
-        chooser = Chooser(
-            order,
-            lambda keep, like: make_draft(order, timer, _scaled(advance, next(drafts)), keep, like),
-            target,
-            lambda note: advance(_DRAFTED, note),
-            native=mode,
-            verify=verify,
-            may_fall_back=bool(others) and not strict,
-        )
+        chooser = _chooser(order, timer, advance, mode, verify)
         chosen = chooser.choose()
         cache.save()
         settings = Settings(sparsity, rounding, mode, verify, chosen.draft.feeds, strict)
@@ -99,6 +89,20 @@ def build(
     for line in report.lines():
         log.info("%s", line)
     return report
+
+
+def _chooser(order: Order, timer: Timer, advance: Advance, native: str, verify: bool) -> Chooser:
+    drafts = itertools.count()
+    others = [b for b in order.backends if b.takes_models and b.unavailable() is None]
+    return Chooser(
+        order,
+        lambda keep, like: make_draft(order, timer, _scaled(advance, next(drafts)), keep, like),
+        timer.target,
+        lambda note: advance(_DRAFTED, note),
+        native=native,
+        verify=verify,
+        may_fall_back=bool(others) and not order.strict,
+    )
 
 
 def _scaled(advance: Advance, number: int) -> Advance:

@@ -14,13 +14,10 @@ from openwork.backends.backend import Backend
 from openwork.engine.program import data_slot
 from openwork.graph.model import CARRIED, DTYPES, NAMES, constant
 from openwork.graph.ports import name_nodes
+from openwork.graph.versions import FREE_INITIALIZERS
 
 STORED_FROM = 1 << 16
 """Bytes from which on a tensor of a part is a tensor of the engine, and not of the part's own message."""
-
-
-_FREE_INITIALIZERS = 4
-"""The first IR version in which an initializer need not be an input."""
 _NOTHING = ir.tensor(np.zeros(1, np.uint8))
 
 
@@ -152,7 +149,7 @@ def model_of(
     for domain in graph.opset_imports.keys() - used:
         del graph.opset_imports[domain]
     carry(graph)
-    version = max(model.ir_version or 0, _FREE_INITIALIZERS)
+    version = max(model.ir_version or 0, FREE_INITIALIZERS)
     part = ir.Model(graph, ir_version=version, functions=tuple(model.functions.values()))
     # A rule may have made two nodes of one.
     name_nodes(part)

@@ -14,6 +14,7 @@ from openwork.backends.target import Target
 from openwork.builder.draft import Draft, Source
 from openwork.engine.program import FALLBACK, Named
 from openwork.runtime.engine import Engine, bound_engine
+from openwork.support.texts import first_line
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
@@ -93,7 +94,7 @@ class Judge:
             try:
                 self._expected = _answer(Witness(self.source, self.target.threads), engine, draft)
             except (ValueError, ImportError) as error:
-                self._why_not = f"The engine was not compared with ONNX Runtime: {_line(error)}"
+                self._why_not = f"The engine was not compared with ONNX Runtime: {first_line(error)}"
         return self._expected
 
     def _first(self, draft: Draft, feed: Arrays) -> str | None:
@@ -134,7 +135,7 @@ def _answer(witness: Witness, engine: Engine, draft: Draft) -> tuple[Arrays, Arr
         try:
             expected = witness.run(feed)
         except ValueError as error:
-            reason = reason or _line(error)
+            reason = reason or first_line(error)
             continue
         if not _fit(engine, expected):
             # What the model says of its outputs holds for other data than these.
@@ -233,7 +234,3 @@ def difference(made: Array, expected: Array) -> str | None:
     if off <= allowed:
         return None
     return f"is off by {off / max(float(np.linalg.norm(b)), 1e-30):.1%} of its length"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

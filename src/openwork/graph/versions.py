@@ -9,14 +9,14 @@ import onnx_ir as ir
 
 from openwork.graph.model import ONNX_DOMAINS, ModelError
 from openwork.graph.skeleton import large_tensors, refill, skeleton
+from openwork.support.texts import first_line
 
 OLDEST, NEWEST = 7, onnx.defs.onnx_opset_version()
 """The first that ONNX Runtime runs, and the last that this version of onnx knows."""
 RULES_FROM, MODERN = 11, 13
 """The first version that the rules read, and the one that older models become."""
-
-
-_FREE_INITIALIZERS = 4
+FREE_INITIALIZERS = 4
+"""The first IR version in which an initializer need not be an input."""
 
 
 def opset_of(model: ir.Model) -> int:
@@ -35,13 +35,13 @@ def modern(model: ir.Model, version: int = MODERN) -> ir.Model:
     try:
         before = skeleton(model)
         # Before the fourth version every initializer had to be an input, which those of `model` are not.
-        before.ir_version = max(before.ir_version, _FREE_INITIALIZERS)
+        before.ir_version = max(before.ir_version, FREE_INITIALIZERS)
         after = onnx.version_converter.convert_version(before, version)
     # The converter raises ConvertError, and what its C++ side happens to raise.
     except Exception as error:
         raise ModelError(
             f"The model uses opset {opset_of(model)} and cannot be converted to opset {version} "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     # Its converter takes the batch away from the inputs of the Scan of opset 8.
     ports = [(before.graph.input, after.graph.input), (before.graph.output, after.graph.output)]
@@ -58,7 +58,3 @@ def modern(model: ir.Model, version: int = MODERN) -> ir.Model:
 
 def _ports(ports: Iterable[onnx.ValueInfoProto]) -> set[bytes]:
     return {port.SerializeToString(deterministic=True) for port in ports}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

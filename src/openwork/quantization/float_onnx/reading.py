@@ -13,9 +13,7 @@ from openwork.graph.reader import read, settle
 from openwork.graph.versions import modern, opset_of
 
 OPSET, IR_VERSION = 18, 8
-"""Models of older opsets are converted to the first; with the second came opset 18. From IR version 4 on an
-initializer need not be an input.
-"""
+"""Models of older opsets are converted to the first; with the second came opset 18."""
 
 
 def float_model(source: str | PathLike[str] | onnx.ModelProto) -> ir.Model:
