@@ -61,15 +61,40 @@ int64_t place(const Program& program, std::vector<Life>& lives) {
   return total;
 }
 
-Sizes make_sizes(const Program& program, const std::vector<int64_t>& free, int threads) {
+std::vector<int64_t> sized(const Value& value, const std::vector<int64_t>& free) {
+  auto dims = value.dims;
+  for (auto& d : dims)
+    if (d < 0) d = free[-1 - d];
+  return dims;
+}
+
+// Gives the free dimensions of a value the sizes that a step makes, where they have none yet.
+void take_made(const Step& step, const Value& value, const std::vector<int64_t>& made, std::vector<int64_t>& free) {
+  bool fits = made.size() == value.dims.size();
+  for (size_t d = 0; fits && d < made.size(); ++d) {
+    const int64_t dim = value.dims[d];
+    if (dim < 0 && free[-1 - dim] == 0) free[-1 - dim] = made[d];
+    fits = (dim < 0 ? free[-1 - dim] : dim) == made[d];
+  }
+  if (!fits)
+    throw std::invalid_argument("Step \"" + step.name + "\": expected to make " + shape_text(sized(value, free)) +
+                                ", as the steps before and the program's shapes have it, found that it makes " + shape_text(made) +
+                                "; feed inputs of sizes that agree.");
+}
+
+// free: of the inputs, 0 for those that steps give a size.
+Sizes make_sizes(const Program& program, std::vector<int64_t> free, int threads) {
+  const auto& values = program.values();
+  for (const Step& step : program.steps()) {
+    if (!step.shapes) continue;
+    Shapes reads;
+    for (const Read& read : step.reads) reads.push_back(sized(values[read.value], free));
+    const Shapes made = step.shapes(reads);
+    for (size_t i = 0; i < step.writes.size(); ++i) take_made(step, values[step.writes[i]], made[i], free);
+  }
   Sizes sizes;
   sizes.threads = threads;
-  for (const Value& value : program.values()) {
-    auto dims = value.dims;
-    for (auto& d : dims)
-      if (d < 0) d = free[-1 - d];
-    sizes.dims.push_back(dims);
-  }
+  for (const Value& value : values) sizes.dims.push_back(sized(value, free));
   return sizes;
 }
 

@@ -59,14 +59,21 @@ void check_outputs(const Made& made, const std::vector<int>& inputs, const std::
   }
 }
 
-// A free dimension that no input has would have no size.
+// A free dimension that neither an input has nor a step gives would have no size.
 void check_free_dimensions(const Program& program, const std::vector<int>& inputs) {
   std::vector<bool> known(program.free_dimensions(), false);
-  for (const int id : inputs)
+  const auto add = [&](int id) {
     for (const int64_t d : program.values()[id].dims)
       if (d < 0) known[-1 - d] = true;
+  };
+  for (const int id : inputs) add(id);
+  for (const Step& step : program.steps())
+    if (step.shapes)
+      for (const int id : step.writes) add(id);
   for (size_t s = 0; s < known.size(); ++s)
-    if (!known[s]) fail("Expected every free dimension in the shape of an input; dimension " + std::to_string(s) + " is in none.");
+    if (!known[s])
+      fail("Expected every free dimension in the shape of an input, or of what a step makes that gives it a size; dimension " +
+           std::to_string(s) + " is in none.");
 }
 
 }  // namespace

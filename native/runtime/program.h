@@ -80,11 +80,16 @@ struct Read {
   Read(int value_, bool ahead_ = false, bool checked_ = false) : value(value_), ahead(ahead_), checked(checked_) {}
 };
 
+using Shapes = std::vector<std::vector<int64_t>>;
+
 struct Step {
   std::string name;
   std::vector<Read> reads;
   std::vector<int> writes;
   std::function<Work(const Sizes&)> bind;  // throws std::invalid_argument where the shapes do not do
+  // The shapes of `writes` for those of `reads`, where a free dimension of what it makes may be one that no input has: half of
+  // one, say. Throws std::invalid_argument. Empty where all free dimensions are the inputs'.
+  std::function<Shapes(const Shapes&)> shapes = nullptr;
 };
 
 struct Value {

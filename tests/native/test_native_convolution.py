@@ -274,6 +274,41 @@ def test_convolutions_run_in_a_program(isa: str) -> None:
             assert np.array_equal(found, expected)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_height_and_width_may_be_free(isa: str) -> None:
+    program = native.Program(isa)
+    layer = Layer("strided", 40, 64, (9, 10), (3, 3), strides=(2, 2), pads=(1, 1, 1, 1))
+    packed = packings(layer, draw(layer, 3)[1], isa)[0]
+    scale = np.full(40, 2.0**-12, np.float32)
+    x, y = program.value("u8", [-1, -2, -3, 64]), program.value("f32", [-1, -4, -5, 40])
+    numbers = {"x_scale": 1.0, "x_zero_point": 0, "activation": "none", "weight_scale": scale}
+    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.grid)
+    program.finish([x], [y])
+    context = native.Context(program, 2)
+    for size in ((9, 10), (1, 7), (32, 3)):
+        image = np.random.default_rng(size[0]).integers(0, 256, (2, *size, 64), np.uint8)
+        (found,) = context.run([image])
+        assert np.array_equal(found, native.conv(image, packed, scale, **layer.grid))
+
+
+def test_sizes_that_disagree_are_refused_when_run() -> None:
+    isa = native.active_isa()
+    program = native.Program(isa)
+    layer = LAYERS[1]
+    packed = packings(layer, draw(layer, 3)[1], isa)[0]
+    x, y = program.value("u8", [-1, -2, -3, 64]), program.value("f32", [-1, -3, -2, 40])
+    numbers = {
+        "x_scale": 1.0,
+        "x_zero_point": 0,
+        "activation": "none",
+        "weight_scale": np.ones(40, np.float32),
+    }
+    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.grid)
+    program.finish([x], [y])
+    with pytest.raises(ValueError, match=r'Step "c": expected to make \[1, 9, 8, 40\]'):
+        native.Context(program, 1).run([np.zeros((1, 8, 9, 64), np.uint8)])
+
+
 def float_weights(layer: Layer, isa: str) -> Any:
     weight = np.ones((layer.n, *layer.kernel, layer.channels), np.float32)
     return native.PackedWeights.pack(weight, "dense", isa)
@@ -285,9 +320,7 @@ def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
     packed = packings(layer, draw(layer, 11)[1], isa)
     scale = np.ones(layer.n, np.float32)
     cases: dict[str, dict[str, Any]] = {
-        r'Step "c" \(conv\): expected x of shape \[batch, height, width, channels\], all but the batch': {
-            "x": [-1, 9, -2, 64]
-        },
+        r'Step "c" \(conv\): expected x with its channels, the last dimension, fixed': {"x": [-1, 9, 10, -2]},
         r"expected weights of 63 input channels in all groups, found 64\.": {"x": [-1, 9, 10, 63]},
         r"expected y of shape \[free 0, 9, 10, 40\], found \[free 0, 9, 11, 40\]\.": {"y": [-1, 9, 11, 40]},
         r"Expected a kernel that fits into the padded input, found one that reaches over 21 pixels": {
@@ -296,7 +329,7 @@ def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
         r"expected -1 as max_rows of the last weights, found 5\.": {"weights": [(packed[0], 5)]},
         r"expected weight_scale of shape \[40\], found \[39\]\.": {"weight_scale": scale[1:]},
         r"expected a list of integers as the attribute strides, found an integer\.": {"strides": 1},
-        r"expected weights of i8, found f32\.": {"weights": float_weights(layer, isa)},
+        r"expected x of type f32, found u8\.": {"weights": float_weights(layer, isa)},
     }
     for sentence, changed in cases.items():
         product = {"weight_scale": scale, "x_scale": 1.0, "x_zero_point": 0, "activation": "none"}

@@ -290,4 +290,10 @@ def _named(value: ir.Value, shape: Partial) -> Shape:
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as JSON holds them."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: _plain_value(value) for name, value in values.items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain_value(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

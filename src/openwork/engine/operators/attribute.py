@@ -12,10 +12,10 @@ SMALLEST = 1.401298464324817e-45
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute: its name, its kind ("float", "int", "flag" or "string"), and what it may be.
+    """One attribute: its name, its kind ("float", "int", "ints", "flag" or "string"), and what it may be.
 
-    low, high : the range of a number, ends included. choices : of a string. optional : whether it may be
-    absent. needs : the slots and attributes without which it means nothing.
+    low, high : the range of a number, or of each of `count` integers, ends included. choices : of a string.
+    optional : whether it may be absent. needs : the slots and attributes without which it means nothing.
     """
 
     name: str
@@ -25,6 +25,7 @@ class Attribute:
     choices: tuple[str, ...] = ()
     optional: bool = False
     needs: tuple[str, ...] = ()
+    count: int = 0
 
     @property
     def expected(self) -> str:
@@ -33,12 +34,21 @@ class Attribute:
             return "one of " + ", ".join(self.choices)
         if self.kind == "float":
             return f"a number from {self.low:g} to {self.high:g}"
+        if self.kind == "ints":
+            return f"{self.count} integers from {int(self.low)} to {int(self.high)}"
         return f"an integer from {int(self.low)} to {int(self.high)}"
 
     def accepts(self, value: object) -> bool:
         """Whether a value has the kind and lies in the range; a Boolean is no number."""
         if self.kind == "string":
             return isinstance(value, str) and value in self.choices
+        if self.kind == "ints":
+            if not isinstance(value, list | tuple) or len(value) != self.count:
+                return False
+            return all(self._in_range(item) for item in value)
+        return self._in_range(value)
+
+    def _in_range(self, value: object) -> bool:
         number = (int, float) if self.kind == "float" else (int,)
         return isinstance(value, number) and not isinstance(value, bool) and self.low <= value <= self.high
 
@@ -60,6 +70,11 @@ def integer(
 ) -> Attribute:
     """An integer in [low, high]."""
     return Attribute(name, "int", low, high, optional=optional, needs=needs)
+
+
+def integers(name: str, count: int, low: int, high: int) -> Attribute:
+    """So many integers in [low, high]."""
+    return Attribute(name, "ints", low, high, count=count)
 
 
 def flag(name: str, *, needs: tuple[str, ...] = ()) -> Attribute:

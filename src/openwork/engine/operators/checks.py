@@ -43,6 +43,21 @@ def divides(attribute: str, letter: str) -> Check:
     return check
 
 
+def groups_of_channels(form: Form, letters: Letters) -> Problem | None:
+    """A convolution's weight [N, .., G] for images of C channels: C / G groups, which share out N."""
+    inputs, each, outputs = (letters.size(letter) for letter in "CGN")
+    if not (isinstance(inputs, int) and isinstance(each, int) and isinstance(outputs, int)):
+        return None
+    if each < 1 or inputs % each:
+        return Problem("weight", f"over a divisor of the {inputs} channels of x", f"over {each}")
+    groups = inputs // each
+    if outputs % groups:
+        return Problem(
+            "weight", f"of a multiple of {groups} output channels, one for each group", f"of {outputs}"
+        )
+    return None
+
+
 def packed_or_three(form: Form, letters: Letters) -> Problem | None:
     """q alone holds q, k and v side by side, so that H is a third of its width; else all three have H."""
     width = letters.size("Q")

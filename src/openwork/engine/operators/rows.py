@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS, operator_of_activation
-from openwork.engine.operators.attribute import Attribute, flag, integer, number, positive, quantizer, scale
+from openwork.engine.operators.attribute import integer, number, positive, quantizer, scale
 from openwork.engine.operators.checks import (
     activation_numbers,
     divides,
@@ -14,51 +14,34 @@ from openwork.engine.operators.checks import (
     tables_of_integers,
 )
 from openwork.engine.operators.contract import Operator, Slot
-
-
-def _slot(
-    name: str, dtypes: str, shape: str, *, optional: bool = False, scale: str = "", indexes: str = ""
-) -> Slot:
-    return Slot(name, tuple(dtypes.split("|")), tuple(shape.split()), optional, scale=scale, indexes=indexes)
-
-
-def _tensor(
-    name: str,
-    dtypes: str,
-    shape: str,
-    *,
-    optional: bool = False,
-    scale: str = "",
-    needs: tuple[str, ...] = (),
-) -> Slot:
-    words = tuple(shape.split())
-    return Slot(name, tuple(dtypes.split("|")), words, optional, tensor=True, scale=scale, needs=needs)
-
+from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES
+from openwork.engine.operators.image_rows import IMAGE_ROWS
+from openwork.engine.operators.slot_words import tensor, value
 
 _QUANTIZED = quantizer("y")
-_ANY_SHAPE = _slot("y", "f32", "...")
+_ANY_SHAPE = value("y", "f32", "...")
 
 EMBEDDING_SUM = Operator(
     "EmbeddingSum",
     (
-        _slot("ids", "i64", "B L", indexes="word"),
-        _slot("type_ids", "i64", "B L", optional=True, indexes="type"),
-        _tensor("word", "f32", "V H"),
-        _tensor("position", "f32", "P H"),
-        _tensor("type", "f32", "T H", needs=("type_ids",)),
+        value("ids", "i64", "B L", indexes="word"),
+        value("type_ids", "i64", "B L", optional=True, indexes="type"),
+        tensor("word", "f32", "V H"),
+        tensor("position", "f32", "P H"),
+        tensor("type", "f32", "T H", needs=("type_ids",)),
     ),
-    (_slot("y", "f32", "B L H"),),
+    (value("y", "f32", "B L H"),),
 )
 LAYER_NORM = Operator(
     "LayerNorm",
     (
-        _slot("x", "f32", "... N"),
-        _tensor("gamma", "f32", "N"),
-        _tensor("beta", "f32", "N"),
-        _tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+        value("x", "f32", "... N"),
+        tensor("gamma", "f32", "N"),
+        tensor("beta", "f32", "N"),
+        tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
     ),
     (
-        _slot("y", "f32", "... N", optional=True),
+        value("y", "f32", "... N", optional=True),
         Slot("yq", ("u8",), ("...", "N"), needs=("y_scale",)),
     ),
     (positive("epsilon"), *_QUANTIZED),
@@ -66,23 +49,15 @@ LAYER_NORM = Operator(
 LINEAR = Operator(
     "Linear",
     (
-        _slot("x", "u8|f32", "... K", scale="x_scale"),
-        _slot("residual", "f32|u8", "... N", optional=True, scale="residual_scale"),
-        _tensor("weight", "s8|f32", "N K", scale="x_scale"),
-        _tensor("weight_scale", "f32", "N", needs=("x_scale",)),
-        _tensor("bias", "f32", "N", optional=True),
-        _tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+        value("x", "u8|f32", "... K", scale="x_scale"),
+        value("residual", "f32|u8", "... N", optional=True, scale="residual_scale"),
+        tensor("weight", "s8|f32", "N K", scale="x_scale"),
+        tensor("weight_scale", "f32", "N", needs=("x_scale",)),
+        tensor("bias", "f32", "N", optional=True),
+        tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
     ),
-    (_slot("y", "f32|u8", "... N", scale="y_scale"),),
-    (
-        *quantizer("x"),
-        Attribute("activation", "string", choices=tuple(ACTIVATIONS)),
-        number("alpha", optional=True),
-        number("beta", optional=True),
-        flag("activation_last"),
-        *_QUANTIZED,
-        *quantizer("residual", needs=("residual",)),
-    ),
+    (value("y", "f32|u8", "... N", scale="y_scale"),),
+    EPILOGUE_ATTRIBUTES,
     checks=(activation_numbers, ordered_clip),
     weighted="weight",
     epilogue=True,
@@ -90,12 +65,12 @@ LINEAR = Operator(
 ATTENTION = Operator(
     "Attention",
     (
-        _slot("q", "f32", "B L Q"),
+        value("q", "f32", "B L Q"),
         Slot("k", ("f32",), ("B", "L", "H"), optional=True, needs=("v",)),
         Slot("v", ("f32",), ("B", "L", "H"), optional=True, needs=("k",)),
-        _slot("mask", "i64", "B L", optional=True),
+        value("mask", "i64", "B L", optional=True),
     ),
-    (_slot("y", "f32|u8", "B L H", scale="y_scale"),),
+    (value("y", "f32|u8", "B L H", scale="y_scale"),),
     (
         integer("heads", 1, 65535),
         scale("scale"),
@@ -107,50 +82,44 @@ ATTENTION = Operator(
     checks=(divides("heads", "H"),),
 )
 MEAN_POOL = Operator(
-    "MeanPool", (_slot("x", "f32", "B L H"), _slot("mask", "i64", "B L")), (_slot("y", "f32", "B H"),)
+    "MeanPool", (value("x", "f32", "B L H"), value("mask", "i64", "B L")), (value("y", "f32", "B H"),)
 )
 L2_NORMALIZE = Operator(
-    "L2Normalize", (_slot("x", "f32", "... N"),), (_slot("y", "f32", "... N"),), (positive("epsilon"),)
+    "L2Normalize", (value("x", "f32", "... N"),), (value("y", "f32", "... N"),), (positive("epsilon"),)
 )
 QUANTIZE = Operator(
     "Quantize",
-    (_slot("x", "f32", "..."),),
-    (_slot("y", "u8", "..."),),
+    (value("x", "f32", "..."),),
+    (value("y", "u8", "..."),),
     quantizer("y", optional=False),
     layout="any",
 )
 DEQUANTIZE = Operator(
     "Dequantize",
-    (_slot("x", "u8", "..."),),
+    (value("x", "u8", "..."),),
     (_ANY_SHAPE,),
     quantizer("x", optional=False),
     layout="any",
 )
-ADD = Operator("Add", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
+ADD = Operator("Add", (value("a", "f32", "..."), value("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
 MULTIPLY = Operator(
-    "Multiply", (_slot("a", "f32", "..."), _slot("b", "f32", "...")), (_ANY_SHAPE,), layout="any"
+    "Multiply", (value("a", "f32", "..."), value("b", "f32", "...")), (_ANY_SHAPE,), layout="any"
 )
 CONCAT = Operator(
     "Concat",
     (
-        _tensor("tables", "u8", "I 256", optional=True),
+        tensor("tables", "u8", "I 256", optional=True),
         Slot("x", ("f32", "u8"), ("*",), variadic=True),
     ),
-    (_slot("y", "f32|u8", "..."),),
+    (value("y", "f32|u8", "..."),),
     (integer("axis", 0, 7),),
     derive=side_by_side,
     checks=(tables_of_integers,),
 )
-TO_CHANNELS_LAST = Operator(
-    "ToChannelsLast", (_slot("x", "f32|u8", "B C H W"),), (_slot("y", "f32|u8", "B H W C"),)
-)
-TO_CHANNELS_FIRST = Operator(
-    "ToChannelsFirst", (_slot("x", "f32|u8", "B H W C"),), (_slot("y", "f32|u8", "B C H W"),)
-)
 _ACTIVATIONS = tuple(
     Operator(
         operator_of_activation(name),
-        (_slot("x", "f32", "..."),),
+        (value("x", "f32", "..."),),
         (_ANY_SHAPE,),
         tuple(number(each) for each in numbers),
         checks=(ends_in_order,) if name == "clip" else (),
@@ -174,8 +143,7 @@ OPERATORS: dict[str, Operator] = {
         ADD,
         MULTIPLY,
         CONCAT,
-        TO_CHANNELS_LAST,
-        TO_CHANNELS_FIRST,
+        *IMAGE_ROWS,
         *_ACTIVATIONS,
     )
 }

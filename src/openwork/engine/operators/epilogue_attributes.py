@@ -1,0 +1,17 @@
+"""The attributes of a product: the quantizer of what it reads, and what happens to its sums."""
+
+from __future__ import annotations
+
+from openwork.engine.operators.activations import ACTIVATIONS
+from openwork.engine.operators.attribute import Attribute, flag, number, quantizer
+
+EPILOGUE_ATTRIBUTES = (
+    *quantizer("x"),
+    Attribute("activation", "string", choices=tuple(ACTIVATIONS)),
+    number("alpha", optional=True),
+    number("beta", optional=True),
+    flag("activation_last"),
+    *quantizer("y"),
+    *quantizer("residual", needs=("residual",)),
+)
+"""docs/arithmetic.md, Epilogue."""

@@ -1,0 +1,36 @@
+"""The rows of the operators on images, which stand channels last: [B, H, W, C]."""
+
+from __future__ import annotations
+
+from openwork.engine.operators.checks import activation_numbers, groups_of_channels, ordered_clip
+from openwork.engine.operators.contract import Operator
+from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES
+from openwork.engine.operators.slot_words import tensor, value
+from openwork.engine.operators.windows import slides, window
+
+CONV = Operator(
+    "Conv",
+    (
+        value("x", "u8|f32", "B H W C", scale="x_scale"),
+        value("residual", "f32|u8", "B P Q N", optional=True, scale="residual_scale"),
+        tensor("weight", "s8|f32", "N R S G", scale="x_scale"),
+        tensor("weight_scale", "f32", "N", needs=("x_scale",)),
+        tensor("bias", "f32", "N", optional=True),
+        tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+    ),
+    (value("y", "f32|u8", "B P Q N", scale="y_scale"),),
+    (*window(kernel=False), *EPILOGUE_ATTRIBUTES),
+    derive=slides("RS"),
+    checks=(activation_numbers, ordered_clip, groups_of_channels),
+    weighted="weight",
+    epilogue=True,
+    layout="channels last",
+)
+TO_CHANNELS_LAST = Operator(
+    "ToChannelsLast", (value("x", "f32|u8", "B C H W"),), (value("y", "f32|u8", "B H W C"),)
+)
+TO_CHANNELS_FIRST = Operator(
+    "ToChannelsFirst", (value("x", "f32|u8", "B H W C"),), (value("y", "f32|u8", "B C H W"),)
+)
+
+IMAGE_ROWS = (CONV, TO_CHANNELS_LAST, TO_CHANNELS_FIRST)

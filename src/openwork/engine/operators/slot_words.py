@@ -1,0 +1,26 @@
+"""How rows write their slots: type names and shape words in texts."""
+
+from __future__ import annotations
+
+from openwork.engine.operators.contract import Slot
+
+
+def value(
+    name: str, dtypes: str, shape: str, *, optional: bool = False, scale: str = "", indexes: str = ""
+) -> Slot:
+    """A value of the program: "u8|f32" for its types, "B H W C" for its shape."""
+    return Slot(name, tuple(dtypes.split("|")), tuple(shape.split()), optional, scale=scale, indexes=indexes)
+
+
+def tensor(
+    name: str,
+    dtypes: str,
+    shape: str,
+    *,
+    optional: bool = False,
+    scale: str = "",
+    needs: tuple[str, ...] = (),
+) -> Slot:
+    """An initializer, written in the same way."""
+    words = tuple(shape.split())
+    return Slot(name, tuple(dtypes.split("|")), words, optional, tensor=True, scale=scale, needs=needs)
