@@ -8,6 +8,7 @@ import numpy as np
 
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import Attribute, Form, Operand, Operator, Slot
+from openwork.engine.operators.windows import axes
 from openwork.graph.reference import MEANING
 
 
@@ -21,9 +22,28 @@ class Sample:
         fewest = int(any(slot.variadic for slot in row.inputs))
         self.leading = tuple(int(size) for size in rng.integers(1, 4, rng.integers(fewest, 3)))
         self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCIKLNPTVW"}
+        self.groups = 1
         self.sizes |= {"H": 6, "L": 3, "I": self.count, "P": int(rng.integers(3, 6))}
+        if {"H", "W"} <= {word for slot in row.inputs for word in slot.shape}:
+            self.sizes |= self._image()
         self.attributes = self._attributes()
+        self.sizes |= self._windows()
         self.arrays = self._arrays()
+
+    def _image(self) -> dict[str, int]:
+        """An image, and a weight for it: each of its groups has G input channels and some outputs."""
+        self.groups, each, outputs = (int(size) for size in self.rng.integers(1, 4, 3))
+        height, width = (int(size) for size in self.rng.integers(8, 12, 2))
+        sizes = {"C": self.groups * each, "G": each, "N": self.groups * outputs}
+        return {**sizes, "H": height, "W": width}
+
+    def _windows(self) -> dict[str, int]:
+        """The height and width of what windows over an image make."""
+        if "strides" not in self.attributes:
+            return {}
+        found = axes(self.attributes)
+        made = {word: axis.made(self.sizes[of]) for word, of, axis in zip("PQ", "HW", found, strict=True)}
+        return {**made, **dict(zip("RS", self.attributes["kernel"], strict=True))}
 
     def _attributes(self) -> dict[str, Any]:
         """Optional ones by groups: an attribute comes with all that it needs."""
@@ -42,14 +62,18 @@ class Sample:
             return "relu"
         if attribute.kind == "float":
             return float(self.rng.uniform(0.1, 2.0))
-        divisors = {"heads": 3, "axis": len(self.leading) - 1}
+        if attribute.kind == "ints":
+            low = int(attribute.low)
+            return [int(number) for number in self.rng.integers(low, low + 3, attribute.count)]
+        divisors = {"groups": self.groups, "heads": 3, "axis": len(self.leading) - 1}
         high = min(int(attribute.high), 255)
         return divisors.get(attribute.name, int(self.rng.integers(int(attribute.low), high + 1)))
 
     def _arrays(self) -> list[tuple[Slot, Any]]:
         made = []
         packed = self.row.name == "Attention" and self.rng.random() < 0.5
-        self.sizes["Q"] = self.sizes["H"] * (3 if packed else 1)
+        if self.row.name == "Attention":
+            self.sizes["Q"] = self.sizes["H"] * (3 if packed else 1)
         present: set[str] = {*self.attributes}
         for slot in self.row.inputs:
             wanted = not slot.optional or self.rng.random() < 0.5

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loading.encoder import Size, write_encoder
-from openwork.backends.cpu.packing import pack
+from openwork.backends.cpu.packing import Layer, pack
 from openwork.backends.cpu.weights import dense_weight, pack_weights
 from openwork.backends.library import chosen_isa
 from openwork.engine.engine_file import EngineFile, read_engine
+from openwork.engine.problem import Tactic
 from openwork.runtime.engine import load
 from openwork.support.cores import physical_cores
 from openwork.support.machine import this_machine
@@ -62,7 +63,7 @@ def stages(path: Path) -> dict[str, float]:
     file = read_engine(path)
     linears = [step for step in file.program.steps if step.op == "linear"]
     weights = [dense_weight(file.program, step, file.tensors) for step in linears[:4]]
-    tactic = linears[0].tactics[0].tactic
+    tactic = Tactic.parse(linears[0].tactics[0].tactic)
     share = len(linears) / len(weights)
     return {
         "header and program": _seconds(lambda: read_engine(path)),
@@ -70,7 +71,7 @@ def stages(path: Path) -> dict[str, float]:
         "decoding": _seconds(
             lambda: _each(lambda step: dense_weight(file.program, step, file.tensors), linears)
         ),
-        "packing": share * _seconds(lambda: _each(lambda weight: pack(weight, tactic, isa), weights)),
+        "packing": share * _seconds(lambda: _each(lambda weight: pack(Layer(weight, isa), tactic), weights)),
         "all weights": _seconds(lambda: pack_weights(file.program, read_engine(path).tensors, isa)),
         "whole load": _seconds(lambda: load(path)),
         "verify": _seconds(lambda: read_engine(path).tensors.verify()),
@@ -94,9 +95,7 @@ def _report_alone(path: Path) -> None:
     begin = time.perf_counter()
     load(path)
     seconds = time.perf_counter() - begin
-    print(
-        f"alone: {seconds:.2f} s, {_peak_mebibytes() - before:.0f} MiB more at the peak, mapped pages too"
-    )
+    print(f"alone: {seconds:.2f} s, {_peak_mebibytes() - before:.0f} MiB more at the peak, mapped pages too")
 
 
 def main() -> None:

@@ -25,8 +25,7 @@ Type type_of(const AnyWeight& weight) {
   return Type::f32;
 }
 
-Weights pack(const AnyWeight& weight, const std::string& form, const std::string& isa, int64_t groups, const std::string& run) {
-  const Type type = type_of(weight);
+WeightShape shape_of_weight(const AnyWeight& weight, int64_t groups, const std::string& run) {
   expect(weight.ndim() == 2 || weight.ndim() == 4,
          "Expected weights of shape [n, k], or [n, kernel height, kernel width, channels of a group], found " +
              std::to_string(weight.ndim()) + " dimensions.");
@@ -36,6 +35,12 @@ Weights pack(const AnyWeight& weight, const std::string& form, const std::string
   const WeightShape shape = matrix ? WeightShape{size(0), size(1)}
                                    : WeightShape{size(0), size(3), size(1), size(2), groups, held == ConvRun::row, held == ConvRun::patch};
   expect(!matrix || (groups == 1 && held == ConvRun::tap), "Expected a convolution's weights of 4 dimensions where groups or runs are given.");
+  return shape;
+}
+
+Weights pack(const AnyWeight& weight, const std::string& form, const std::string& isa, int64_t groups, const std::string& run) {
+  const Type type = type_of(weight);
+  const WeightShape shape = shape_of_weight(weight, groups, run);
   const nb::gil_scoped_release no_gil;
   return PackedWeights::pack(shape, type, weight.data(), form_named(form), choose_table(isa));
 }
@@ -73,16 +78,23 @@ nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weight
   return {flat->data(), {seconds.size(), static_cast<size_t>(repeats)}, owner};
 }
 
-nb::dict expected_work(const AnyWeight& weight, const std::vector<std::string>& names, const std::string& isa) {
-  expect(weight.ndim() == 2, "Expected a weight of shape [n, k], found " + std::to_string(weight.ndim()) + " dimensions.");
+std::string refusal_of(const AnyWeight& weight, const std::string& form, const std::string& isa, int64_t groups, const std::string& run) {
+  return refusal(shape_of_weight(weight, groups, run), type_of(weight), form_named(form), choose_table(isa));
+}
+
+nb::dict expected_work(const AnyWeight& weight, const std::vector<std::string>& names, const std::string& isa, int64_t groups,
+                       const std::vector<std::string>& runs) {
   std::vector<Form> forms;
   for (const auto& name : names) forms.push_back(form_named(name));
-  const WeightShape shape{static_cast<int64_t>(weight.shape(0)), static_cast<int64_t>(weight.shape(1))};
+  expect(runs.empty() || runs.size() == names.size(), "Expected a run for each of the " + std::to_string(names.size()) +
+                                                          " forms, found " + std::to_string(runs.size()) + ".");
+  std::vector<WeightShape> shapes;
+  for (size_t i = 0; i < names.size(); ++i) shapes.push_back(shape_of_weight(weight, groups, runs.empty() ? "tap" : runs[i]));
   const Type type = type_of(weight);
   std::vector<Outlook> outlooks;
   {
     const nb::gil_scoped_release no_gil;
-    outlooks = outlook(shape, type, weight.data(), forms, choose_table(isa));
+    outlooks = outlook(shapes, type, weight.data(), forms, choose_table(isa));
   }
   nb::dict found;
   for (const Outlook& form : outlooks) {
@@ -115,9 +127,14 @@ void bind_linear(nb::module_& m) {
       .def_prop_ro("k", &PackedWeights::k, "Input channels.")
       .def_prop_ro("isa", [](const PackedWeights& w) { return w.table().isa; }, "The instruction set.");
 
-  m.def("expected_work", &expected_work, nb::arg("weight").noconvert(), nb::arg("forms"), nb::arg("isa"),
-        "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], the dense form\n"
-        "taking 1, or a sentence why it does not hold the weight. Raises ValueError for a weight that no form holds.");
+  m.def("refusal", &refusal_of, nb::arg("weight").noconvert(), nb::arg("form"), nb::arg("isa"), nb::arg("groups") = 1,
+        nb::arg("run") = "tap",
+        "Why the form does not hold a weight of this shape and type, as PackedWeights.pack takes it; empty where it does.");
+  m.def("expected_work", &expected_work, nb::arg("weight").noconvert(), nb::arg("forms"), nb::arg("isa"), nb::arg("groups") = 1,
+        nb::arg("runs") = std::vector<std::string>{},
+        "By name what each of the forms is expected to take for each row of a product with `weight` [N, K], or of a convolution's\n"
+        "[N, KH, KW, C / groups], a dense product of the same sizes taking 1, or a sentence why it does not hold the weight.\n"
+        "`runs`: of each form, as conv_run() says. Raises ValueError for a weight that no form holds.");
   m.def("linear", &linear, nb::arg("x").noconvert(), nb::arg("weights"), nb::arg("scale").noconvert(), nb::arg("threads") = 1,
         nb::arg("epilogue"),
         "One product with its epilogue (docs/arithmetic.md, \"Epilogue\"): `x` [R, K] of the weights' type to [R, N]. `scale` f32\n"

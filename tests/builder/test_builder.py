@@ -95,7 +95,7 @@ def test_the_report_says_what_was_found_and_picked(tmp_path: Path) -> None:
     assert (second.pattern, second.eligible, second.output) == (None, False, "f32")
     assert second.reason == "The weights hold no pattern that a sparse kernel runs."
     assert (second.bytes_dense, second.bytes_stored) == (32 * 96, 32 * 96)
-    assert second.why == "Dense is the only tactic for this layer."
+    assert second.why == "The only tactic for this layer is dense."
     for layer in report.layers:
         assert [bucket.rows for bucket in layer.buckets] == [3, 20]
         assert layer.picks[-1].max_rows is None
@@ -428,7 +428,7 @@ def test_the_cache_knows_zeros_apart() -> None:
         "a cpu; avx2; 2 threads; kernels abc; 96x64 dense none f32; 1 rows"
     )
     floats = replace(plain, element="f32")
-    assert timing_key(floats, (floats.dense,), 1, here).endswith("; f32 96x64 dense none f32; 1 rows")
+    assert timing_key(floats, (floats.base,), 1, here).endswith("; f32 96x64 dense none f32; 1 rows")
 
 
 def test_equated_dimensions() -> None:

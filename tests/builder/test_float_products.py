@@ -78,7 +78,7 @@ def test_their_sparse_forms_are_timed_against_dense(pattern: str, timer: Timer) 
 def test_dense_ones_have_one_tactic(timer: Timer) -> None:
     found = decided(weight_of(None), timer)
     assert found.program.steps[0].tactics == (Choice(None, "f32:dense"),)
-    assert found.layers[0].why == "Dense is the only tactic for this layer."
+    assert found.layers[0].why == "The only tactic for this layer is f32:dense."
     pruned_here = decided(weight_of(None), replace(timer, timed={}), sparsity="force")
     assert pruned_here.layers[0].pattern == "2:4"
     assert pruned_here.pruned == ["a"]

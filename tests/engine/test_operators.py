@@ -119,7 +119,12 @@ def test_attributes_take_their_range_and_nothing_else() -> None:
     for attribute in attributes.values():
         for value in (None, True, [1], {}, float("nan"), float("inf"), -1e39, "", b"x"):
             assert not attribute.accepts(value), (attribute.name, value)
-        if attribute.kind != "string":
+        if attribute.kind == "ints":
+            ends = [attribute.low, attribute.high]
+            assert attribute.accepts((ends * attribute.count)[: attribute.count]), attribute.name
+            assert not attribute.accepts([attribute.low] * (attribute.count + 1)), attribute.name
+            assert not attribute.accepts([attribute.high + 1] * attribute.count), attribute.name
+        elif attribute.kind != "string":
             assert attribute.accepts(attribute.low), attribute.name
             assert attribute.accepts(attribute.high), attribute.name
             assert not attribute.accepts(attribute.high * 2 + 1), attribute.name

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openwork import _native
-from openwork.engine.problem import ELEMENTS, MatrixProduct, Problem, Tactic, is_dense
+from openwork.engine.problem import ELEMENTS, Convolution, MatrixProduct, Problem, Tactic
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,6 @@ from openwork.engine.problem import ELEMENTS, MatrixProduct, Problem, Tactic, is
 def test_the_text_of_a_tactic(text: str, tactic: Tactic) -> None:
     assert Tactic.parse(text) == tactic
     assert str(tactic) == text
-    assert is_dense(text) == text.endswith("dense")
 
 
 @given(
@@ -71,5 +70,13 @@ def test_the_text_of_a_problem() -> None:
     problem = Problem(MatrixProduct(96, 64), "i8", "relu", "u8", "2:4")
     assert str(problem) == "96x64 2:4 relu u8"
     assert str(Problem(MatrixProduct(8, 4), "f32", "none", "f32")) == "f32 8x4 dense none f32"
-    assert problem.dense == Tactic()
-    assert Problem(MatrixProduct(8, 4), "f32", "none", "f32").dense == Tactic("dense", "f32")
+    assert problem.on((1, 7, 7)) == problem
+
+
+def test_the_text_of_a_convolution() -> None:
+    plain = Convolution(64, 32, (3, 3), image=(1, 14, 14))
+    assert str(plain) == "64x32 kernel 3x3 on 1x14x14"
+    whole = Convolution(64, 8, (3, 5), 8, (2, 1), (1, 2), (1, 0, 1, 2))
+    text = "64x8 kernel 3x5 groups 8 strides 2x1 dilations 1x2 pads 1x0x1x2 on 2x9x9"
+    assert str(Problem(whole, "i8", "relu", "u8").on((2, 9, 9))) == f"{text} dense relu u8"
+    assert plain.k == 288

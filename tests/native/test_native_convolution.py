@@ -42,6 +42,11 @@ class Layer:
         """What native.conv takes beside the tensors."""
         return {"strides": self.strides, "dilations": self.dilations, "pads": self.pads}
 
+    @property
+    def step(self) -> dict[str, Any]:
+        """The attributes of a step."""
+        return {"kernel": self.kernel, "groups": self.groups, **self.grid}
+
 
 LAYERS = [
     Layer("first", 64, 3, (30, 31), (7, 7), (2, 2), pads=(3, 3, 3, 3), batch=2),
@@ -247,12 +252,12 @@ def two_layers(isa: str) -> tuple[Any, list[Any]]:
     y = program.value("f32", [-1, 15, 16, 64])
     tensors = {"weight_scale": scale, "bias": bias}
     ending = {"x_scale": 1.0, "x_zero_point": 9, "activation": "relu", "y_scale": 0.05, "y_zero_point": 0}
-    add_step(program, "conv", "first", x=x, y=hidden, weights=weights[0], **tensors, **first.grid, **ending)
+    add_step(program, "conv", "first", x=x, y=hidden, weights=weights[0], **tensors, **first.step, **ending)
     ending = {"x_scale": 1.0, "x_zero_point": 0, "activation": "none"}
     ending |= {"residual_scale": 0.05, "residual_zero_point": 0}
     tactics = [(weights[1], 300), (weights[1], -1)]
     read = {"x": hidden, "residual": hidden, "weights": tactics}
-    add_step(program, "conv", "second", y=y, **read, **tensors, **second.grid, **ending)
+    add_step(program, "conv", "second", y=y, **read, **tensors, **second.step, **ending)
     program.finish([x], [y])
     return program, weights
 
@@ -282,7 +287,7 @@ def test_height_and_width_may_be_free(isa: str) -> None:
     scale = np.full(40, 2.0**-12, np.float32)
     x, y = program.value("u8", [-1, -2, -3, 64]), program.value("f32", [-1, -4, -5, 40])
     numbers = {"x_scale": 1.0, "x_zero_point": 0, "activation": "none", "weight_scale": scale}
-    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.grid)
+    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.step)
     program.finish([x], [y])
     context = native.Context(program, 2)
     for size in ((9, 10), (1, 7), (32, 3)):
@@ -303,7 +308,7 @@ def test_sizes_that_disagree_are_refused_when_run() -> None:
         "activation": "none",
         "weight_scale": np.ones(40, np.float32),
     }
-    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.grid)
+    add_step(program, "conv", "c", x=x, y=y, weights=packed, **numbers, **layer.step)
     program.finish([x], [y])
     with pytest.raises(ValueError, match=r'Step "c": expected to make \[1, 9, 8, 40\]'):
         native.Context(program, 1).run([np.zeros((1, 8, 9, 64), np.uint8)])
@@ -328,12 +333,13 @@ def test_a_program_refuses_convolutions_that_do_not_fit() -> None:
         },
         r"expected -1 as max_rows of the last weights, found 5\.": {"weights": [(packed[0], 5)]},
         r"expected weight_scale of shape \[40\], found \[39\]\.": {"weight_scale": scale[1:]},
+        r"expected weights of the kernel and groups \[3, 3, 2\], found \[3, 3, 1\]\.": {"groups": 2},
         r"expected a list of integers as the attribute strides, found an integer\.": {"strides": 1},
         r"expected x of type f32, found u8\.": {"weights": float_weights(layer, isa)},
     }
     for sentence, changed in cases.items():
         product = {"weight_scale": scale, "x_scale": 1.0, "x_zero_point": 0, "activation": "none"}
-        product |= {"weights": packed[0], **layer.grid}
+        product |= {"weights": packed[0], **layer.step}
         product |= {k: v for k, v in changed.items() if k not in ("x", "y")}
         program = native.Program(isa)
         x = program.value("u8", changed.get("x", [-1, 9, 10, 64]))

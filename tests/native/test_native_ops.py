@@ -305,7 +305,7 @@ def test_convolutions_take_and_give_bf16_as_products_do(isa: str) -> None:
     weight, residual = rng(2).integers(-127, 128, (24, 33), np.int8), rounded_to_bf16(floats(3, 1, 4, 5, 24))
     scale, rows = np.full(24, 1e-4, np.float32), (20, 24)
     product = {"weight_scale": scale, "x_scale": 1.0, "x_zero_point": 7, "activation": "none"}
-    grid = {"strides": (1, 1), "dilations": (1, 1), "pads": (0, 0, 0, 0)}
+    grid = {"kernel": (1, 1), "groups": 1, "strides": (1, 1), "dilations": (1, 1), "pads": (0, 0, 0, 0)}
     pack = native.PackedWeights.pack
     image = OneStep(isa)
     i, r, y = image.input(x), image.input(residual), image.output("bf16", residual.shape)

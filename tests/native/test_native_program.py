@@ -554,7 +554,8 @@ def test_a_free_dimension_must_stand_in_an_input() -> None:
     tables = {"word": np.ones((5, 8), np.float32), "position": np.ones((5, 8), np.float32)}
     add_step(p, "embedding_sum", "e", ids=ids, y=y, **tables)
     assert refusal(lambda: p.finish([ids], [y])) == (
-        "Expected every free dimension in the shape of an input, or of what a step makes that gives it a size; dimension 0 is in none."
+        "Expected every free dimension in the shape of an input, or of what a step makes that gives it a size; "
+        "dimension 0 is in none."
     )
 
 

@@ -17,9 +17,10 @@ import openwork
 from engine_files import REPORT, rewritten
 from engine_samples import as_model, encoder, encoder_inputs
 from openwork import _native
-from openwork.backends.cpu.packing import available
+from openwork.backends.cpu.packing import Layer, available
 from openwork.builder.lower import lower
 from openwork.engine.engine_file import write_engine
+from openwork.engine.problem import Tactic
 from openwork.engine.program import Choice, Program
 from openwork.graph.reference import run as reference
 from openwork.runtime.engine import Engine
@@ -270,9 +271,20 @@ def test_a_tactic_that_is_not_here_is_replaced() -> None:
     sparse = np.tile(np.array([1, 0, 0, 2], np.int8), (16, 16))
     for isa in ISAS:
         forms = {form.name for form in _native.forms(isa) if form.sparse}
-        assert available("window1000", sparse, isa) in forms
-        assert available("dense", sparse, isa) == "dense"
-        assert available("window1000", np.ones((16, 64), np.int8), isa) == "dense"
+        unknown, dense = Tactic("window1000"), Tactic()
+        assert available(unknown, Layer(sparse, isa)).form in forms
+        assert available(dense, Layer(sparse, isa)) == dense
+        assert available(unknown, Layer(np.ones((16, 64), np.int8), isa)) == dense
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_form_that_does_not_hold_a_convolution_is_replaced(isa: str) -> None:
+    narrow = Layer(np.ones((16, 3, 3, 2), np.int8), isa, groups=8)
+    found = available(Tactic(), narrow)
+    assert not narrow.refusal(found.form)
+    assert found.run == narrow.run(found.form)
+    each = Layer(np.ones((16, 3, 3, 1), np.int8), isa, groups=16)
+    assert available(Tactic(), each) == Tactic("depthwise", run="tap")
 
 
 @pytest.mark.parametrize(

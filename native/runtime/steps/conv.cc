@@ -32,6 +32,13 @@ const PackedWeights& check_weights(const StepContext& c, const std::vector<Packe
   return first;
 }
 
+// What the program says of the weights as well.
+void check_attributes(const StepContext& c, const WeightShape& w) {
+  const auto kernel = c.list<2>("kernel");
+  const std::vector<int64_t> said{kernel[0], kernel[1], c.integer("groups")}, held{w.kernel_h, w.kernel_w, w.groups};
+  c.expect(said == held, "expected weights of the kernel and groups " + shape_text(said) + ", found " + shape_text(held) + ".");
+}
+
 using Layers = std::vector<ConvLayer>;
 
 std::shared_ptr<const Layers> make_layers(const std::vector<PackedTactic>& weights, const LinearEpilogue& epilogue,
@@ -49,6 +56,7 @@ Step make_conv(const StepContext& c) {
   const PackedWeights& first = check_weights(c, weights, x.dims()[3]);
   const ConvAttributes attributes = window_attributes(c);
   const ConvShape shape = conv_shape(first.shape(), attributes);
+  check_attributes(c, first.shape());
   const Operand y = c.output("y", kStoredDTypes);
   expect_made(c, x, shape, shape.n, y);
   const Operand residual = c.optional_input("residual", kStoredDTypes).shaped(y.dims());

@@ -93,16 +93,19 @@ class Backend(Protocol):
         """Why it cannot run here at all, to follow a comma; None where it can."""
 
     def work_or_reason(self, problem: Problem, weight: Array, target: Target) -> Outlook | str:
-        """What its sparse tactics are expected to take for a weight [n, k], or why it has none for the
-        problem."""
+        """What its sparse tactics are expected to take for a weight [n, k], or a convolution's [n, kernel
+        height, kernel width, channels of a group], or why it has none for the problem."""
+
+    def base(self, problem: Problem, weight: Array, target: Target) -> Tactic:
+        """The tactic that it measures others by, which holds the weight whatever its zeros are."""
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
-        """What is worth timing for a problem with its work, at a number of rows: the dense one first."""
+        """What is worth timing for a problem with its work, at a number of rows: its base first."""
 
     def time(
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target
     ) -> Callable[[int], Seconds]:
-        """Make tactics ready for a weight [n, k]; what is returned takes a number of repeats and gives the
+        """Make tactics ready for a weight; what is returned takes a number of repeats and gives the
         seconds of each, [tactics, repeats], one tactic after the other in turn."""
 
     def adapted(self, model: Any) -> Any:

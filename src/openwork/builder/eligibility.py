@@ -46,7 +46,7 @@ def judge(
     outlook: Callable[[Array, Pattern], Outlook | str],
     stated: Pattern | None = None,
 ) -> Eligibility:
-    """Find the pattern that a weight s8 or f32 [n, k] holds and what can run it.
+    """Find the pattern that the matrix of a weight, s8 or f32 [n, k], holds and what can run it.
 
     sparsity : "on"; "off" (nothing is eligible); "force" (a weight without a pattern is pruned to 2:4 by
         magnitude).
@@ -54,7 +54,8 @@ def judge(
     stated : the pattern that the model's metadata name.
     """
     pattern = detect(weight, stated)
-    pruned = pattern is None and sparsity == "force"
+    # A group that is filled up with zeros, as the three channels of a picture are, gains nothing.
+    pruned = pattern is None and sparsity == "force" and weight.shape[1] >= FORCED.group
     if pruned:
         pattern, weight = FORCED, prune(weight, FORCED)
     stored = store(weight, pattern)

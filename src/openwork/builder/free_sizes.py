@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from openwork.backends.backend import Made, Tensors
 from openwork.backends.registry import backend_named
+from openwork.engine.operators import Form, Operand, Operator, infer, pair, row_of_step
 from openwork.engine.program import FALLBACK, Program, Step
 from openwork.engine.shapes import Shape
 
@@ -33,13 +34,14 @@ def known_sizes(program: Program, tensors: Tensors, inputs: Sequence[Sizes]) -> 
 def _completed(program: Program, tensors: Tensors, given: Sizes, notes: dict[str, None]) -> Sizes:
     sizes = dict(given)
     for step in program.steps:
-        open_names = _open_names(program, step, sizes) if step.op == FALLBACK else []
+        open_names = _open_names(program, step, sizes)
         if not open_names:
             continue
         made = _made(program, step, tensors, sizes)
         if isinstance(made, Made):
             _bind(program, step, made, sizes)
-        notes |= dict.fromkeys(_notes(step, open_names, made))
+        if step.op == FALLBACK:
+            notes |= dict.fromkeys(_notes(step, open_names, made))
     return sizes
 
 
@@ -53,7 +55,19 @@ def _made(program: Program, step: Step, tensors: Tensors, sizes: Mapping[str, in
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return "its inputs' sizes are not known either"
+    row = row_of_step(step.op)
+    if row is not None:
+        return Made(_inferred(row, step, known), True)
     return backend_named(step.backend).made_shapes(step, program, tensors, known)
+
+
+def _inferred(row: Operator, step: Step, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a native step's outputs, as its row says them; -1 for what follows from its tensors."""
+    there = [slot for slot, index in pair(row.activations, step.inputs) or () if index is not None]
+    given = [(slot, Operand(None, shape)) for slot, shape in zip(there, shapes, strict=True)]
+    made = infer(row, Form(step.attributes, given))
+    read = [shape for shape, index in zip(made, step.outputs, strict=False) if index is not None]
+    return tuple(tuple(d if isinstance(d, int) else -1 for d in shape or ()) for shape in read)
 
 
 def _sized(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
@@ -66,7 +80,7 @@ def _bind(program: Program, step: Step, made: Made, sizes: Sizes) -> None:
     outputs = [program.values[index].shape for index in step.outputs if index is not None]
     for shape, found in zip(outputs, made.shapes, strict=True):
         for dim, size in zip(shape, found, strict=False):
-            if isinstance(dim, str):
+            if isinstance(dim, str) and size > 0:
                 sizes.setdefault(dim, size)
 
 

@@ -14,10 +14,11 @@ from openwork.backends.registry import backend_named
 from openwork.builder.eligibility import Eligibility, judge
 from openwork.builder.shared_tensors import parts_of, share
 from openwork.builder.tactics import Timer, choices, explain, settle
-from openwork.engine.problem import MatrixProduct, Problem, is_dense
+from openwork.engine.problem import Convolution, MatrixProduct, Problem, Sizes, Tactic
 from openwork.engine.program import Program, Step
 from openwork.engine.report import Bucket, Layer, Pick
-from openwork.engine.sizes import rows_of
+from openwork.engine.sizes import timed_sizes
+from openwork.engine.weights import as_matrix, from_matrix
 from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import arrays
 from openwork.support.progress import Advance
@@ -100,14 +101,19 @@ def _element(decided: Decided, step: Step) -> str:
 def _product(decided: Decided, step: Step, request: Request, timer: Timer, backend: Backend) -> Step:
     name = step.tensors["weight"]
 
-    def outlook(weight: Array, pattern: Pattern) -> Outlook | str:
+    shape = decided.tensors[name].shape
+
+    def outlook(matrix: Array, pattern: Pattern) -> Outlook | str:
+        weight = from_matrix(matrix, shape)
         return backend.work_or_reason(problem_of(step, weight, pattern), weight, timer.target)
 
-    found = judge(decided.tensors[name], request.sparsity, outlook, request.stated.get(name))
-    problem = replace(problem_of(step, found.weight, found.pattern), work=found.work)
-    rows = rows_of(step, decided.program, request.sizes)
-    buckets = settle([timer.bucket(backend, problem, found.weight, count) for count in rows])
-    chosen, size = _store(decided.tensors, replace(step, tactics=choices(buckets)), found)
+    found = judge(as_matrix(decided.tensors[name]), request.sparsity, outlook, request.stated.get(name))
+    weight = from_matrix(found.weight, shape)
+    problem = replace(problem_of(step, weight, found.pattern), work=found.work)
+    problem = replace(problem, base=backend.base(problem, weight, timer.target))
+    timed = timed_sizes(step, decided.program, request.sizes)
+    buckets = settle([timer.bucket(backend, problem, weight, size) for size in timed])
+    chosen, size = _store(decided.tensors, replace(step, tactics=choices(buckets)), found, weight)
     if found.pruned:
         decided.pruned.append(step.name)
     decided.layers.append(_describe(chosen, problem, found, buckets, size))
@@ -115,20 +121,30 @@ def _product(decided: Decided, step: Step, request: Request, timer: Timer, backe
 
 
 def problem_of(step: Step, weight: Array, pattern: Pattern | None) -> Problem:
-    """The problem of a product with a weight [n, k] that keeps to a pattern."""
-    n, k = weight.shape
+    """The problem of a product with a weight [n, k], or of a convolution, that keeps to a pattern."""
     output = "u8" if "y_scale" in step.attributes else "f32"
     text = None if pattern is None else str(pattern)
-    return Problem(MatrixProduct(n, k), ELEMENTS[weight.dtype], step.attributes["activation"], output, text)
+    sizes = _sizes(step, weight)
+    return Problem(sizes, ELEMENTS[weight.dtype], step.attributes["activation"], output, text)
 
 
-def _store(tensors: Tensors, step: Step, found: Eligibility) -> tuple[Step, int]:
+def _sizes(step: Step, weight: Array) -> Sizes:
+    if weight.ndim == 2:
+        return MatrixProduct(*weight.shape)
+    n, height, width, channels = weight.shape
+    groups, strides, dilations, pads = (
+        step.attributes[name] for name in ("groups", "strides", "dilations", "pads")
+    )
+    return Convolution(n, channels, (height, width), groups, tuple(strides), tuple(dilations), tuple(pads))
+
+
+def _store(tensors: Tensors, step: Step, found: Eligibility, weight: Array) -> tuple[Step, int]:
     """Keep the weight compressed where a sparse tactic runs it or where that is smaller; gives its bytes."""
     name = step.tensors["weight"]
-    sparse = not all(is_dense(choice.tactic) for choice in step.tactics)
-    if found.pattern is None or not (sparse or found.stored.nbytes < found.weight.nbytes):
-        tensors[name] = np.ascontiguousarray(found.weight)
-        return step, found.weight.nbytes
+    sparse = any(Tactic.parse(choice.tactic) in found.work for choice in step.tactics)
+    if found.pattern is None or not (sparse or found.stored.nbytes < weight.nbytes):
+        tensors[name] = weight
+        return step, weight.nbytes
     tensors |= arrays(name, found.stored)
     return replace(step, pattern=str(found.pattern)), found.stored.nbytes
 

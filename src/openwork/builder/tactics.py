@@ -11,9 +11,10 @@ import numpy as np
 from openwork.backends.backend import Array, Backend, Seconds
 from openwork.backends.target import Target
 from openwork.builder.timing_cache import TimingCache
-from openwork.engine.problem import Problem, Tactic, is_dense
+from openwork.engine.problem import Problem, Tactic
 from openwork.engine.program import Choice
 from openwork.engine.report import Bucket, Environment
+from openwork.engine.sizes import Timed
 
 NEGLIGIBLE = 0.03
 """A difference that repeated timings of one tactic show as well."""
@@ -36,12 +37,13 @@ class Timer:
     disturbed: list[str] = field(default_factory=list)
     timed: dict[str, Bucket] = field(default_factory=dict)
 
-    def bucket(self, backend: Backend, problem: Problem, weight: Array, rows: int) -> Bucket:
-        """Time the tactics of a weight [n, k] for one number of rows, or take known times, and pick.
+    def bucket(self, backend: Backend, problem: Problem, weight: Array, size: Timed) -> Bucket:
+        """Time the tactics of a product's weight at one size, or take known times, and pick.
 
         Equal problems of one build are timed once. Times of a disturbed machine are used for want of better
         ones, noted in `disturbed`, and not kept for the next build.
         """
+        rows, problem = size.rows, problem if size.image is None else problem.on(size.image)
         tactics = backend.tactics(problem, rows)
         key = timing_key(problem, tactics, rows, self.environment)
         if key not in self.timed:
@@ -72,7 +74,7 @@ class Timer:
 
 def timing_key(problem: Problem, tactics: Sequence[Tactic], rows: int, environment: Environment) -> str:
     """The timing cache's key: machine, kernels, threads, problem, and the work of what is timed."""
-    work = ", ".join(f"{tactic} {problem.work[tactic]:.2f}" for tactic in tactics if not tactic.dense)
+    work = ", ".join(f"{tactic} {problem.work[tactic]:.2f}" for tactic in tactics if tactic in problem.work)
     parts = (
         environment.cpu,
         environment.isa,
@@ -99,10 +101,9 @@ def _quartiles(timed: Callable[[int], Seconds]) -> tuple[Seconds, Seconds]:
 
 
 def fastest(seconds: Mapping[str, float]) -> str:
-    """The tactic to run: a sparse one where the fastest of them takes no longer than dense."""
-    dense = next(tactic for tactic in seconds if is_dense(tactic))
-    sparse = {tactic: time for tactic, time in seconds.items() if tactic != dense}
-    best = min(sparse, key=sparse.__getitem__, default=dense)
+    """The tactic to run: another than the first, dense one where the fastest of them takes no longer."""
+    dense, *others = seconds
+    best = min(others, key=seconds.__getitem__, default=dense)
     return best if seconds[best] <= seconds[dense] else dense
 
 
@@ -113,7 +114,7 @@ def settle(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
     replaces another one wherever it takes at most NEGLIGIBLE more time and no more than dense. Only a pick
     that was timed in every bucket can.
     """
-    picked = sorted({bucket.pick for bucket in buckets if not is_dense(bucket.pick)})
+    picked = sorted({bucket.pick for bucket in buckets if bucket.pick != bucket.base})
     common = [tactic for tactic in picked if all(tactic in bucket.seconds for bucket in buckets)]
     if len(picked) < 2 or not common:
         return tuple(buckets)
@@ -123,7 +124,7 @@ def settle(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
 
 def _as_good(bucket: Bucket, tactic: str) -> bool:
     least = min(bucket.dense, (1 + NEGLIGIBLE) * bucket.seconds[bucket.pick])
-    return not is_dense(bucket.pick) and bucket.seconds[tactic] <= least
+    return bucket.pick != bucket.base and bucket.seconds[tactic] <= least
 
 
 def choices(buckets: Sequence[Bucket]) -> tuple[Choice, ...]:
@@ -144,15 +145,15 @@ def choices(buckets: Sequence[Bucket]) -> tuple[Choice, ...]:
 def explain(buckets: Sequence[Bucket]) -> str:
     """One sentence that says what was picked and by how much."""
     if all(len(bucket.seconds) == 1 for bucket in buckets):
-        return "Dense is the only tactic for this layer."
+        return f"The only tactic for this layer is {buckets[0].base}."
     sentence = "; ".join(_explain(bucket) for bucket in buckets)
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _explain(bucket: Bucket) -> str:
     where = f"at {bucket.rows} row{'s' if bucket.rows > 1 else ''} {bucket.pick}"
-    if not is_dense(bucket.pick):
+    if bucket.pick != bucket.base:
         ratio = bucket.dense / bucket.seconds[bucket.pick]
-        return f"{where}, {ratio:.2f} times as fast as dense"
-    best = min((tactic for tactic in bucket.seconds if not is_dense(tactic)), key=bucket.seconds.__getitem__)
+        return f"{where}, {ratio:.2f} times as fast as {bucket.base}"
+    best = min((tactic for tactic in bucket.seconds if tactic != bucket.base), key=bucket.seconds.__getitem__)
     return f"{where}, since {best} takes {bucket.seconds[best] / bucket.dense:.2f} times as long"

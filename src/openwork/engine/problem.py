@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 DENSE = "dense"
 ELEMENTS = ("i8", "bf16", "f32")
@@ -46,11 +46,6 @@ class Tactic:
         element = "" if self.element == "i8" else f"{self.element}:"
         return f"{element}{self.form}{'/' if self.run else ''}{self.run}"
 
-    @property
-    def dense(self) -> bool:
-        """Whether it multiplies zeros as well."""
-        return self.form == DENSE
-
 
 RIVAL = 1.35
 """What is expected to take this many times as much as the best, dense among them, is not timed."""
@@ -70,33 +65,73 @@ class MatrixProduct:
         return f"{self.n}x{self.k}"
 
 
+Image = tuple[int, int, int]
+"""Batch, height and width."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The sizes of a convolution: n output channels, `channels` input channels in each group, kernel,
+    strides, dilations (height, width) and pads (top, left, bottom, right), and the images that it is timed
+    on."""
+
+    n: int
+    channels: int
+    kernel: tuple[int, int]
+    groups: int = 1
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    image: Image = (1, 1, 1)
+
+    @property
+    def k(self) -> int:
+        """The weights of an output channel."""
+        return self.kernel[0] * self.kernel[1] * self.channels
+
+    def __str__(self) -> str:
+        texts = [f"{self.n}x{self.channels} kernel {_by(self.kernel)}"]
+        texts += [f"groups {self.groups}"] if self.groups > 1 else []
+        texts += [f"strides {_by(self.strides)}"] if self.strides != (1, 1) else []
+        texts += [f"dilations {_by(self.dilations)}"] if self.dilations != (1, 1) else []
+        texts += [f"pads {_by(self.pads)}"] if any(self.pads) else []
+        return " ".join([*texts, f"on {_by(self.image)}"])
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+Sizes = MatrixProduct | Convolution
+
+
 @dataclass(frozen=True)
 class Problem:
     """What decides a layer's speed, its number of rows aside.
 
-    sizes : of the product; a convolution's will be another value with a text of its own. element : of the
-    weights, i8, bf16 or f32. activation : the epilogue's. output : u8 or f32. pattern : the text of the one
-    that the weights hold. work : of each sparse tactic that may run it; where zeros may be anywhere, the
-    pattern's name alone does not say it.
+    sizes : of the product. element : of the weights, i8, bf16 or f32. activation : the epilogue's. output :
+    u8 or f32. pattern : the text of the one that the weights hold. work : of each sparse tactic that may run
+    it; where zeros may be anywhere, the pattern's name alone does not say it. base : the tactic that every
+    other one is measured by, which leaves no zero out where one can: dense, or where the dense form does not
+    hold the weight (few channels in each group) the one that holds any.
     """
 
-    sizes: MatrixProduct
+    sizes: Sizes
     element: str
     activation: str
     output: str
     pattern: str | None = None
     work: Work = field(default_factory=dict)
+    base: Tactic = field(default_factory=Tactic)
 
-    @property
-    def dense(self) -> Tactic:
-        """The tactic that every other one is measured by."""
-        return Tactic(element=self.element)
+    def on(self, image: Image) -> Problem:
+        """The same for images of another size; a matrix product has none."""
+        return (
+            self
+            if isinstance(self.sizes, MatrixProduct)
+            else replace(self, sizes=replace(self.sizes, image=image))
+        )
 
     def __str__(self) -> str:
         element = "" if self.element == "i8" else f"{self.element} "
         return f"{element}{self.sizes} {self.pattern or DENSE} {self.activation} {self.output}"
-
-
-def is_dense(text: str) -> bool:
-    """Whether the tactic that `text` writes multiplies zeros as well."""
-    return Tactic.parse(text).dense

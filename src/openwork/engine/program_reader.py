@@ -26,6 +26,7 @@ from openwork.engine.program_values import (
     read_value,
 )
 from openwork.engine.shapes import Dim, Shape
+from openwork.engine.weights import matrix_width, shape_of
 from openwork.support.fields import EngineFileError, Field
 
 TensorShape = Callable[[Field, str | None, Dim], tuple[str, Shape]]
@@ -166,9 +167,21 @@ def _check_operator(
     inputs = _operands(members["inputs"], row.activations, step.inputs, values, step)
     outputs = _operands(members["outputs"], row.outputs, step.outputs, values, step)
     width = (values[step.inputs[0] or 0].shape or (0,))[-1]
+    if isinstance(width, int):
+        width = matrix_width(step.attributes, width)
 
     def stored(item: Field, name: str) -> Operand:
-        return Operand(*tensor_shape(item, step.pattern if name == row.weighted else None, width), True)
+        pattern = step.pattern if name == row.weighted else None
+        dtype, shape = tensor_shape(item, pattern, width)
+        if pattern is None:
+            return Operand(dtype, shape, True)
+        rows, columns = shape
+        whole = shape_of(step.attributes, int(rows), int(columns))
+        if whole is None:
+            item.refuse(
+                f"a row for each of the taps {list(step.attributes['kernel'])} of each output channel"
+            )
+        return Operand(dtype, whole, True)
 
     tensors = _tensors(members["tensors"], row, stored)
     found = examine(row, Form(step.attributes, [*inputs, *tensors], outputs), lambda a, b: a == b)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from openwork.engine.problem import is_dense
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
@@ -32,8 +31,13 @@ class Bucket:
 
     @property
     def dense(self) -> float:
-        """Seconds of the dense tactic."""
-        return next(seconds for tactic, seconds in self.seconds.items() if is_dense(tactic))
+        """Seconds of the tactic that the others are measured by."""
+        return self.seconds[self.base]
+
+    @property
+    def base(self) -> str:
+        """The tactic that the others are measured by: the first one, dense where that holds the weights."""
+        return next(iter(self.seconds))
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Layer:
     @property
     def sparse(self) -> bool:
         """Whether a sparse tactic was picked for any number of rows."""
-        return not all(is_dense(pick.tactic) for pick in self.picks)
+        return any(bucket.pick != bucket.base for bucket in self.buckets) and self.eligible
 
 
 @dataclass(frozen=True)

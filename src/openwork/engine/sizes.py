@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+from openwork.engine.problem import Image
 from openwork.engine.program import Program, Step
 from openwork.support.numbers import LARGEST, whole_number
 
@@ -84,12 +86,28 @@ def _check_elements(program: Program, sizes: Mapping[str, int]) -> None:
             )
 
 
-def rows_of(step: Step, program: Program, sizes: Iterable[dict[str, int]]) -> list[int]:
-    """The distinct numbers of rows that a linear step has at the given sizes, in increasing order.
+class Timed(NamedTuple):
+    """One size that a product is timed at: its rows (output pixels), and of a convolution the images."""
 
-    A free dimension that only a fallback step knows counts as 1.
+    rows: int
+    image: Image | None
+
+
+def timed_sizes(step: Step, program: Program, sizes: Iterable[dict[str, int]]) -> list[Timed]:
+    """The distinct sizes that a product has at the given sizes of free dimensions, by increasing rows; of
+    several with the same rows the first.
+
+    A free dimension whose size is not known counts as 1.
     """
-    shape = program.values[step.inputs[0] or 0].shape[:-1]
-    return sorted(
-        {math.prod(dim if isinstance(dim, int) else size.get(dim, 1) for dim in shape) for size in sizes}
-    )
+    found: dict[int, Timed] = {}
+    for size in sizes:
+        images, made = (
+            tuple(
+                dim if isinstance(dim, int) else size.get(dim, 1) for dim in program.values[index or 0].shape
+            )
+            for index in (step.inputs[0], step.outputs[0])
+        )
+        rows = math.prod(made[:-1])
+        image = (images[0], images[1], images[2]) if "kernel" in step.attributes else None
+        found.setdefault(rows, Timed(rows, image))
+    return [found[rows] for rows in sorted(found)]

@@ -18,6 +18,7 @@ from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant
 from openwork.graph.numerics import binary32, fixed_attention
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
+from openwork.graph.numerics.convolution import conv
 from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, store
 from openwork.graph.slots import row_of
 
@@ -254,6 +255,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Add": add,
     "Multiply": multiply,
     "Concat": concat,
+    "Conv": conv,
     "ToChannelsLast": to_channels_last,
     "ToChannelsFirst": to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},

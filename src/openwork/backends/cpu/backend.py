@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from openwork.backends.backend import Array, Made, Outlook, Seconds, StepTime, Tensors
 from openwork.backends.cpu.bind import Bound, bind
-from openwork.backends.cpu.packing import expected_work, pack, sparse_forms
+from openwork.backends.cpu.packing import Layer, base, expected_work, pack, sparse_forms
 from openwork.backends.cpu.rivals import rivals
 from openwork.backends.library import native
 from openwork.backends.target import Target
 from openwork.engine.parts import Part
-from openwork.engine.problem import Problem, Tactic
+from openwork.engine.problem import Convolution, Problem, Tactic
 from openwork.engine.program import Program, Step
 
 if TYPE_CHECKING:
@@ -46,28 +46,32 @@ class Cpu:
         forms = sparse_forms(target.isa, problem.element)
         if not forms:
             return f"The instruction set {target.isa} has no sparse forms for {problem.element}."
-        found = expected_work(weight, forms, target.isa)
-        return {Tactic(form, problem.element): work for form, work in found.items()}
+        of = _layer(problem, weight, target)
+        return {of.tactic(form): work for form, work in expected_work(of, forms).items()}
+
+    def base(self, problem: Problem, weight: Array, target: Target) -> Tactic:
+        of = _layer(problem, weight, target)
+        return of.tactic(base(of))
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
-        work = {tactic.form: value for tactic, value in problem.work.items()}
-        return (problem.dense, *(Tactic(form, problem.element) for form in rivals(work, rows)))
+        work = {tactic.form: value for tactic, value in problem.work.items() if tactic != problem.base}
+        tactics = {tactic.form: tactic for tactic in problem.work}
+        return (problem.base, *(tactics[form] for form in rivals(work, rows)))
 
     def time(
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target
     ) -> Callable[[int], Seconds]:
-        packed = [pack(weight, tactic.form, target.isa) for tactic in tactics]
-        quantized = problem.output == "u8"
+        of = _layer(problem, weight, target)
+        packed = [pack(of, tactic) for tactic in tactics]
+        given: dict[str, Any] = {"activation": problem.activation, "quantized": problem.output == "u8"}
+        sizes, size = problem.sizes, tuple[Any, ...]((rows,))
+        time: Any = native().time_linear
+        if isinstance(sizes, Convolution):
+            time, size = native().time_conv, (sizes.image,)
+            given |= {name: getattr(sizes, name) for name in ("strides", "dilations", "pads")}
 
         def timed(repeats: int) -> Seconds:
-            seconds: Seconds = native().time_linear(
-                packed,
-                rows,
-                activation=problem.activation,
-                quantized=quantized,
-                threads=target.threads,
-                repeats=repeats,
-            )
+            seconds: Seconds = time(packed, *size, threads=target.threads, repeats=repeats, **given)
             return seconds
 
         return timed
@@ -85,6 +89,13 @@ class Cpu:
 
     def bind(self, part: Part, tensors: Tensors, target: Target) -> CpuPart:
         return CpuPart(bind(part.program, tensors, target.isa))
+
+
+def _layer(problem: Problem, weight: Array, target: Target) -> Layer:
+    sizes = problem.sizes
+    if isinstance(sizes, Convolution):
+        return Layer(weight, target.isa, sizes.groups, sizes.dilations)
+    return Layer(weight, target.isa)
 
 
 @dataclass(frozen=True)

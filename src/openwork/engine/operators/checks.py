@@ -43,18 +43,20 @@ def divides(attribute: str, letter: str) -> Check:
     return check
 
 
-def groups_of_channels(form: Form, letters: Letters) -> Problem | None:
-    """A convolution's weight [N, .., G] for images of C channels: C / G groups, which share out N."""
+def weight_of_windows(form: Form, letters: Letters) -> Problem | None:
+    """A convolution's weight [N, R, S, G]: its kernel, and groups of G channels that share out N."""
+    groups, kernel = form.attributes["groups"], form.attributes["kernel"]
+    for letter, size in zip("RS", kernel, strict=True):
+        if not letters.bind(letter, size):
+            found = f"{letters.size('R')} x {letters.size('S')}"
+            return Problem("weight", f"of {kernel[0]} x {kernel[1]} taps, as 'kernel' has it", found)
     inputs, each, outputs = (letters.size(letter) for letter in "CGN")
-    if not (isinstance(inputs, int) and isinstance(each, int) and isinstance(outputs, int)):
-        return None
-    if each < 1 or inputs % each:
-        return Problem("weight", f"over a divisor of the {inputs} channels of x", f"over {each}")
-    groups = inputs // each
-    if outputs % groups:
+    if isinstance(inputs, int) and isinstance(each, int) and inputs != groups * each:
         return Problem(
-            "weight", f"of a multiple of {groups} output channels, one for each group", f"of {outputs}"
+            "groups", f"such that groups of {each} channels make up the {inputs} of x", str(groups)
         )
+    if isinstance(outputs, int) and outputs % groups:
+        return Problem("groups", f"a divisor of the {outputs} output channels", str(groups))
     return None
 
 

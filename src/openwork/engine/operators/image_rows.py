@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from openwork.engine.operators.checks import activation_numbers, groups_of_channels, ordered_clip
+from openwork.engine.operators.attribute import integer
+from openwork.engine.operators.checks import activation_numbers, ordered_clip, weight_of_windows
 from openwork.engine.operators.contract import Operator
 from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES
 from openwork.engine.operators.slot_words import tensor, value
-from openwork.engine.operators.windows import slides, window
+from openwork.engine.operators.windows import WINDOW, slides
+
+MOST_GROUPS = 1 << 20
 
 CONV = Operator(
     "Conv",
@@ -19,9 +22,9 @@ CONV = Operator(
         tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
     ),
     (value("y", "f32|u8", "B P Q N", scale="y_scale"),),
-    (*window(kernel=False), *EPILOGUE_ATTRIBUTES),
-    derive=slides("RS"),
-    checks=(activation_numbers, ordered_clip, groups_of_channels),
+    (*WINDOW, integer("groups", 1, MOST_GROUPS), *EPILOGUE_ATTRIBUTES),
+    derive=slides,
+    checks=(activation_numbers, ordered_clip, weight_of_windows),
     weighted="weight",
     epilogue=True,
     layout="channels last",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from openwork.engine.operators.attribute import Attribute, integers
-from openwork.engine.operators.contract import Check, Form, Problem
+from openwork.engine.operators.attribute import integers
+from openwork.engine.operators.contract import Form, Problem
 from openwork.engine.shapes import Dim, Letters
 
 LARGEST_WINDOW = 65_535
@@ -37,43 +37,30 @@ class Axis(NamedTuple):
         return self.stride == 1 and self.before + self.after == self.reach - 1
 
 
-def window(kernel: bool) -> tuple[Attribute, ...]:
-    """The attributes of a window, height before width: strides, dilations, pads (top, left, bottom, right),
-    and the kernel's sizes where no weight has them."""
-    sized = ("kernel", "strides", "dilations") if kernel else ("strides", "dilations")
-    sizes = tuple(integers(name, 2, 1, LARGEST_WINDOW) for name in sized)
-    return (*sizes, integers("pads", 4, 0, LARGEST_WINDOW))
+WINDOW = (
+    *(integers(name, 2, 1, LARGEST_WINDOW) for name in ("kernel", "strides", "dilations")),
+    integers("pads", 4, 0, LARGEST_WINDOW),
+)
+"""The attributes of a window, height before width; pads are top, left, bottom, right."""
 
 
-def axes(form: Form, kernel: Sequence[int]) -> tuple[Axis, Axis]:
-    """Height and width of a node with the attributes of `window` and a kernel of these sizes."""
-    at = form.attributes
-    pads = at["pads"]
-    return tuple(  # type: ignore[return-value]
-        Axis(kernel[i], at["strides"][i], at["dilations"][i], pads[i], pads[i + 2]) for i in (0, 1)
-    )
+def axes(attributes: Mapping[str, Any]) -> tuple[Axis, Axis]:
+    """How a window of these attributes slides along height and width."""
+    kernel, strides, dilations, pads = (attributes[attribute.name] for attribute in WINDOW)
+    height, width = (Axis(kernel[i], strides[i], dilations[i], pads[i], pads[i + 2]) for i in (0, 1))
+    return height, width
 
 
-def slides(kernel: Sequence[str] = ()) -> Check:
-    """Binds P and Q, the height and width of what is made, to those of the image, H and W.
-
-    kernel : the letters of a weight's sizes; without them the attribute `kernel` has them.
-    """
-
-    def derive(form: Form, letters: Letters) -> Problem | None:
-        sizes = [letters.size(word) for word in kernel] or list(form.attributes["kernel"])
-        if not all(isinstance(size, int) for size in sizes):
-            return None
-        for axis, given, made in zip(axes(form, sizes), "HW", "PQ", strict=True):  # type: ignore[arg-type]
-            found = _along(axis, letters.size(given))
-            if isinstance(found, Problem):
-                return found
-            if not letters.bind(made, found):
-                name = "height" if given == "H" else "width"
-                return Problem("pads", f"such that the {name} becomes {letters.size(made)}", f"{found}")
-        return None
-
-    return derive
+def slides(form: Form, letters: Letters) -> Problem | None:
+    """Binds P and Q, the height and width of what is made, to those of the image, H and W."""
+    for axis, given, made in zip(axes(form.attributes), "HW", "PQ", strict=True):
+        found = _along(axis, letters.size(given))
+        if isinstance(found, Problem):
+            return found
+        if not letters.bind(made, found):
+            name = "height" if given == "H" else "width"
+            return Problem("pads", f"such that the {name} becomes {letters.size(made)}", f"{found}")
+    return None
 
 
 def _along(axis: Axis, size: Dim | None) -> Dim | Problem | None:
