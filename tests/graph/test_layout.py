@@ -47,7 +47,9 @@ def replace(node: ir.Node) -> Replacement:
     weight = constant(needed(node, 1))
     assert weight is not None
     tensor = add_initializer(home(node), f"{node.name}.weight", weight[..., 0].transpose(2, 0, 1))
-    made = moves.around("ColumnConvolution", {"x": needed(node, 0), "weight": tensor}, {}, node.name or "")
+    made = moves.around(
+        "ColumnConvolution", {"x": needed(node, 0), "weight": tensor}, {}, node.name or "", node.outputs[0]
+    )
     return Replacement(made, [(node.outputs[0], made[-1].outputs[0])])
 
 
@@ -145,7 +147,7 @@ def test_what_is_left_is_a_transpose_with_its_reason() -> None:
 def test_only_an_operator_that_wants_it_is_moved() -> None:
     value = ir.Value(name="x", shape=ir.Shape([1, 2, 3, 4]), type=ir.TensorType(ir.DataType.FLOAT))
     with pytest.raises(ValueError, match="Relu does not want its channels last; make it as it is"):
-        moves.around("Relu", {"x": value}, {}, "r")
+        moves.around("Relu", {"x": value}, {}, "r", value)
 
 
 def test_integers_are_moved_as_they_are() -> None:

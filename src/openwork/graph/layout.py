@@ -16,7 +16,16 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Slot
-from openwork.graph.model import consumers, is_openwork, make, native_producer, needed, only_consumer
+from openwork.graph.model import (
+    consumers,
+    dims,
+    is_openwork,
+    know_dims,
+    make,
+    native_producer,
+    needed,
+    only_consumer,
+)
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
 from openwork.graph.slots import filled, rebuilt, slots
 
@@ -33,10 +42,10 @@ def moved(op_type: str, value: ir.Value, name: str) -> ir.Node:
 
 
 def around(
-    op_type: str, inputs: Mapping[str, ir.Value | None], values: Mapping[str, Any], name: str
+    op_type: str, inputs: Mapping[str, ir.Value | None], values: Mapping[str, Any], name: str, old: ir.Value
 ) -> list[ir.Node]:
     """An operator that wants channels last, for images with channels first: the nodes in order, of which the
-    last makes its first output with channels first.
+    last makes its first output with channels first, in the place of `old`.
 
     inputs: by slot; those whose slot is an image are moved. values: the attributes.
     """
@@ -51,7 +60,11 @@ def around(
             nodes.append(moved(LAST, value, f"{name}.{entry.name}"))
             given[entry.name] = nodes[-1].outputs[0]
     nodes.append(make(op_type, given, values, name))
-    return [*nodes, moved(FIRST, nodes[-1].outputs[0], f"{name}.y")]
+    made = nodes[-1].outputs[0]
+    shape = dims(old)
+    if shape is not None and len(shape) == len(PERMUTATION[LAST]):
+        know_dims(made, [shape[axis] for axis in PERMUTATION[LAST]])
+    return [*nodes, moved(FIRST, made, f"{name}.y")]
 
 
 def _is_image(entry: Slot) -> bool:

@@ -117,6 +117,13 @@ def dims(value: ir.Value | None) -> Dims | None:
     return tuple(d if isinstance(d, int) else d.value for d in value.shape)
 
 
+def know_dims(value: ir.Value, shape: Sequence[Dim]) -> None:
+    """Give the dimensions of a value that are not known those of what it stands for."""
+    known = dims(value)
+    if known is not None and None in known and len(known) == len(shape):
+        value.shape = ir.Shape([b if a is None else a for a, b in zip(known, shape, strict=True)])
+
+
 def same_dims(a: ir.Value, b: ir.Value) -> bool:
     """Whether both shapes are wholly known and equal."""
     first, second = dims(a), dims(b)

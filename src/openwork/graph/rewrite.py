@@ -9,7 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
-from openwork.graph.model import graph_of
+from openwork.graph.model import dims, graph_of, know_dims
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def apply(graph: ir.Graph, anchor: ir.Node, replacement: Replacement) -> None:
     graph.insert_before(replacement.before or anchor, nodes)
     for old, new in replacement.values:
         _rename(old, new)
+        if new.producer() in nodes:
+            know_dims(new, dims(old) or ())
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     makers = [node for old, _ in replacement.values if (node := old.producer()) is not None]
     removed = _sweep_dead(graph, [anchor, *makers])

@@ -55,6 +55,7 @@ from openwork.graph.rules.prepare.round_trips import (
 )
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
+from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
 
@@ -88,6 +89,7 @@ PRODUCTS = Phase(
     # Integer products first: what they read must still be integers.
     (
         LINEAR,
+        CONV,
         CONCAT_INTEGERS,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,
@@ -96,6 +98,7 @@ PRODUCTS = Phase(
         BEFORE_MOVES,
         AFTER_MOVES,
         LINEAR_FLOAT,
+        CONV_FLOAT,
         BIAS,
     ),
     requires=PREPARE.leaves,

@@ -24,6 +24,7 @@ from openwork.graph.rules.products.weights import (
     constant_bias,
     dequantized,
     layer_name,
+    overflows,
     product,
     read_weight,
     rows_are_outputs,
@@ -64,9 +65,8 @@ def _bias_reason(node: ir.Node, outputs: int) -> str | None:
 def _check(found: _Quantized) -> str | None:
     if isinstance(found.weight, str):
         return found.weight
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.float32(found.x_scale) * found.weight.scale).all():
-            return "the product of the scales of its operands is not finite"
+    if overflows(found.x_scale, found.weight):
+        return "the product of the scales of its operands is not finite"
     return product(found.node) or _bias_reason(found.node, len(found.weight.scale))
 
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from openwork.graph.evaluate import run_onnx_node
-from openwork.graph.model import Array, attributes, constant, needed, operand, producer
+from openwork.graph.model import Array, attributes, constant, dims, needed, operand, producer
 
 WEIGHT_LIMIT = 127
 MAX_REDUCTION = 66_000
@@ -19,7 +19,8 @@ MAX_REDUCTION = 66_000
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of a quantized layer as the engine holds it: s8 [N, K] and f32 [N]."""
+    """A weight of a quantized layer as the engine holds it: s8 [N, K], or a convolution's [N, KH, KW, C], and
+    f32 [N]."""
 
     values: NDArray[np.int8]
     scale: NDArray[np.float32]
@@ -89,13 +90,39 @@ def read_weight(found: tuple[ir.Node, bool], by_rows: bool) -> Weight | str:
     return _checked(values, oriented)
 
 
+def read_kernel(node: ir.Node) -> Weight | str:
+    """The weight of a convolution, s8 [n, kernel height, kernel width, channels of a group], of the
+    DequantizeLinear that gives it as [n, channels of a group, kernel..], or why it has no native form."""
+    integers, scale = constant(needed(node, 0)), constant(needed(node, 1))
+    if integers is None or integers.ndim not in (3, 4) or scale is None:
+        return "its weight is not a constant of three or four axes with constant scales"
+    centred = _zero_points(node, integers)
+    if isinstance(centred, str):
+        return centred
+    rows = centred.reshape(len(centred), -1)
+    oriented = _orient_scale(node, scale, rows.shape, 0)
+    if isinstance(oriented, str):
+        return oriented
+    found = _checked(rows, oriented)
+    if isinstance(found, str):
+        return found
+    values = found.values.reshape(*integers.shape[:2], *(1, *integers.shape[2:])[-2:])
+    return Weight(np.ascontiguousarray(values.transpose(0, 2, 3, 1)), found.scale)
+
+
+def overflows(x_scale: float, weight: Weight) -> bool:
+    """Whether the scale of a product's sums is no finite binary32 number."""
+    with np.errstate(over="ignore"):
+        return not bool(np.isfinite(np.float32(x_scale) * weight.scale).all())
+
+
 def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_axis: int) -> Array | str:
     outputs = shape[output_axis]
     if attributes(node).get("block_size", 0) or scale.ndim > 1:
         return "the scale of its weight is blocked; weights have one scale per output channel"
     if scale.size == 1:
         return np.full(outputs, scale.reshape(()), np.float32)
-    axis = attributes(node).get("axis", 1) % 2
+    axis = attributes(node).get("axis", 1) % max(2, len(dims(needed(node, 0)) or ()))
     if axis != output_axis:
         return "the scale of its weight varies along the reduction axis, not by output channel alone"
     return scale.astype(np.float32)
@@ -109,6 +136,11 @@ def _checked(values: Array, scale: Array) -> Weight | str:
     if not np.all(np.isfinite(scale) & (scale > 0)):
         return "the scales of its weight are not all positive and finite"
     return Weight(np.ascontiguousarray(values.astype(np.int8)), scale)
+
+
+def channel_bias(value: ir.Value | None, outputs: int) -> Array | None:
+    """A constant f32 [N], possibly dequantized; None if the value is anything else."""
+    return None if value is None or len(dims(value) or ()) != 1 else constant_bias(value, outputs)
 
 
 def constant_bias(value: ir.Value | None, outputs: int) -> Array | None:
