@@ -118,8 +118,8 @@ def test_operands(part: str, broken: Any, message: str) -> None:
 
 def test_unknown_operators_and_too_many_inputs() -> None:
     fixture = Fixture()
-    node = ir.Node("openwork", "Conv", [fixture.x], name="c")
-    sentence = "openwork.Conv 'c' is not an operator of openwork; engine/operators/rows.py lists them"
+    node = ir.Node("openwork", "Convolve", [fixture.x], name="c")
+    sentence = "openwork.Convolve 'c' is not an operator of openwork; engine/operators/rows.py lists them"
     refuse(fixture, sentence, node)
     fixture = Fixture()
     extended = ir.Node("openwork", "Relu", [fixture.r, fixture.x], name="r")

@@ -8,7 +8,6 @@ from typing import Any
 
 import onnx_ir as ir
 
-from openwork.engine.operators import DOMAIN
 from openwork.graph.model import dims, graph_of, know_dims
 
 
@@ -52,7 +51,7 @@ class Rule:
 
     def starts_at(self, node: ir.Node) -> bool:
         """Whether the node is one of the anchors."""
-        domains = (DOMAIN,) if self.domain == DOMAIN else ("", "ai.onnx")
+        domains = (self.domain,) if self.domain else ("", "ai.onnx")
         return node.op_type in self.anchors and node.domain in domains
 
 

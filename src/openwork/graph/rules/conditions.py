@@ -21,6 +21,8 @@ from openwork.graph.rules.functions.layer_norm import LAYER_NORM
 from openwork.graph.rules.functions.normalize import LP_NORMALIZE
 from openwork.graph.rules.functions.unary import UNARY
 from openwork.graph.rules.prepare.constants import ANCHORS as FOLDED
+from openwork.graph.rules.prepare.qoperator import FORMS as QOPERATORS
+from openwork.graph.rules.prepare.qoperator import MICROSOFT
 from openwork.graph.rules.products.followed import is_plain, maker
 from openwork.graph.rules.products.linear import ANCHORS as PRODUCTS
 
@@ -51,7 +53,8 @@ def _left_behind(node: ir.Node) -> bool:
 
 CONSTANTS_FOLDED = Condition("no node computes something from constants alone", _of_constants)
 QOPERATORS_EXPANDED = Condition(
-    "every QLinearMatMul is written as Q/DQ", lambda node: is_onnx(node, "QLinearMatMul")
+    "every QOperator node is written as Q/DQ",
+    lambda node: node.op_type in QOPERATORS.get(node.domain if node.domain == MICROSOFT else "", ()),
 )
 PRODUCTS_MADE = Condition("every product with a constant weight is a Linear", _with_constant_weight)
 FUNCTIONS_NAMED = Condition(

@@ -1,47 +1,144 @@
-"""The QOperator format into Q/DQ: QLinearMatMul means dequantize, multiply, quantize."""
+"""The QOperator format into Q/DQ: QLinearConv means dequantize, convolve, quantize."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import constant, needed
-from openwork.graph.rewrite import Replacement, Rule
+from openwork.graph.edit import add_initializer
+from openwork.graph.model import constant, needed, operand
+from openwork.graph.rewrite import Replacement, Rule, home
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an operator of integers is written: which float operator it is, the first place of each of its
+    operands (the value, then its scale and zero point), the place of the output's scale, of an INT32 bias or
+    -1, and the attributes that the float operator has not."""
+
+    float_op: str
+    operands: tuple[int, ...]
+    output: int
+    bias: int = -1
+    weight: int = -1
+    dropped: tuple[str, ...] = ()
+
+
+FORMS = {
+    "": {
+        "QLinearMatMul": Form("MatMul", (0, 3), 6, weight=3),
+        "QLinearConv": Form("Conv", (0, 3), 6, bias=8, weight=3),
+    },
+    MICROSOFT: {
+        "QGemm": Form("Gemm", (0, 3), 7, bias=6, weight=3),
+        "QLinearAdd": Form("Add", (0, 3), 6),
+        "QLinearMul": Form("Mul", (0, 3), 6),
+        "QLinearAveragePool": Form("AveragePool", (0,), 3, dropped=("channels_last",)),
+        "QLinearGlobalAveragePool": Form("GlobalAveragePool", (0,), 3, dropped=("channels_last",)),
+        "QLinearReduceMean": Form("ReduceMean", (0,), 3),
+        "QLinearSigmoid": Form("Sigmoid", (0,), 3),
+        "QLinearLeakyRelu": Form("LeakyRelu", (0,), 3),
+        "QLinearSoftmax": Form("Softmax", (0,), 3, dropped=("opset",)),
+        "QLinearConcat": Form("Concat", (), 0),
+    },
+}
+"""By domain and operator. QLinearConcat has any number of operands behind what its output is quantized by."""
+
+OUTPUT_AXIS = {"MatMul": 1, "Gemm": 0, "Conv": 0}
+"""Along which axis of its second operand a product's output channels lie."""
+
+
+def _form(node: ir.Node) -> Form:
+    found = FORMS[MICROSOFT if node.domain == MICROSOFT else ""][node.op_type]
+    if node.op_type != "QLinearConcat":
+        return found
+    return Form(found.float_op, tuple(range(2, len(node.inputs), 3)), found.output)
 
 
 def _match(node: ir.Node) -> ir.Node | None:
-    return node if len(node.inputs) == 8 else None
+    form = _form(node)
+    return node if len(node.inputs) > max((*form.operands, 0)) + 1 else None
 
 
 def _check(node: ir.Node) -> str | None:
-    weight, scale = constant(needed(node, 3)), constant(needed(node, 4))
-    if scale is None or constant(needed(node, 1)) is None:
-        return "its scales are not constants"
-    if scale.size > 1 and (weight is None or weight.ndim != 2 or scale.ndim != 1):
-        return (
-            "the scales of its second operand are neither one number nor one per column of a constant matrix"
-        )
+    form = _form(node)
+    if operand(node, form.output) is None:
+        return "it gives floats and not integers"
+    if node.attributes.get("channels_last") and node.attributes["channels_last"].as_int():
+        return "its images stand channels last"
+    for first in form.operands:
+        scale = constant(needed(node, first + 1))
+        if scale is None:
+            return "its scales are not constants"
+        if scale.size > 1 and (first != form.weight or not _by_channel(node, form, scale.size)):
+            return "the scales of an operand are neither one number nor one per output channel of a weight"
     return None
 
 
-def _dequantize(node: ir.Node, first: int) -> ir.Node:
-    value, scale, point = (needed(node, first + index) for index in range(3))
-    made = ir.Node("", "DequantizeLinear", [value, scale, point], {"axis": ir.AttrInt64("axis", 1)})
-    made.outputs[0].shape, made.outputs[0].type = value.shape, FLOAT
-    return made
+def _by_channel(node: ir.Node, form: Form, count: int) -> bool:
+    """Whether the weight is a constant with so many output channels."""
+    weight = constant(needed(node, form.weight))
+    return weight is not None and weight.ndim >= 2 and weight.shape[_axis(node, form)] == count
+
+
+def _axis(node: ir.Node, form: Form) -> int:
+    """The axis of the output channels of the weight."""
+    if form.float_op == "Gemm" and not (node.attributes.get("transB") and node.attributes["transB"].as_int()):
+        return 1
+    return OUTPUT_AXIS.get(form.float_op, 1)
+
+
+def _made(node: ir.Node, like: ir.Value, dtype: ir.TypeProtocol | None) -> ir.Node:
+    node.outputs[0].shape, node.outputs[0].type = like.shape, dtype
+    return node
+
+
+def _dequantize(node: ir.Node, first: int, axis: int) -> ir.Node:
+    value = needed(node, first)
+    inputs = [value, needed(node, first + 1), operand(node, first + 2)]
+    made = ir.Node("", "DequantizeLinear", inputs, {"axis": ir.AttrInt64("axis", axis)})
+    return _made(made, value, FLOAT)
+
+
+def _bias(node: ir.Node, form: Form) -> list[ir.Node]:
+    """The INT32 bias, whose scale is that of the sums."""
+    value = operand(node, form.bias) if form.bias >= 0 else None
+    if value is None:
+        return []
+    x_scale, scale = (constant(needed(node, first + 1)) for first in form.operands)
+    assert x_scale is not None
+    assert scale is not None
+    product = (np.float32(x_scale.reshape(())) * scale.reshape(-1)).astype(np.float32)
+    held = product if product.size > 1 else product.reshape(())
+    number = add_initializer(home(node), f"{node.name}.bias_scale", held)
+    made = ir.Node("", "DequantizeLinear", [value, number], {"axis": ir.AttrInt64("axis", 0)})
+    return [_made(made, value, FLOAT)]
 
 
 def _replace(node: ir.Node) -> Replacement:
-    left, right = _dequantize(node, 0), _dequantize(node, 3)
-    old = node.outputs[0]
-    matmul = ir.Node("", "MatMul", [left.outputs[0], right.outputs[0]], name=f"{node.name}/MatMul")
-    matmul.outputs[0].shape, matmul.outputs[0].type = old.shape, FLOAT
-    quantize = ir.Node(
-        "", "QuantizeLinear", [matmul.outputs[0], needed(node, 6), needed(node, 7)], name=f"{node.name}/Q"
-    )
-    quantize.outputs[0].shape, quantize.outputs[0].type = old.shape, old.type
-    return Replacement([left, right, matmul, quantize], [(old, quantize.outputs[0])])
+    form, old = _form(node), node.outputs[0]
+    read = [_dequantize(node, first, _axis(node, form)) for first in form.operands] + _bias(node, form)
+    kept = {name: value for name, value in node.attributes.items() if name not in form.dropped}
+    given: Sequence[ir.Value] = [each.outputs[0] for each in read]
+    name = f"{node.name}/{form.float_op}"
+    made = _made(ir.Node("", form.float_op, given, kept, name=name), old, FLOAT)
+    numbers = [made.outputs[0], needed(node, form.output), operand(node, form.output + 1)]
+    quantize = _made(ir.Node("", "QuantizeLinear", numbers, name=f"{node.name}/Q"), old, old.type)
+    return Replacement([*read, made, quantize], [(old, quantize.outputs[0])])
 
 
-EXPAND_QLINEAR_MATMUL = Rule("expand QLinearMatMul", frozenset({"QLinearMatMul"}), _match, _check, _replace)
+EXPAND_QLINEAR = Rule("expand QOperator", frozenset(FORMS[""]), _match, _check, _replace)
+EXPAND_QLINEAR_MICROSOFT = Rule(
+    "expand QOperator of ONNX Runtime",
+    frozenset(FORMS[MICROSOFT]),
+    _match,
+    _check,
+    _replace,
+    domain=MICROSOFT,
+)
