@@ -30,6 +30,8 @@ from openwork.graph.rewrite import Replacement, Rule, never, precedes
 from openwork.graph.slots import filled, rebuilt, slots
 
 LAST, FIRST = "ToChannelsLast", "ToChannelsFirst"
+IMAGE_AXES = 4
+"""Batch, channels, height, width."""
 PERMUTATION = {LAST: (0, 2, 3, 1), FIRST: (0, 3, 1, 2)}
 """What ONNX's Transpose calls the two."""
 
@@ -62,7 +64,7 @@ def around(
     nodes.append(make(op_type, given, values, name))
     made = nodes[-1].outputs[0]
     shape = dims(old)
-    if shape is not None and len(shape) == len(PERMUTATION[LAST]):
+    if shape is not None and len(shape) == IMAGE_AXES:
         know_dims(made, [shape[axis] for axis in PERMUTATION[LAST]])
     return [*nodes, moved(FIRST, made, f"{name}.y")]
 

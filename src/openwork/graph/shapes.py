@@ -3,7 +3,8 @@
 onnx's own inference goes first. Where an exporter computes a shape with operators that it cannot follow, the
 graph's shapes are inferred again with numbers in place of the names (`graph/concrete.py`), for several of
 them. Every name has numbers of its own in each. A dimension takes the name that it follows in all of them,
-or the number that it keeps while all names change; anything else (2 L, L - 1, H / 2) stays unknown.
+or the number that it keeps while all names change. Anything else (2 L, L - 1, H / 2) gets a name of its own,
+the same for all dimensions that have the same numbers in every set.
 
 Numbers in the model may be where it begins to do something else, so sizes beyond each are tried too
 (`graph/thresholds.py`). Sizes that the model does not run with say nothing: five strided convolutions need
@@ -55,10 +56,11 @@ def infer(model: ir.Model) -> None:
     valid = _valid(runs)
     if len(valid) < min(FEWEST, len(runs)):
         return
+    naming = _Naming([run.sizes for run in valid])
     for node in graph:
         for value in node.outputs:
             if not _settled(value):
-                _settle(value, [run.sizes for run in valid], [run.shape(value) for run in valid])
+                _settle(value, naming, [run.shape(value) for run in valid])
 
 
 def _ladders(graph: ir.Graph) -> list[Ladder]:
@@ -95,23 +97,42 @@ def _settled(value: ir.Value) -> bool:
     return shape is not None and all(isinstance(d, int) or d in free for d in shape)
 
 
-def _settle(value: ir.Value, probes: Sequence[Sizes], shapes: Sequence[Shape | None]) -> None:
+def _settle(value: ir.Value, naming: _Naming, shapes: Sequence[Shape | None]) -> None:
     known = [shape for shape in shapes if shape is not None]
-    if len(known) != len(probes) or len({len(shape) for shape in known}) != 1:
+    if len(known) != len(shapes) or len({len(shape) for shape in known}) != 1:
         return
     before = dims(value) or (None,) * len(known[0])
     found: list[Dim] = []
     for axis in range(len(known[0])):
-        name = _name(probes, [shape[axis] for shape in known])
+        name = naming.dim([shape[axis] for shape in known])
         found.append(name if name is not None else before[axis] if axis < len(before) else None)
     value.shape = ir.Shape(found)
 
 
-def _name(probes: Sequence[Sizes], sizes: Sequence[int | None]) -> Dim:
-    """The name of the free dimension that a dimension always equals, or the integer that it always is."""
-    if None in sizes:
-        return None
-    for name in probes[0]:
-        if all(probe[name] == size for probe, size in zip(probes, sizes, strict=True)):
-            return name
-    return sizes[0] if len(set(sizes)) == 1 else None
+class _Naming:
+    """What a dimension is called that has certain numbers in the sets of sizes that were tried."""
+
+    def __init__(self, probes: Sequence[Sizes]) -> None:
+        self._probes = probes
+        self._made: dict[tuple[int, ...], str] = {}
+
+    def dim(self, sizes: Sequence[int | None]) -> Dim:
+        """The name of the free dimension that it always equals, the integer that it always is, or a name for
+        its own; None where it was not always found."""
+        numbers = tuple(size for size in sizes if size is not None)
+        if len(numbers) < len(sizes):
+            return None
+        for name in self._probes[0]:
+            if all(probe[name] == size for probe, size in zip(self._probes, numbers, strict=True)):
+                return name
+        if len(set(numbers)) == 1:
+            return numbers[0]
+        if numbers not in self._made:
+            self._made[numbers] = self._new_name()
+        return self._made[numbers]
+
+    def _new_name(self) -> str:
+        number = len(self._made)
+        while f"size_{number}" in (*self._probes[0], *self._made.values()):
+            number += 1
+        return f"size_{number}"

@@ -55,6 +55,7 @@ from openwork.graph.rules.prepare.round_trips import (
 )
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.products.bias import BIAS
+from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
@@ -100,6 +101,8 @@ PRODUCTS = Phase(
         AFTER_MOVES,
         LINEAR_FLOAT,
         CONV_FLOAT,
+        BATCH_NORM,
+        CHANNEL_SCALE,
         BIAS,
     ),
     requires=PREPARE.leaves,

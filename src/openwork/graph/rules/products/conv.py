@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.layout import around
+from openwork.graph.layout import IMAGE_AXES, around
 from openwork.graph.model import Array, attributes, constant, dims, native_producer, needed, operand
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.weights import (
@@ -20,7 +20,7 @@ from openwork.graph.rules.products.weights import (
     overflows,
     read_kernel,
 )
-from openwork.graph.rules.products.windows import IMAGE_AXES, read_window
+from openwork.graph.rules.products.windows import read_window
 from openwork.graph.stated_patterns import carry_pattern
 
 ANCHORS = frozenset({"Conv"})

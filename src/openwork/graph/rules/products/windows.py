@@ -10,9 +10,6 @@ import onnx_ir as ir
 from openwork.engine.operators.windows import LARGEST_WINDOW, Axis
 from openwork.graph.model import attributes, dims, needed
 
-IMAGE_AXES = 4
-"""Batch, channels, height, width."""
-
 
 def read_window(node: ir.Node, kernel: Sequence[int]) -> dict[str, Any] | str:
     """The attributes of a window over images (`openwork.engine.operators.windows`), or why it is none.
