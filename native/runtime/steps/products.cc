@@ -41,6 +41,7 @@ void add_output(const StepContext& c, const Operand& y, int64_t n, LinearEpilogu
   const Quantization quantization = c.quantization("y");
   e.inverse_scale = c.inverse_scales(quantization, n);
   e.y_zero_point = quantization.zero_point;
+  if (c.has("lookup")) e.lookup = c.lookup_table("lookup");
 }
 
 }  // namespace

@@ -30,10 +30,12 @@ class Condition:
 class Phase:
     """Rules in order. Each runs until it applies nowhere, and all of them until none applies.
 
-    requires : what holds when the phase begins. leaves : what holds when it has ended.
+    requires : what holds when the phase begins. leaves : what holds when it has ended. last : whether it has
+    its turn only where the phases before it change nothing any more.
     """
 
     name: str
     rules: tuple[Rule, ...]
     requires: tuple[Condition, ...] = ()
     leaves: tuple[Condition, ...] = ()
+    last: bool = False

@@ -19,7 +19,7 @@ from openwork.graph.model import ModelError, attributes, constant
 from openwork.graph.numerics import binary32, fixed_attention
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.convolution import conv
-from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, store
+from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, looked_up, store
 from openwork.graph.slots import row_of
 
 Array = NDArray[Any]
@@ -33,6 +33,7 @@ def linear(
     weight_scale: Float | None,
     bias: Float | None,
     y_multiplier: Float | None,
+    lookup: NDArray[np.uint8] | None,
     a: Attributes,
 ) -> Array:
     """x u8 [..., K] times weight s8 [N, K], exact, then scaled and stored by the epilogue: [..., N].
@@ -40,13 +41,13 @@ def linear(
     Without a weight_scale both are f32: `linear_float`.
     """
     if weight_scale is None:
-        return linear_float(x, residual, weight, bias, a, y_multiplier)
+        return looked_up(linear_float(x, residual, weight, bias, a, y_multiplier), lookup)
     # |sum| <= 255 * 127 * K < 2^53, so the binary64 product of integers is exact in any order.
     centred = x.astype(np.float64) - a["x_zero_point"]
     total = (centred @ weight.astype(np.float64).T).astype(np.float32)
     scale = np.float32(a["x_scale"]) * weight_scale
     offset = np.zeros_like(scale) if bias is None else bias
-    return finish(total, Channels(scale, offset, y_multiplier), residual, a)
+    return looked_up(finish(total, Channels(scale, offset, y_multiplier), residual, a), lookup)
 
 
 def linear_float(

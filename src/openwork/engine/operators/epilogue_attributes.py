@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS
 from openwork.engine.operators.attribute import Attribute, flag, number, quantizer
+from openwork.engine.operators.slot_words import tensor
 
 EPILOGUE_ATTRIBUTES = (
     *quantizer("x"),
@@ -15,3 +16,9 @@ EPILOGUE_ATTRIBUTES = (
     *quantizer("residual", needs=("residual",)),
 )
 """docs/arithmetic.md, Epilogue."""
+
+OUTPUT_TENSORS = (
+    tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+    tensor("lookup", "u8", "256", optional=True, needs=("y_scale",)),
+)
+"""What a quantized output may have: a factor of each channel before its rounding, and a table of bytes."""

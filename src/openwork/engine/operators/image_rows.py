@@ -5,7 +5,7 @@ from __future__ import annotations
 from openwork.engine.operators.attribute import integer
 from openwork.engine.operators.checks import activation_numbers, ordered_clip, weight_of_windows
 from openwork.engine.operators.contract import Operator
-from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES
+from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.slot_words import tensor, value
 from openwork.engine.operators.windows import WINDOW, slides
 
@@ -19,7 +19,7 @@ CONV = Operator(
         tensor("weight", "s8|f32", "N R S G", scale="x_scale"),
         tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         tensor("bias", "f32", "N", optional=True),
-        tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+        *OUTPUT_TENSORS,
     ),
     (value("y", "f32|u8", "B P Q N", scale="y_scale"),),
     (*WINDOW, integer("groups", 1, MOST_GROUPS), *EPILOGUE_ATTRIBUTES),

@@ -14,7 +14,7 @@ from openwork.engine.operators.checks import (
     tables_of_integers,
 )
 from openwork.engine.operators.contract import Operator, Slot
-from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES
+from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.image_rows import IMAGE_ROWS
 from openwork.engine.operators.slot_words import tensor, value
 
@@ -54,7 +54,7 @@ LINEAR = Operator(
         tensor("weight", "s8|f32", "N K", scale="x_scale"),
         tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         tensor("bias", "f32", "N", optional=True),
-        tensor("y_multiplier", "f32", "N", optional=True, needs=("y_scale",)),
+        *OUTPUT_TENSORS,
     ),
     (value("y", "f32|u8", "... N", scale="y_scale"),),
     EPILOGUE_ATTRIBUTES,

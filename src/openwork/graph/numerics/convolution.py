@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.graph.numerics.binary32 import Float, fma
-from openwork.graph.numerics.epilogue import Channels, finish
+from openwork.graph.numerics.epilogue import Channels, finish, looked_up
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
@@ -22,6 +22,7 @@ def conv(
     weight_scale: Float | None,
     bias: Float | None,
     y_multiplier: Float | None,
+    lookup: NDArray[np.uint8] | None,
     a: Attributes,
 ) -> Array:
     """x [B, H, W, C] and weight [N, KH, KW, C / groups]: u8 and s8, exact, or both f32; then the epilogue."""
@@ -34,7 +35,7 @@ def conv(
         centred = x.astype(np.float64) - a["x_zero_point"]
         total = _sums_of_integers(centred, weight.astype(np.float64), a).astype(np.float32)
         scale = np.float32(a["x_scale"]) * weight_scale
-    return finish(total, Channels(scale, offset, y_multiplier), residual, a)
+    return looked_up(finish(total, Channels(scale, offset, y_multiplier), residual, a), lookup)
 
 
 def _sums_of_integers(x: Array, weight: Array, a: Attributes) -> Array:

@@ -54,6 +54,11 @@ def store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:
     return quantize(v, a["y_scale"], a["y_zero_point"], multiplier) if "y_scale" in a else v
 
 
+def looked_up(y: Array, table: NDArray[np.uint8] | None) -> Array:
+    """What a table of 256 bytes holds for each u8; y itself without one."""
+    return y if table is None else table[y]
+
+
 def _added(v: Float, residual: Array, a: Attributes) -> Float:
     if residual.dtype == np.uint8:
         centred = residual.astype(np.float32) - np.float32(a["residual_zero_point"])

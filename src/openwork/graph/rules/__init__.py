@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
+from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, SHARE, WRITE
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
@@ -27,16 +27,20 @@ from openwork.graph.rules.conditions import (
     PRODUCTS_MADE,
     QOPERATORS_EXPANDED,
 )
-from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
+from openwork.graph.rules.epilogue.followers import ACTIVATION, CLAMP, RESIDUAL_ADD
+from openwork.graph.rules.epilogue.integer_inputs import DEQUANTIZE_LATER, INTEGER_INPUTS
 from openwork.graph.rules.epilogue.integer_residuals import RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
+from openwork.graph.rules.epilogue.pads import DEQUANTIZE_BEHIND_PAD, PAD_INTO_CONV, QUANTIZE_BEFORE_PAD
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
+from openwork.graph.rules.epilogue.tables import LOOKUP, LOOKUP_AGAIN, LOOKUP_INTO_PRODUCT
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
 from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
+from openwork.graph.rules.functions.hard_sigmoid import HARD_SIGMOID_WRITTEN_OUT
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
@@ -124,6 +128,7 @@ FUNCTIONS = Phase(
             PLAIN_MEAN,
             L2_NORMALIZE,
             LP_NORMALIZE,
+            HARD_SIGMOID_WRITTEN_OUT,
             RELU,
             CLIP,
             GATE,
@@ -144,11 +149,20 @@ EPILOGUE = Phase(
         MULTIPLIED_VALUES,
         PACK_SIBLINGS,
         SHARE_QUANTIZE,
+        CLAMP,
+        LOOKUP,
+        LOOKUP_AGAIN,
+        LOOKUP_INTO_PRODUCT,
         QUANTIZED_OUTPUT,
         QUANTIZED_NORM,
         MULTIPLIED_OUTPUT,
         MULTIPLIED_NORM,
         RESIDUAL_INTEGERS,
+        INTEGER_INPUTS,
+        DEQUANTIZE_LATER,
+        QUANTIZE_BEFORE_PAD,
+        DEQUANTIZE_BEHIND_PAD,
+        PAD_INTO_CONV,
     ),
     requires=FUNCTIONS.leaves,
     leaves=(EPILOGUES_TAKEN,),
@@ -156,13 +170,15 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
+    (PUSH, PUSH_ALONG, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 # Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.
 TRANSPOSES = Phase("transposes", (WRITE,), requires=LAYOUT.leaves, leaves=(MOVES_WRITTEN,))
 
-PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, TRANSPOSES)
+REMAINS = Phase("remains", _with_others("remains", ()), last=True)
+
+PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, REMAINS, TRANSPOSES)
 RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from openwork.engine.operators.attribute import LARGEST
 from openwork.graph.model import attributes, make, needed, operand, producer, scalar
 from openwork.graph.rewrite import Replacement, Rule
 
@@ -33,25 +34,26 @@ def _replace(found: _Unary) -> Replacement:
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 
-def _clip_ends(node: ir.Node) -> tuple[float, float] | None:
-    """The ends, where both are finite constants in their order; from opset 11 on they are inputs."""
+def clip_ends(node: ir.Node) -> tuple[float, float] | None:
+    """The ends, where they are constants in their order; the largest numbers for one that is not there or
+    infinite. From opset 11 on they are inputs."""
     given = attributes(node)
-    ends = (
-        (given.get("min"), given.get("max"))
-        if len(node.inputs) == 1
-        else (scalar(operand(node, 1)), scalar(operand(node, 2)))
-    )
-    low, high = ends
-    if low is None or high is None or not -math.inf < low <= high < math.inf:
-        return None
-    return float(low), float(high)
+    found = []
+    for index, name, usual in ((1, "min", -LARGEST), (2, "max", LARGEST)):
+        value = operand(node, index)
+        number = given.get(name, usual) if value is None else scalar(value)
+        if number is None or math.isnan(number):
+            return None
+        found.append(min(max(float(number), -LARGEST), LARGEST))
+    low, high = found
+    return (low, high) if low <= high else None
 
 
 def _match_clip(node: ir.Node) -> _Unary:
-    ends = _clip_ends(node)
+    ends = clip_ends(node)
     x = needed(node, 0)
     if ends is None:
-        return _Unary(node, "Clip", x, reason="its ends are not two finite constants in their order")
+        return _Unary(node, "Clip", x, reason="its ends are not two constants in their order")
     return _Unary(node, "Clip", x, {"alpha": ends[0], "beta": ends[1]})
 
 

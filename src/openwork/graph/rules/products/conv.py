@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from openwork.graph.edit import add_initializer
 from openwork.graph.layout import IMAGE_AXES, around
 from openwork.graph.model import Array, attributes, constant, dims, native_producer, needed, operand
 from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.products.sums import summed
 from openwork.graph.rules.products.weights import (
     Weight,
     channel_bias,
@@ -22,6 +24,7 @@ from openwork.graph.rules.products.weights import (
 )
 from openwork.graph.rules.products.windows import read_window
 from openwork.graph.stated_patterns import carry_pattern
+from openwork.graph.views import reshaped
 
 ANCHORS = frozenset({"Conv"})
 
@@ -78,8 +81,6 @@ def _check(found: _Conv) -> str | None:
         assert found.dequantize is not None
         if overflows(float(attributes(found.dequantize)["x_scale"]), found.weight):
             return "the product of the scales of its operands is not finite"
-    if len(dims(needed(found.node, 0)) or ()) != IMAGE_AXES:
-        return "it runs over sequences; there is no native step yet"
     third = operand(found.node, 2)
     (outputs, *_) = dims(found.source) or (0,)
     if third is not None and channel_bias(third, outputs if isinstance(outputs, int) else 0) is None:
@@ -88,25 +89,42 @@ def _check(found: _Conv) -> str | None:
 
 
 def _replace(found: _Conv) -> Replacement:
-    node, graph, weight = found.node, home(found.node), found.weight
-    assert not isinstance(found.window, str)
+    node, graph, weight, window = found.node, home(found.node), found.weight, found.window
+    assert not isinstance(window, str)
     assert not isinstance(weight, str)
     name = layer_name(node, found.source, operand(node, 2))
-    values = {**found.window, "activation": "none"}
-    held = weight.values if isinstance(weight, Weight) else weight
-    inputs = {
-        "x": needed(node, 0),
-        "weight": carry_pattern([found.source], add_initializer(graph, f"{name}.weight", held)),
-    }
+    values = {**window, "activation": "none"}
+    shared: dict[str, ir.Value] = {"x": needed(node, 0)}
+    parts: Sequence[Array] = [weight] if not isinstance(weight, Weight) else weight.parts
     if isinstance(weight, Weight) and found.dequantize is not None:
-        inputs["x"] = needed(found.dequantize, 0)
-        inputs["weight_scale"] = add_initializer(graph, f"{name}.weight_scale", weight.scale)
+        shared["x"] = needed(found.dequantize, 0)
+        shared["weight_scale"] = add_initializer(graph, f"{name}.weight_scale", weight.scale)
         values |= attributes(found.dequantize)
-    bias = channel_bias(operand(node, 2), len(held))
-    if bias is not None:
-        inputs["bias"] = add_initializer(graph, f"{name}.bias", bias)
-    nodes = around("Conv", inputs, values, name, node.outputs[0])
+    bias = channel_bias(operand(node, 2), len(parts[0]))
+
+    def product(part: Array, layer: str, first: bool) -> list[ir.Node]:
+        held = carry_pattern([found.source], add_initializer(graph, f"{layer}.weight", part))
+        inputs = {**shared, "weight": held}
+        if bias is not None and first:
+            inputs["bias"] = add_initializer(graph, f"{name}.bias", bias)
+        return _over_images(inputs, values, layer, node.outputs[0])
+
+    nodes = summed(parts, product, name)
     return Replacement(nodes, [(node.outputs[0], nodes[-1].outputs[0])])
+
+
+def _over_images(
+    inputs: dict[str, ir.Value], values: dict[str, Any], name: str, old: ir.Value
+) -> list[ir.Node]:
+    """The convolution; of sequences [B, C, L] as images [B, C, 1, L]."""
+    x, made = inputs["x"], dims(old)
+    if len(dims(x) or ()) == IMAGE_AXES or made is None:
+        return around("Conv", inputs, values, name, old)
+    batch, channels, length = dims(x) or (None, None, None)
+    tall = reshaped(x, (batch, channels, 1, length), f"{name}.x.image")
+    image = ir.Value(shape=ir.Shape((*made[:2], 1, *made[2:])))
+    nodes = around("Conv", {**inputs, "x": tall.outputs[0]}, values, name, image)
+    return [tall, *nodes, reshaped(nodes[-1].outputs[0], made, f"{name}.y.sequence")]
 
 
 CONV = Rule("convolution", ANCHORS, _match, _check, _replace, lasting=True)

@@ -19,6 +19,7 @@ from openwork.graph.model import (
     operand,
 )
 from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.products.sums import summed
 from openwork.graph.rules.products.weights import (
     Weight,
     constant_bias,
@@ -76,14 +77,19 @@ def _replace(found: _Quantized) -> Replacement:
     name = layer_name(node, found.source, operand(node, 2))
     bias = constant_bias(operand(node, 2), len(weight.scale))
     values = attributes(found.dequantize)
-    inputs = {
-        "x": needed(found.dequantize, 0),
-        "weight": carry_pattern([found.source], add_initializer(graph, f"{name}.weight", weight.values)),
-        "weight_scale": add_initializer(graph, f"{name}.weight_scale", weight.scale),
-        "bias": None if bias is None else add_initializer(graph, f"{name}.bias", bias),
-    }
-    made = make("Linear", inputs, {**values, "activation": "none"}, name)
-    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+    scale = add_initializer(graph, f"{name}.weight_scale", weight.scale)
+
+    def product(part: Array, layer: str, first: bool) -> list[ir.Node]:
+        inputs = {
+            "x": needed(found.dequantize, 0),
+            "weight": carry_pattern([found.source], add_initializer(graph, f"{layer}.weight", part)),
+            "weight_scale": scale,
+            "bias": None if bias is None or not first else add_initializer(graph, f"{name}.bias", bias),
+        }
+        return [make("Linear", inputs, {**values, "activation": "none"}, layer)]
+
+    nodes = summed(weight.parts, product, name)
+    return Replacement(nodes, [(node.outputs[0], nodes[-1].outputs[0])])
 
 
 LINEAR = Rule("linear", ANCHORS, _match, _check, _replace, lasting=True)

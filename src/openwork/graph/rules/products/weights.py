@@ -20,10 +20,16 @@ MAX_REDUCTION = 66_000
 @dataclass(frozen=True)
 class Weight:
     """A weight of a quantized layer as the engine holds it: s8 [N, K], or a convolution's [N, KH, KW, C], and
-    f32 [N]."""
+    f32 [N]. rest : what is added to the values where the weight has a zero point or holds -128."""
 
     values: NDArray[np.int8]
     scale: NDArray[np.float32]
+    rest: tuple[NDArray[np.int8], ...] = ()
+
+    @property
+    def parts(self) -> tuple[NDArray[np.int8], ...]:
+        """The integers that the weight is the sum of: one, or more where it leaves [-127, 127]."""
+        return (self.values, *self.rest)
 
 
 def product(node: ir.Node) -> str | None:
@@ -57,17 +63,21 @@ def dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
 
 
 def _zero_points(node: ir.Node, integers: Array) -> Array | str:
-    """The weight's integers as signed, or why they are not symmetric."""
+    """The weight's integers less their zero points, in [-255, 255], or why there are none."""
     point = operand(node, 2)
     zero = np.zeros(1, np.int32) if point is None else constant(point)
     if zero is None:
         return "the zero point of its weight is not a constant"
-    centre = {np.dtype(np.int8): 0, np.dtype(np.uint8): 128}.get(integers.dtype)
-    if centre is None:
+    if integers.dtype not in (np.int8, np.uint8):
         return f"its weight is {integers.dtype}; only 8-bit integers are run"
-    if np.any(zero.astype(np.int32) != centre):
-        return f"its weight is asymmetric (a zero point other than {centre}); weights must be symmetric"
-    return integers.astype(np.int32) - centre
+    if zero.size == 1:
+        return integers.astype(np.int32) - zero.astype(np.int32).reshape(())
+    axis = int(attributes(node).get("axis", 1)) % integers.ndim
+    if zero.shape != (integers.shape[axis],):
+        return "its weight has neither one zero point nor one for each channel"
+    along = [1] * integers.ndim
+    along[axis] = zero.size
+    return integers.astype(np.int32) - zero.astype(np.int32).reshape(along)
 
 
 def read_weight(found: tuple[ir.Node, bool], by_rows: bool) -> Weight | str:
@@ -106,8 +116,9 @@ def read_kernel(node: ir.Node) -> Weight | str:
     found = _checked(rows, oriented)
     if isinstance(found, str):
         return found
-    values = found.values.reshape(*integers.shape[:2], *(1, *integers.shape[2:])[-2:])
-    return Weight(np.ascontiguousarray(values.transpose(0, 2, 3, 1)), found.scale)
+    image = (*integers.shape[:2], *(1, *integers.shape[2:])[-2:])
+    parts = [np.ascontiguousarray(part.reshape(image).transpose(0, 2, 3, 1)) for part in found.parts]
+    return Weight(parts[0], found.scale, tuple(parts[1:]))
 
 
 def overflows(x_scale: float, weight: Weight) -> bool:
@@ -129,13 +140,23 @@ def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_ax
 
 
 def _checked(values: Array, scale: Array) -> Weight | str:
-    if np.abs(values).max(initial=0) > WEIGHT_LIMIT:
-        return f"its weight holds -128; symmetric weights lie in [-{WEIGHT_LIMIT}, {WEIGHT_LIMIT}]"
     if values.shape[1] > MAX_REDUCTION:
         return f"its reduction of {values.shape[1]} may overflow INT32; at most {MAX_REDUCTION} is run"
     if not np.all(np.isfinite(scale) & (scale > 0)):
         return "the scales of its weight are not all positive and finite"
-    return Weight(np.ascontiguousarray(values.astype(np.int8)), scale)
+    first, *rest = _parts(values)
+    return Weight(first, scale, tuple(rest))
+
+
+def _parts(values: Array) -> list[NDArray[np.int8]]:
+    """Integers in [-127, 127] whose sum these are; at least one."""
+    parts: list[NDArray[np.int8]] = []
+    left = values
+    while not parts or left.any():
+        part = np.clip(left, -WEIGHT_LIMIT, WEIGHT_LIMIT)
+        parts.append(np.ascontiguousarray(part.astype(np.int8)))
+        left = left - part
+    return parts
 
 
 def channel_bias(value: ir.Value | None, outputs: int) -> Array | None:
