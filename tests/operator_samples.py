@@ -19,23 +19,24 @@ class Sample:
         self.row, self.rng = row, rng
         self.count = int(rng.integers(1, 4))
         self.kind = ("f32", "u8")[rng.integers(2)]
-        fewest = int(any(slot.variadic for slot in row.inputs))
-        self.leading = tuple(int(size) for size in rng.integers(1, 4, rng.integers(fewest, 3)))
-        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCIKLNPTVW"}
-        self.groups = 1
+        self.other = ("b", "constant")[rng.integers(2)]
+        self.leading = self._leading()
+        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCIKLNPTV"}
         self.sizes |= {"H": 6, "L": 3, "I": self.count, "P": int(rng.integers(3, 6))}
-        if {"H", "W"} <= {word for slot in row.inputs for word in slot.shape}:
-            self.sizes |= self._image()
+        self.sizes["W"] = int(rng.integers(5, 9))
+        self.groups = 1
+        if row.attribute("groups") is not None:
+            self.sizes |= self._grouped()
         self.attributes = self._attributes()
         self.sizes |= self._windows()
+        if any(slot.quantizer in self.attributes for slot in row.outputs):
+            self.kind = "f32"
         self.arrays = self._arrays()
 
-    def _image(self) -> dict[str, int]:
-        """An image, and a weight for it: each of its groups has G input channels and some outputs."""
+    def _grouped(self) -> dict[str, int]:
+        """The channels of an image and of a weight: each of its groups has G input channels, some outputs."""
         self.groups, each, outputs = (int(size) for size in self.rng.integers(1, 4, 3))
-        height, width = (int(size) for size in self.rng.integers(8, 12, 2))
-        sizes = {"C": self.groups * each, "G": each, "N": self.groups * outputs}
-        return {**sizes, "H": height, "W": width}
+        return {"C": self.groups * each, "G": each, "N": self.groups * outputs}
 
     def _windows(self) -> dict[str, int]:
         """The height and width of what windows over an image make."""
@@ -45,9 +46,21 @@ class Sample:
         made = {word: axis.made(self.sizes[of]) for word, of, axis in zip("PQ", "HW", found, strict=True)}
         return {**made, **dict(zip("RS", self.attributes["kernel"], strict=True))}
 
+    def _leading(self) -> tuple[int, ...]:
+        """What "..." and "*" stand for: at times an image, whose pixels may share one."""
+        fewest = {"Slice": 2}.get(
+            self.row.name, int(any("*" in s.shape and not s.optional for s in self.row.inputs))
+        )
+        axes = int(self.rng.integers(fewest, 3))
+        if self.row.input_index("constant") is not None and self.rng.random() < 0.3:
+            axes = 4
+        return tuple(int(size) for size in self.rng.integers(1, 4, axes))
+
     def _attributes(self) -> dict[str, Any]:
         """Optional ones by groups: an attribute comes with all that it needs."""
-        groups = {"x": self.rng.random() < 0.5, "y": self.rng.random() < 0.5}
+        names = ("x", "y", "a", "b", "activation", "count", "overhang")
+        groups = {name: self.rng.random() < 0.5 for name in names}
+        groups["b"] &= self.other == "b"
         values = {}
         for attribute in self.row.attributes:
             group = attribute.name.partition("_")[0]
@@ -57,15 +70,32 @@ class Sample:
             values["alpha"], values["beta"] = sorted((values["alpha"], values["beta"]))
         return values
 
+    def _integers(self, name: str) -> list[int]:
+        """Windows that fit, and what becomes of a shape."""
+        if name == "shape":
+            return [*(0 for _ in self.leading[:-1]), -1, 1]
+        if name == "overhang":
+            return [0, 1]
+        low, high, count = {
+            "kernel": (1, 3, 2),
+            "strides": (1, 3, 2),
+            "dilations": (1, 2, 2),
+            "pads": (1, 2, 6 if self.row.name == "Pad" else 4),
+        }[name]
+        return [int(number) for number in self.rng.integers(low, high + 1, count)]
+
     def _value(self, attribute: Attribute) -> Any:
         if attribute.kind == "string":
             return "relu"
+        if attribute.kind == "ints":
+            return self._integers(attribute.name)
+        if attribute.name == "value":
+            return float(self.rng.integers(0, 256))
         if attribute.kind == "float":
             return float(self.rng.uniform(0.1, 2.0))
-        if attribute.kind == "ints":
-            low = int(attribute.low)
-            return [int(number) for number in self.rng.integers(low, low + 3, attribute.count)]
-        divisors = {"groups": self.groups, "heads": 3, "axis": len(self.leading) - 1}
+        last = len(self.leading) - 1
+        divisors = {"heads": 3, "axis": last - int(self.row.name == "Slice"), "begin": 0, "end": 1}
+        divisors["groups"] = self.groups
         high = min(int(attribute.high), 255)
         return divisors.get(attribute.name, int(self.rng.integers(int(attribute.low), high + 1)))
 
@@ -81,7 +111,9 @@ class Sample:
                 wanted = not packed
             elif any(name not in present for name in slot.needs):
                 wanted = False
-            elif slot.dtypes == ("u8",) and slot.tensor:
+            elif slot.name in ("b", "constant"):
+                wanted = slot.name == self.other
+            elif slot.dtypes == ("u8",) and slot.tensor and slot.optional:
                 wanted &= self.kind == "u8"
             if wanted:
                 present.add(slot.name)
@@ -98,6 +130,11 @@ class Sample:
         return self.rng.integers(0, 1 if slot.indexes else 100, shape).astype(dtype)
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
+        if slot.name == "constant":
+            last = (1, *self.leading)[-1]
+            return (1,) if last > 2 and self.rng.random() < 0.5 else (last,)
+        if slot.name == "b" and len(self.leading) == 4 and self.rng.random() < 0.5:
+            return (self.leading[0], 1, 1, self.leading[3])
         if slot.shape == ("*",):
             return self.leading
         sizes = (

@@ -8,6 +8,7 @@
 #include "kernels/gemm.h"
 #include "kernels/peak_args.h"
 #include "ops/arguments.h"
+#include "ops/image_arguments.h"
 
 namespace openwork {
 

@@ -135,11 +135,41 @@ inline constexpr int64_t kElementBlock = 2048;
 
 struct ElementArgs {
   const float* a = nullptr;
-  const float* b = nullptr;  // binary ones only
   int64_t count = 0;
   void* y = nullptr;  // u8 for `quantize`, else float
   Quantizer quantizer = {};
   ActivationFunction activation = {};  // `activate` only
+};
+
+// One of two values whose elements meet.
+struct BinarySide {
+  const void* data = nullptr;
+  bool bytes = false;  // which stand for numbers by scale and zero point
+  float scale = 1.0f;
+  int32_t zero_point = 0;
+};
+
+// Unit: `unit` elements of y, which b has too; or a row of them, of which `repeat` that follow each other meet the same row of b;
+// or b is one number for all.
+struct BinaryArgs {
+  BinarySide a, b;
+  enum class Spread { none, rows, one } spread = Spread::none;
+  int64_t count = 0, unit = kElementBlock, repeat = 1;
+  void* y = nullptr;
+  bool y_bytes = false;
+  Quantizer quantizer = {};
+  uint8_t low = 0, high = 255;           // of bytes: what the activation leaves
+  ActivationFunction activation = {};    // of floats: none, relu or clip
+};
+
+// Unit: a row.
+struct SoftmaxArgs {
+  const float* x = nullptr;
+  int64_t width = 0;
+  void* y = nullptr;
+  bool y_bytes = false;
+  Quantizer quantizer = {};
+  float* scratch = nullptr;  // [width], this thread's; of bytes only
 };
 
 // Unit: kElementBlock elements.
@@ -170,6 +200,7 @@ struct RoundArgs {
 struct CopyRowsArgs {
   const uint8_t* x = nullptr;
   int64_t bytes = 0;               // of a row of x
+  int64_t x_stride = 0;            // bytes from row to row
   const uint8_t* table = nullptr;  // [256]: what stands for each byte; null: it stays
   uint8_t* y = nullptr;            // where the part of the first row begins
   int64_t y_stride = 0;            // bytes from row to row

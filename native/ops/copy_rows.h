@@ -12,7 +12,7 @@ template <class V, bool looked_up>
     else return bytes;
   };
   for (int64_t row = begin; row < end; ++row) {
-    const uint8_t* x = a.x + row * a.bytes;
+    const uint8_t* x = a.x + row * a.x_stride;
     uint8_t* y = a.y + row * a.y_stride;
     int64_t i = 0;
     for (; i + 64 <= a.bytes; i += 64) V::store_bytes(y + i, made(V::load_bytes(x + i)));

@@ -1,4 +1,4 @@
-// Operators on elements: quantize and back, round to BF16, binary ones, activations, tables of bytes.
+// Operators on elements: quantize and back, round to BF16, activations, tables of bytes.
 #pragma once
 
 #include "ops/arguments.h"
@@ -19,17 +19,6 @@ void quantize(const ElementArgs& a, int64_t begin, int64_t end) {
     store_lanes<V>(static_cast<uint8_t*>(a.y) + i, openwork::quantize<V>(load_lanes<V>(a.a + i, left), a.quantizer), left);
   });
 }
-
-#define OPENWORK_BINARY(op, word)                                                                \
-  template <class V>                                                                             \
-  void op(const ElementArgs& a, int64_t begin, int64_t end) {                                    \
-    each_strip(a.count, begin, end, [&](int64_t i, int64_t left) {                               \
-      const auto made = V::word(load_lanes<V>(a.a + i, left), load_lanes<V>(a.b + i, left));     \
-      store_lanes<V>(static_cast<float*>(a.y) + i, made, left);                                  \
-    });                                                                                          \
-  }
-#include "kernels/table.inc"
-#undef OPENWORK_BINARY
 
 template <class V>
 void activate(const ElementArgs& a, int64_t begin, int64_t end) {

@@ -32,7 +32,8 @@ std::vector<bool> find_copied(const Program& program) {
   std::vector<bool> copied(program.inputs().size(), false);
   for (const Step& step : program.steps())
     for (const Read& read : step.reads) {
-      const auto at = std::find(program.inputs().begin(), program.inputs().end(), read.value) - program.inputs().begin();
+      const auto& inputs = program.inputs();
+      const auto at = std::find(inputs.begin(), inputs.end(), program.home(read.value)) - inputs.begin();
       if ((read.ahead || read.checked) && at < static_cast<int64_t>(copied.size())) copied[at] = true;
     }
   return copied;
@@ -95,6 +96,7 @@ Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& opera
     const auto* data = static_cast<const std::byte*>(input.data) + skipped(v, input.dtype);
     buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
   }
+  for (int v = 0; v < static_cast<int>(buffers.values.size()); ++v) buffers.values[v] = buffers.values[program_->home(v)];
   buffers.scratch = arena ? arena + plan.scratch_offset : nullptr;
   buffers.scratch_stride = plan.scratch_stride;
   return buffers;

@@ -36,14 +36,6 @@ bool finite(const Floats& values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
 }
 
-// quantize() of docs/arithmetic.md for a number in units of the output.
-uint8_t quantized(float v, int zero_point) {
-  v = std::nearbyint(v);
-  v = v > static_cast<float>(-zero_point) ? v : static_cast<float>(-zero_point);
-  v = v < static_cast<float>(255 - zero_point) ? v : static_cast<float>(255 - zero_point);
-  return static_cast<uint8_t>(static_cast<int>(v) + zero_point);
-}
-
 void check(const EpilogueSpec& s) {
   expect(s.residual != Stored::s8, "Expected a residual of f32, bf16 or u8, found s8; add 128 to its bytes and zero point.");
   expect(!s.lookup || is_quantized(s.output), "Expected a lookup table only where the output is quantized.");
@@ -100,8 +92,8 @@ bool PreparedEpilogue::scale_to_output(const EpilogueSpec& spec) {
   if (!finite(scale) || !finite(bias) || !finite(factor)) return false;
   const bool clip = spec.activation.kind == Activation::clip, relu = spec.activation.kind == Activation::relu;
   for (size_t c = 0; c < n_; ++c) {
-    if (clip || relu) low_[c] = quantized((clip ? spec.activation.alpha : 0.0f) * inverse_[c], spec.y_zero_point);
-    if (clip) high_[c] = quantized(spec.activation.beta * inverse_[c], spec.y_zero_point);
+    if (clip || relu) low_[c] = quantized_end(clip ? spec.activation.alpha : 0.0f, {inverse_[c], spec.y_zero_point});
+    if (clip) high_[c] = quantized_end(spec.activation.beta, {inverse_[c], spec.y_zero_point});
   }
   scale_ = scale, bias_ = bias, factor_ = factor;
   inverse_.assign(n_, 1.0f);
@@ -131,6 +123,13 @@ Epilogue PreparedEpilogue::view() const {
   e.high = high_.data();
   e.lookup = lookup_.empty() ? nullptr : lookup_.data();
   return e;
+}
+
+uint8_t quantized_end(float end, const Quantizer& q) {
+  float v = std::nearbyint(end * q.inverse_scale);
+  v = v > static_cast<float>(-q.zero_point) ? v : static_cast<float>(-q.zero_point);
+  v = v < static_cast<float>(255 - q.zero_point) ? v : static_cast<float>(255 - q.zero_point);
+  return static_cast<uint8_t>(static_cast<int>(v) + q.zero_point);
 }
 
 std::optional<std::string> activation_problem(const ActivationFunction& activation) {

@@ -51,6 +51,9 @@ class PreparedEpilogue {
   Epilogue fixed_;
 };
 
+// quantize() of docs/arithmetic.md for one end of an activation.
+uint8_t quantized_end(float end, const Quantizer& quantizer);
+
 // What is wrong with an activation's numbers, or nothing.
 std::optional<std::string> activation_problem(const ActivationFunction& activation);
 

@@ -80,10 +80,11 @@ std::string GivenReader::text(const std::string& name, std::optional<std::string
 
 bool GivenReader::flag(const std::string& name) const { return integer(name, 0).within(0, 1) == 1; }
 
-const std::vector<int64_t>& GivenReader::integers(const std::string& name, size_t count) const {
+const std::vector<int64_t>& GivenReader::integers(const std::string& name, size_t least, size_t most) const {
   const auto* value = find<std::vector<int64_t>>(name, "a list of integers");
   if (!value) refuse_kind(name, "a list of integers");
-  expect(value->size() == count, "expected " + std::to_string(count) + " integers as the attribute " + name + ", found " +
+  const std::string count = least == most ? std::to_string(most) : std::to_string(least) + " to " + std::to_string(most);
+  expect(value->size() >= least && value->size() <= most, "expected " + count + " integers as the attribute " + name + ", found " +
                                      std::to_string(value->size()) + ".");
   return *value;
 }

@@ -105,9 +105,11 @@ class GivenReader : public Place {
                                   std::optional<std::array<int64_t, count>> otherwise = std::nullopt) const {
     if (otherwise && !has(name)) return *otherwise;
     std::array<int64_t, count> numbers;
-    std::copy_n(integers(name, count).begin(), count, numbers.begin());
+    std::copy_n(integers(name, count, count).begin(), count, numbers.begin());
     return numbers;
   }
+  // So many of them.
+  const std::vector<int64_t>& integers(const std::string& name, size_t least, size_t most) const;
   // NAME_zero_point: from 0 to 255.
   int32_t zero_point(const std::string& name, std::optional<int64_t> otherwise = std::nullopt) const;
   // NAME_scale, a finite scale whose inverse is finite, and NAME_zero_point.
@@ -131,7 +133,6 @@ class GivenReader : public Place {
   template <class T>
   const T* find(const std::string& name, const char* kind) const;
   [[noreturn]] void refuse_kind(const std::string& name, const char* kind) const;
-  const std::vector<int64_t>& integers(const std::string& name, size_t count) const;
 
   const Given& given_;
   mutable std::set<std::string> read_;

@@ -10,7 +10,7 @@ namespace openwork {
 
 namespace {
 
-// A value lives from the step that makes it (-1: an input) to the last one that reads it.
+// A value lives from the step that makes it (-1: an input) to the last one that reads it, or a view of it.
 struct Life {
   int first = -1, last = -1;
   int64_t bytes = 0, offset = kOutside;
@@ -22,9 +22,17 @@ std::vector<Life> find_lives(const Program& program, const Sizes& sizes) {
   std::vector<Life> lives(program.values().size());
   for (size_t v = 0; v < lives.size(); ++v)
     lives[v].bytes = padded_bytes(sizes.elements(static_cast<int>(v)) * dtype_bytes(program.values()[v].dtype));
+  // A view is made after what it is a view of, so that the first step is the one that makes its home's bytes.
+  std::vector<bool> made(lives.size(), false);
+  for (const int v : program.inputs()) made[static_cast<size_t>(v)] = true;
   for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
-    for (const int v : program.steps()[i].writes) lives[v].first = lives[v].last = i;
-    for (const Read& read : program.steps()[i].reads) lives[read.value].last = i;
+    for (const int v : program.steps()[i].writes) {
+      const auto home = static_cast<size_t>(program.home(v));
+      if (!made[home]) lives[home].first = i;
+      made[home] = true;
+      lives[home].last = i;
+    }
+    for (const Read& read : program.steps()[i].reads) lives[static_cast<size_t>(program.home(read.value))].last = i;
   }
   return lives;
 }
@@ -53,7 +61,7 @@ int64_t place(const Program& program, std::vector<Life>& lives) {
   std::vector<const Life*> placed;
   int64_t total = 0;
   for (const int v : order) {
-    if (is_one_of(program.inputs(), v) || is_one_of(program.outputs(), v)) continue;
+    if (is_one_of(program.inputs(), v) || is_one_of(program.outputs(), v) || program.home(v) != v) continue;
     lives[v].offset = first_fit(placed, lives[v]);
     placed.push_back(&lives[v]);
     total = std::max(total, lives[v].offset + lives[v].bytes);
@@ -105,9 +113,9 @@ std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<
   plan->sizes = make_sizes(program, free, threads);
   auto lives = find_lives(program, plan->sizes);
   plan->scratch_offset = place(program, lives);
-  for (const Life& life : lives) plan->offset.push_back(life.offset);
+  for (int v = 0; v < static_cast<int>(lives.size()); ++v) plan->offset.push_back(lives[program.home(v)].offset);
   for (const Step& step : program.steps()) {
-    plan->work.push_back(step.bind(plan->sizes));
+    plan->work.push_back(program.is_viewed(step) ? Work{} : step.bind(plan->sizes));
     plan->scratch_stride = std::max(plan->scratch_stride, padded_bytes(plan->work.back().scratch_bytes));
   }
   plan->arena_bytes = plan->scratch_offset + threads * plan->scratch_stride;

@@ -90,6 +90,8 @@ struct Step {
   // The shapes of `writes` for those of `reads`, where a free dimension of what it makes may be one that no input has: half of
   // one, say. Throws std::invalid_argument. Empty where all free dimensions are the inputs'.
   std::function<Shapes(const Shapes&)> shapes = nullptr;
+  // What it makes is byte for byte what it reads first, so that both may lie in one place; bind() is for where they may not.
+  bool view = false;
 };
 
 struct Value {
@@ -121,13 +123,17 @@ class Program {
   const std::vector<Step>& steps() const { return steps_; }
   const std::vector<int>& inputs() const { return inputs_; }
   const std::vector<int>& outputs() const { return outputs_; }
+  // The value in whose place a value lies: its own, or that of what it is a view of, an input or output of the program if one is.
+  int home(int value) const { return homes_[static_cast<size_t>(value)]; }
+  // Whether a step has nothing to do, because what it makes lies where what it reads does.
+  bool is_viewed(const Step& step) const { return step.view && home(step.writes[0]) == home(step.reads[0].value); }
   int free_dimensions() const { return free_dimensions_; }
 
  private:
   const KernelTable& table_;
   std::vector<Value> values_;
   std::vector<Step> steps_;
-  std::vector<int> inputs_, outputs_;
+  std::vector<int> inputs_, outputs_, homes_;
   int free_dimensions_ = 0;
   bool finished_ = false;
 };

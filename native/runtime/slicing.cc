@@ -13,7 +13,7 @@ std::optional<int> batch_dimension(const Program& program) {
   const auto& outputs = program.outputs();
   for (const Step& step : program.steps())
     for (const Read& read : step.reads)
-      if (read.ahead && std::count(outputs.begin(), outputs.end(), read.value) > 0) return std::nullopt;
+      if (read.ahead && std::count(outputs.begin(), outputs.end(), program.home(read.value)) > 0) return std::nullopt;
   return static_cast<int>(-1 - first);
 }
 

@@ -317,6 +317,29 @@ struct Avx256 {
     put(2, _mm256_castsi256_si128(v.high));
     put(3, _mm256_extracti128_si256(v.high, 1));
   }
+  static void zip_quarters(Bytes& a, Bytes& b) {
+    const Bytes low = {_mm256_unpacklo_epi8(a.low, b.low), _mm256_unpacklo_epi8(a.high, b.high)};
+    b = {_mm256_unpackhi_epi8(a.low, b.low), _mm256_unpackhi_epi8(a.high, b.high)};
+    a = low;
+  }
+  // 16 bits for the bytes at even places, and for those at odd ones.
+  struct Sums { Bytes even, odd; };
+  static Sums zero_sums() { return {twice(_mm256_setzero_si256()), twice(_mm256_setzero_si256())}; }
+  static void add_bytes(Sums& s, Bytes v) {
+    const __m256i low = _mm256_set1_epi16(0xff);
+    s.even = {_mm256_add_epi16(s.even.low, _mm256_and_si256(v.low, low)), _mm256_add_epi16(s.even.high, _mm256_and_si256(v.high, low))};
+    s.odd = {_mm256_add_epi16(s.odd.low, _mm256_srli_epi16(v.low, 8)), _mm256_add_epi16(s.odd.high, _mm256_srli_epi16(v.high, 8))};
+  }
+  static void widen(const Sums& s, I32 (&to)[4]) {
+    // The unpacks leave 8 sums that follow each other in each 128-bit half: the first 8 of 16 in `a`, the other 8 in `b`.
+    const auto half = [](__m256i even, __m256i odd, I32& first, I32& second) {
+      const __m256i a = _mm256_unpacklo_epi16(even, odd), b = _mm256_unpackhi_epi16(even, odd);
+      first = {_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a)), _mm256_cvtepu16_epi32(_mm256_castsi256_si128(b))};
+      second = {_mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(b, 1))};
+    };
+    half(s.even.low, s.odd.low, to[0], to[1]);
+    half(s.even.high, s.odd.high, to[2], to[3]);
+  }
   static Bytes load_bytes_part(const uint8_t* p, int n) {
     if (n >= 64) return load_bytes(p);
     uint8_t bytes[64] = {};

@@ -230,13 +230,35 @@ struct Avx512 {
   }
   template <int rows>
   static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
-    static_assert(rows <= 2, "no tile is one strip wide");
+    const auto quarter = [&](int r, __m128i row) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p + r * stride), row); };
     if constexpr (rows == 1) {
       _mm512_storeu_si512(p, v);
+    } else if constexpr (rows == 4) {
+      quarter(0, _mm512_castsi512_si128(v));
+      quarter(1, _mm512_extracti32x4_epi32(v, 1));
+      quarter(2, _mm512_extracti32x4_epi32(v, 2));
+      quarter(3, _mm512_extracti32x4_epi32(v, 3));
     } else {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_castsi512_si256(v));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + stride), _mm512_extracti64x4_epi64(v, 1));
     }
+  }
+  static void zip_quarters(Bytes& a, Bytes& b) {
+    const __m512i low = _mm512_unpacklo_epi8(a, b);
+    b = _mm512_unpackhi_epi8(a, b);
+    a = low;
+  }
+  // 16 bits for the bytes at even places, and for those at odd ones.
+  struct Sums { __m512i even, odd; };
+  static Sums zero_sums() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
+  static void add_bytes(Sums& s, Bytes v) {
+    s.even = _mm512_add_epi16(s.even, _mm512_and_si512(v, _mm512_set1_epi16(0xff)));
+    s.odd = _mm512_add_epi16(s.odd, _mm512_srli_epi16(v, 8));
+  }
+  static void widen(const Sums& s, I32 (&to)[4]) {
+    const __m512i order = _mm512_setr_epi32(0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39);
+    for (int i = 0; i < 4; ++i)
+      to[i] = _mm512_maskz_permutex2var_epi16(0x55555555, s.even, _mm512_add_epi32(order, _mm512_set1_epi32(8 * i)), s.odd);
   }
   static Bytes load_bytes_part(const uint8_t* p, int n) { return _mm512_maskz_loadu_epi8(first_bytes(n), p); }
   static void store_bytes_part(uint8_t* p, Bytes v, int n) { _mm512_mask_storeu_epi8(p, first_bytes(n), v); }

@@ -315,6 +315,30 @@ struct Neon {
     constexpr int registers = 4 / rows;
     for (int i = 0; i < 4; ++i) vst1q_u8(p + i / registers * stride + i % registers * 16, v.q[i]);
   }
+  static void zip_quarters(Bytes& a, Bytes& b) {
+    const Bytes low = each<Bytes>([&](int i) { return vzip1q_u8(a.q[i], b.q[i]); });
+    b = each<Bytes>([&](int i) { return vzip2q_u8(a.q[i], b.q[i]); });
+    a = low;
+  }
+  struct Sums { uint16x8_t words[8]; };
+  static Sums zero_sums() {
+    const uint16x8_t zero = vdupq_n_u16(0);
+    return {{zero, zero, zero, zero, zero, zero, zero, zero}};
+  }
+  static void add_bytes(Sums& s, Bytes v) {
+    for (int i = 0; i < 4; ++i) {
+      s.words[2 * i] = vaddw_u8(s.words[2 * i], vget_low_u8(v.q[i]));
+      s.words[2 * i + 1] = vaddw_high_u8(s.words[2 * i + 1], v.q[i]);
+    }
+  }
+  static void widen(const Sums& s, I32 (&to)[4]) {
+    const auto low = [](uint16x8_t w) { return vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(w))); };
+    const auto high = [](uint16x8_t w) { return vreinterpretq_s32_u32(vmovl_high_u16(w)); };
+    for (int i = 0; i < 4; ++i) {
+      const uint16x8_t first = s.words[2 * i], second = s.words[2 * i + 1];
+      to[i] = {{low(first), high(first), low(second), high(second)}};
+    }
+  }
   static Bytes load_bytes_part(const uint8_t* p, int n) {
     if (n >= 64) return load_bytes(p);
     uint8_t bytes[64] = {};

@@ -298,6 +298,24 @@ struct Scalar {
   static void store_rows(uint8_t* p, int64_t stride, Bytes v) {
     for (int r = 0; r < rows; ++r) std::memcpy(p + r * stride, v.byte + 64 / rows * r, 64 / rows);
   }
+  // In each quarter of 16 bytes: those of a and of b in turns, the first 16 of them in a, the others in b.
+  static void zip_quarters(Bytes& a, Bytes& b) {
+    const Bytes x = a, y = b;
+    for (int i = 0; i < 64; ++i) {
+      const int from = (i & 48) + i % 16 / 2;
+      a.byte[i] = (i % 2 ? y : x).byte[from];
+      b.byte[i] = (i % 2 ? y : x).byte[from + 8];
+    }
+  }
+  // Sums of 64 bytes each, of at most kMostBytesSummed bytes, and as 64 lanes in four vectors, in the bytes' order.
+  struct Sums { uint16_t word[64]; };
+  static Sums zero_sums() { return {}; }
+  static void add_bytes(Sums& s, const Bytes& v) {
+    for (int i = 0; i < 64; ++i) s.word[i] = static_cast<uint16_t>(s.word[i] + v.byte[i]);
+  }
+  static void widen(const Sums& s, I32 (&to)[4]) {
+    for (int i = 0; i < 64; ++i) to[i / 16].lane[i % 16] = s.word[i];
+  }
   static Bytes load_bytes_part(const uint8_t* p, int n) { return each_byte([&](int i) { return i < n ? p[i] : uint8_t{0}; }); }
   static void store_bytes_part(uint8_t* p, Bytes v, int n) { std::memcpy(p, v.byte, n); }
   static F32 abs(F32 a) { return each<F32>([&](int i) { return std::fabs(a.lane[i]); }); }

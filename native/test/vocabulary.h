@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 
 namespace openwork::test {
 
@@ -87,6 +88,26 @@ struct Words {
       std::memcpy(r.first + k * bytes, to[k], bytes);
       r.second[k / 4] |= to[k][bytes];
     }
+  }
+  static void zip_quarters(const Operands& o, Result& r) {
+    Bytes x = b(o.a), y = b(o.b);
+    V::zip_quarters(x, y);
+    put_bytes(r.first, x);
+    put_bytes(r.second, y);
+  }
+  // As many sums of 255 as 16 bits hold.
+  static void sums(const Operands& o, Result& r) {
+    typename V::Sums s = V::zero_sums();
+    for (int k = 0; k < 254; ++k) V::add_bytes(s, V::set1_u8(255));
+    for (const uint8_t* p : {o.a, o.b, o.c}) V::add_bytes(s, b(p));
+    I32 to[4];
+    V::widen(s, to);
+    put_i32(r.first, V::add(to[0], to[3]));
+    put_i32(r.second, V::add(to[1], V::add(to[2], to[2])));
+  }
+  static void store_quarters(const Operands& o, Result& r) {
+    V::template store_rows<4>(r.first, 16, b(o.a));
+    V::template store_rows<4>(r.second + 3, 13, b(o.b));
   }
   static void transpose_bytes(const Operands& o, Result& r) {
     Bytes m[16];
@@ -200,6 +221,9 @@ inline constexpr Word kWords[] = {
     OPENWORK_B("repeat_rows of 2", bytes, V::template repeat_rows<2>(o.a + 1)),
     OPENWORK_B("repeat_rows of 4", bytes, V::template repeat_rows<4>(o.a + 1)),
     {"store_rows", Draw::bytes, false, W::store_rows},
+    {"store_rows of 4", Draw::bytes, false, W::store_quarters},
+    {"zip_quarters", Draw::bytes, false, W::zip_quarters},
+    {"sums of bytes", Draw::bytes, false, W::sums},
     OPENWORK_B("load_bytes_part", bytes, V::load_bytes_part(o.a, 4 * o.n)),
     {"store_bytes_part", Draw::bytes, false,
      [](const Operands& o, Result& r) { V::store_bytes_part(r.first, W::b(o.a), o.n % 2 ? 16 : 3 * o.n); }},

@@ -14,6 +14,7 @@ import pytest
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import (
     OPERATORS,
+    Attribute,
     Form,
     Operand,
     Problem,
@@ -92,7 +93,7 @@ def test_a_type_that_a_slot_does_not_take_is_found() -> None:
 
 def test_what_is_not_known_agrees_and_free_dimensions_may() -> None:
     row = OPERATORS["Add"]
-    a, b = row.inputs
+    a, b, _ = row.inputs
     free = Form({}, [(a, Operand("f32", ("rows", None))), (b, Operand("f32", ("other", 4)))])
     assert examine(row, free, may_be_equal) == (("rows", 4),)
     assert isinstance(examine(row, free, equal), Problem)
@@ -114,16 +115,23 @@ def test_the_grammar_of_shapes() -> None:
     assert letters.fill(("...", "7", "N", "U")) == ("rows", 2, 7, 5, None)
 
 
+def check_lists(attribute: Attribute) -> None:
+    """As many integers in the range as the attribute says, and no others."""
+    for count in range(attribute.most + 2):
+        fits = attribute.fewest <= count <= attribute.most
+        for end in (attribute.low, attribute.high):
+            assert attribute.accepts([end] * count) == fits, (attribute.name, count)
+        assert not attribute.accepts([attribute.high + 1] * count or None), attribute.name
+    assert not attribute.accepts([True] * attribute.most), attribute.name
+
+
 def test_attributes_take_their_range_and_nothing_else() -> None:
     attributes = {a.name: a for row in OPERATORS.values() for a in row.attributes}
     for attribute in attributes.values():
-        for value in (None, True, [1], {}, float("nan"), float("inf"), -1e39, "", b"x"):
+        for value in (None, True, [1.5], {}, float("nan"), float("inf"), -1e39, "", b"x"):
             assert not attribute.accepts(value), (attribute.name, value)
         if attribute.kind == "ints":
-            ends = [attribute.low, attribute.high]
-            assert attribute.accepts((ends * attribute.count)[: attribute.count]), attribute.name
-            assert not attribute.accepts([attribute.low] * (attribute.count + 1)), attribute.name
-            assert not attribute.accepts([attribute.high + 1] * attribute.count), attribute.name
+            check_lists(attribute)
         elif attribute.kind != "string":
             assert attribute.accepts(attribute.low), attribute.name
             assert attribute.accepts(attribute.high), attribute.name

@@ -221,10 +221,10 @@ def test_quantized_linear_is_the_quantized_float_one(activation: str, quantized:
     else:
         numbers = residual = numbers * F32(0.01)
     found = reference.linear(
-        x, residual, weight, scale, bias, None, a | {"y_scale": 0.05, "y_zero_point": 50}
+        x, residual, weight, scale, bias, None, None, a | {"y_scale": 0.05, "y_zero_point": 50}
     )
     plain = {key: value for key, value in a.items() if not key.startswith("residual")}
-    floats = reference.linear(x, numbers, weight, scale, bias, None, plain)
+    floats = reference.linear(x, numbers, weight, scale, bias, None, None, plain)
     difference = np.abs(found.astype(int) - binary32.quantize(floats, 0.05, 50).astype(int))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-2
@@ -248,7 +248,7 @@ def test_linear_is_exact(zero_point: int, extreme: bool) -> None:
     scale = rng.uniform(0.01, 0.1, 5).astype(F32)
     bias, residual = rng.standard_normal(5).astype(F32), rng.standard_normal((2, 3, 5)).astype(F32)
     a = {"x_scale": 0.03, "x_zero_point": zero_point, "activation": "relu"}
-    found = reference.linear(x, residual, weight, scale, bias, None, a)
+    found = reference.linear(x, residual, weight, scale, bias, None, None, a)
     total = (x.astype(np.int64) - zero_point) @ weight.T.astype(np.int64)
     for index in np.ndindex(found.shape):
         v = binary32.fma(F32(total[index]), F32(F32(0.03) * scale[index[-1]]), bias[index[-1]])

@@ -53,7 +53,7 @@ class Layer:
 
     def expected(self, residual: Array | None, a: dict[str, Any]) -> Array:
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO_POINT, **a}
-        return reference.linear(self.x, residual, self.weight, self.weight_scale, self.bias, None, a)
+        return reference.linear(self.x, residual, self.weight, self.weight_scale, self.bias, None, None, a)
 
     def found(self, isa: str, residual: Array | None, threads: int = 1, **ending: Any) -> Array:
         packed = native.PackedWeights.pack(self.weight, "dense", isa)

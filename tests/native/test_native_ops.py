@@ -394,7 +394,7 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
     a |= QUANTIZED if quantized else {}
     step.add("linear", x=i, residual=r, y=y, weights=packed, weight_scale=weight_scale, bias=bias, **a)
     found = step.run(y)[0]
-    expected = reference.linear(x, residual, weight, weight_scale, bias, None, a)
+    expected = reference.linear(x, residual, weight, weight_scale, bias, None, None, a)
     assert same_bits(found, expected)
     if quantized:
         multiplier = np.abs(floats(6, n)) + np.float32(0.1)
@@ -402,7 +402,7 @@ def test_linear(isa: str, activation: str, quantized: bool) -> None:
         tensors = {"weight_scale": weight_scale, "y_multiplier": multiplier}
         assert same_bits(
             _multiplied(isa, x, packed, tensors, changed),
-            reference.linear(x, None, weight, weight_scale, None, multiplier, changed),
+            reference.linear(x, None, weight, weight_scale, None, multiplier, None, changed),
         )
     ending = {"bias": bias, "residual": residual, "activation": activation, "x_zero_point": zero_point}
     ending |= QUANTIZED if quantized else {}

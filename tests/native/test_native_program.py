@@ -75,7 +75,7 @@ class TinyEncoder:
         y, _ = reference.layer_norm(x, self.gamma, self.beta, None, {"epsilon": 1e-5})
         q = quantize(y, X_SCALE, X_ZERO)
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "activation": "none"}
-        qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, None, a)
+        qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, None, None, a)
         context = reference.attention(qkv, None, None, mask, {"heads": HEADS, "scale": 0.35})
         out = reference.linear_float(context, y, self.dense, None, {"activation": "gelu"})
         return reference.l2_normalize(reference.mean_pool(out, mask, {}), {"epsilon": 1e-12}), q
@@ -157,6 +157,7 @@ def test_a_sparse_weight_of_its_row_bucket_runs() -> None:
         None,
         weight,
         scale,
+        None,
         None,
         None,
         {"x_scale": 1.0, "x_zero_point": 9, "activation": "none"},
@@ -554,8 +555,8 @@ def test_a_free_dimension_must_stand_in_an_input() -> None:
     tables = {"word": np.ones((5, 8), np.float32), "position": np.ones((5, 8), np.float32)}
     add_step(p, "embedding_sum", "e", ids=ids, y=y, **tables)
     assert refusal(lambda: p.finish([ids], [y])) == (
-        "Expected every free dimension in the shape of an input, or of what a step makes that gives it a size; "
-        "dimension 0 is in none."
+        "Expected every free dimension in the shape of an input, or of what a step makes that "
+        "gives it a size; dimension 0 is in none."
     )
 
 

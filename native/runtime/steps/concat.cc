@@ -1,8 +1,7 @@
 // Concatenation as a step of a program.
-#include <functional>
 #include <numeric>
 
-#include "runtime/steps/context.h"
+#include "runtime/steps/copy.h"
 
 namespace openwork {
 
@@ -56,12 +55,6 @@ std::vector<Piece> make_pieces(const StepContext& c, const std::vector<Operand>&
   return pieces;
 }
 
-// The bytes of a row of `value`.
-int64_t row_bytes(const Sizes& sizes, int value, int64_t axis, DType dtype) {
-  const auto& dims = sizes.dims[static_cast<size_t>(value)];
-  return std::accumulate(dims.begin() + axis, dims.end(), dtype_bytes(dtype), std::multiplies<>());
-}
-
 }  // namespace
 
 Step make_concat(const StepContext& c) {
@@ -87,7 +80,7 @@ Step make_concat(const StepContext& c) {
     work.chunk = even_chunk(work.units, sizes.threads);
     work.run = [&table, placed, stride, y](const Buffers& b, const Part& part) {
       for (const Piece& piece : placed)
-        table.copy_rows({b.get<const uint8_t>(piece.value), piece.bytes, piece.table ? piece.table->data() : nullptr,
+        table.copy_rows({b.get<const uint8_t>(piece.value), piece.bytes, piece.bytes, piece.table ? piece.table->data() : nullptr,
                          b.get<uint8_t>(y) + piece.offset, stride},
                         part.begin, part.end);
     };

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant
-from openwork.graph.numerics import binary32, fixed_attention
+from openwork.graph.numerics import binary32, elements, fixed_attention, images
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.convolution import conv
 from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, looked_up, store
@@ -205,21 +205,30 @@ def quantize(x: Float, a: Attributes) -> Array:
 
 def dequantize(x: Array, a: Attributes) -> Float:
     """(x - x_zero_point) * x_scale, the difference exact: ONNX's DequantizeLinear of u8."""
+    return elements.dequantized(x, a, "x")
+
+
+def softmax(x: Float, a: Attributes) -> Array:
+    """exp(x - max) over its sum, along the last axis."""
+    e, z = softmax_parts(x, np.ones(x.shape, np.bool_))
     with quiet():
-        centred = x.astype(np.float32) - np.float32(a["x_zero_point"])
-        return np.asarray(centred * np.float32(a["x_scale"]), np.float32)
+        return store(np.asarray(e * (np.float32(1) / z)[..., None], np.float32), a)
 
 
-def add(x: Float, y: Float, a: Attributes) -> Float:
-    """x + y."""
-    with quiet():
-        return np.asarray(x + y, np.float32)
+def lookup(x: Array, table: Array, a: Attributes) -> Array:
+    """The table's byte for each byte."""
+    return np.asarray(table[x])
 
 
-def multiply(x: Float, y: Float, a: Attributes) -> Float:
-    """x * y."""
-    with quiet():
-        return np.asarray(x * y, np.float32)
+def reshape(x: Array, a: Attributes) -> Array:
+    """The same elements under another shape: 0 keeps the size at its place, -1 takes what is left."""
+    target = [x.shape[place] if size == 0 else size for place, size in enumerate(a["shape"])]
+    return x.reshape(target)
+
+
+def slice_(x: Array, a: Attributes) -> Array:
+    """The elements from `begin` to `end` along `axis`."""
+    return np.take(x, range(a["begin"], a["end"]), a["axis"])
 
 
 def concat(tables: NDArray[np.uint8] | None, *inputs: Any) -> Array:
@@ -227,16 +236,6 @@ def concat(tables: NDArray[np.uint8] | None, *inputs: Any) -> Array:
     arrays, a = inputs[:-1], inputs[-1]
     made = arrays if tables is None else [row[x] for row, x in zip(tables, arrays, strict=True)]
     return np.concatenate(made, a["axis"])
-
-
-def to_channels_last(x: Array, a: Attributes) -> Array:
-    """[B, C, H, W] as [B, H, W, C]."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-
-
-def to_channels_first(x: Array, a: Attributes) -> Array:
-    """[B, H, W, C] as [B, C, H, W]."""
-    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def activation(name: str) -> Callable[[Float, Attributes], Float]:
@@ -253,12 +252,21 @@ MEANING: dict[str, Callable[..., Any]] = {
     "L2Normalize": l2_normalize,
     "Quantize": quantize,
     "Dequantize": dequantize,
-    "Add": add,
-    "Multiply": multiply,
+    "Add": elements.on_two_values(np.add),
+    "Multiply": elements.on_two_values(np.multiply),
+    "Lookup": lookup,
     "Concat": concat,
     "Conv": conv,
-    "ToChannelsLast": to_channels_last,
-    "ToChannelsFirst": to_channels_first,
+    "Reshape": reshape,
+    "Slice": slice_,
+    "Softmax": softmax,
+    "MaxPool": images.max_pool,
+    "AveragePool": images.average_pool,
+    "GlobalMaxPool": images.global_max_pool,
+    "GlobalAveragePool": images.global_average_pool,
+    "Pad": images.pad,
+    "ToChannelsLast": images.to_channels_last,
+    "ToChannelsFirst": images.to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},
 }
 

@@ -14,8 +14,9 @@ SMALLEST = 1.401298464324817e-45
 class Attribute:
     """One attribute: its name, its kind ("float", "int", "ints", "flag" or "string"), and what it may be.
 
-    low, high : the range of a number, or of each of `count` integers, ends included. choices : of a string.
+    low, high : the range of a number, or of each of several integers, ends included. choices : of a string.
     optional : whether it may be absent. needs : the slots and attributes without which it means nothing.
+    fewest, most : how many integers there may be.
     """
 
     name: str
@@ -25,7 +26,8 @@ class Attribute:
     choices: tuple[str, ...] = ()
     optional: bool = False
     needs: tuple[str, ...] = ()
-    count: int = 0
+    fewest: int = 0
+    most: int = 0
 
     @property
     def expected(self) -> str:
@@ -35,7 +37,8 @@ class Attribute:
         if self.kind == "float":
             return f"a number from {self.low:g} to {self.high:g}"
         if self.kind == "ints":
-            return f"{self.count} integers from {int(self.low)} to {int(self.high)}"
+            count = f"{self.most}" if self.fewest == self.most else f"{self.fewest} to {self.most}"
+            return f"{count} integers from {int(self.low)} to {int(self.high)}"
         return f"an integer from {int(self.low)} to {int(self.high)}"
 
     def accepts(self, value: object) -> bool:
@@ -43,7 +46,7 @@ class Attribute:
         if self.kind == "string":
             return isinstance(value, str) and value in self.choices
         if self.kind == "ints":
-            if not isinstance(value, list | tuple) or len(value) != self.count:
+            if not isinstance(value, list | tuple) or not self.fewest <= len(value) <= self.most:
                 return False
             return all(self._in_range(item) for item in value)
         return self._in_range(value)
@@ -72,9 +75,12 @@ def integer(
     return Attribute(name, "int", low, high, optional=optional, needs=needs)
 
 
-def integers(name: str, count: int, low: int, high: int) -> Attribute:
-    """So many integers in [low, high]."""
-    return Attribute(name, "ints", low, high, count=count)
+def integers(
+    name: str, count: int | tuple[int, int], low: int, high: int, *, optional: bool = False
+) -> Attribute:
+    """So many integers in [low, high], or any number of them from the first to the second of two counts."""
+    fewest, most = (count, count) if isinstance(count, int) else count
+    return Attribute(name, "ints", low, high, optional=optional, fewest=fewest, most=most)
 
 
 def flag(name: str, *, needs: tuple[str, ...] = ()) -> Attribute:

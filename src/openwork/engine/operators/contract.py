@@ -20,7 +20,8 @@ class Slot:
     """One input or output of an operator.
 
     dtypes : the element types it may have. Of several it has an integer type exactly where `scale` is among
-    the attributes; without a `scale`, the one type that all such slots of the node have.
+    the attributes; without a `scale`, the one type that all such slots of the node have, or u8 where
+    `quantizer` is among the attributes.
     shape : the words of `openwork.engine.shapes`.
     optional : whether it may be absent. needs : the slots and attributes without which it cannot be there;
     one that is not optional is there exactly where they are.
@@ -37,9 +38,12 @@ class Slot:
     needs: tuple[str, ...] = ()
     variadic: bool = False
     indexes: str = ""
+    quantizer: str = ""
 
     def dtypes_with(self, attributes: Mapping[str, Any]) -> tuple[str, ...]:
         """The types that remain where a node has these attributes."""
+        if self.quantizer in attributes:
+            return ("u8",)
         if not self.scale:
             return self.dtypes
         quantized = self.scale in attributes

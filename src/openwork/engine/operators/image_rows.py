@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from openwork.engine.operators.attribute import integer
+from openwork.engine.operators.attribute import flag, integer, integers, number, quantizer
 from openwork.engine.operators.checks import activation_numbers, ordered_clip, weight_of_windows
 from openwork.engine.operators.contract import Operator
 from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
+from openwork.engine.operators.image_checks import (
+    few_pixels,
+    overhang_is_padding,
+    padded,
+    quantizes_floats,
+    value_of_bytes,
+)
 from openwork.engine.operators.slot_words import tensor, value
-from openwork.engine.operators.windows import WINDOW, slides
+from openwork.engine.operators.windows import LARGEST_WINDOW, WINDOW, slides
 
 MOST_GROUPS = 1 << 20
+_QUANTIZERS = (*quantizer("x"), *quantizer("y"))
 
 CONV = Operator(
     "Conv",
@@ -29,11 +37,69 @@ CONV = Operator(
     epilogue=True,
     layout="channels last",
 )
+MAX_POOL = Operator(
+    "MaxPool",
+    (value("x", "f32|u8", "B H W C"),),
+    (value("y", "f32|u8", "B P Q C"),),
+    WINDOW,
+    derive=slides,
+    layout="channels last",
+)
+AVERAGE_POOL = Operator(
+    "AveragePool",
+    (value("x", "u8|f32", "B H W C", scale="x_scale"),),
+    (value("y", "f32|u8", "B P Q C", scale="y_scale"),),
+    (
+        *WINDOW,
+        integers("overhang", 2, 0, LARGEST_WINDOW, optional=True),
+        flag("count_include_pad"),
+        *_QUANTIZERS,
+    ),
+    derive=slides,
+    checks=(overhang_is_padding, few_pixels),
+    layout="channels last",
+)
+GLOBAL_MAX_POOL = Operator(
+    "GlobalMaxPool",
+    (value("x", "f32|u8", "B H W C"),),
+    (value("y", "f32|u8", "B 1 1 C"),),
+    layout="channels last",
+)
+GLOBAL_AVERAGE_POOL = Operator(
+    "GlobalAveragePool",
+    (value("x", "u8|f32", "B H W C", scale="x_scale"),),
+    (value("y", "f32|u8", "B 1 1 C", scale="y_scale"),),
+    _QUANTIZERS,
+    checks=(few_pixels,),
+    layout="channels last",
+)
+PAD = Operator(
+    "Pad",
+    (value("x", "f32|u8", "B H W C"),),
+    (value("y", "f32|u8", "B P Q N"),),
+    (integers("pads", 6, 0, LARGEST_WINDOW), number("value")),
+    derive=padded,
+    checks=(value_of_bytes,),
+    layout="channels last",
+)
 TO_CHANNELS_LAST = Operator(
-    "ToChannelsLast", (value("x", "f32|u8", "B C H W"),), (value("y", "f32|u8", "B H W C"),)
+    "ToChannelsLast",
+    (value("x", "f32|u8", "B C H W"),),
+    (value("y", "f32|u8", "B H W C", quantizer="y_scale"),),
+    quantizer("y"),
+    checks=(quantizes_floats,),
 )
 TO_CHANNELS_FIRST = Operator(
     "ToChannelsFirst", (value("x", "f32|u8", "B H W C"),), (value("y", "f32|u8", "B C H W"),)
 )
 
-IMAGE_ROWS = (CONV, TO_CHANNELS_LAST, TO_CHANNELS_FIRST)
+IMAGE_ROWS = (
+    CONV,
+    MAX_POOL,
+    AVERAGE_POOL,
+    GLOBAL_MAX_POOL,
+    GLOBAL_AVERAGE_POOL,
+    PAD,
+    TO_CHANNELS_LAST,
+    TO_CHANNELS_FIRST,
+)

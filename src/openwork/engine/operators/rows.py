@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS, operator_of_activation
-from openwork.engine.operators.attribute import integer, number, positive, quantizer, scale
+from openwork.engine.operators.attribute import integer, integers, number, positive, quantizer, scale
 from openwork.engine.operators.checks import (
     activation_numbers,
     divides,
@@ -14,9 +14,12 @@ from openwork.engine.operators.checks import (
     tables_of_integers,
 )
 from openwork.engine.operators.contract import Operator, Slot
+from openwork.engine.operators.element_rows import ELEMENT_ROWS
 from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.image_rows import IMAGE_ROWS
+from openwork.engine.operators.shape_checks import LARGEST_SIZE, cuts, reshapes
 from openwork.engine.operators.slot_words import tensor, value
+from openwork.engine.program import MOST_AXES
 
 _QUANTIZED = quantizer("y")
 _ANY_SHAPE = value("y", "f32", "...")
@@ -101,10 +104,6 @@ DEQUANTIZE = Operator(
     quantizer("x", optional=False),
     layout="any",
 )
-ADD = Operator("Add", (value("a", "f32", "..."), value("b", "f32", "...")), (_ANY_SHAPE,), layout="any")
-MULTIPLY = Operator(
-    "Multiply", (value("a", "f32", "..."), value("b", "f32", "...")), (_ANY_SHAPE,), layout="any"
-)
 CONCAT = Operator(
     "Concat",
     (
@@ -115,6 +114,30 @@ CONCAT = Operator(
     (integer("axis", 0, 7),),
     derive=side_by_side,
     checks=(tables_of_integers,),
+)
+RESHAPE = Operator(
+    "Reshape",
+    (value("x", "f32|u8", "*"),),
+    (value("y", "f32|u8", "..."),),
+    (integers("shape", (1, MOST_AXES), -1, LARGEST_SIZE),),
+    derive=reshapes,
+)
+SLICE = Operator(
+    "Slice",
+    (value("x", "f32|u8", "*"),),
+    (value("y", "f32|u8", "..."),),
+    (
+        integer("axis", 0, MOST_AXES - 1),
+        integer("begin", 0, LARGEST_SIZE),
+        integer("end", 1, LARGEST_SIZE),
+    ),
+    derive=cuts,
+)
+SOFTMAX = Operator(
+    "Softmax",
+    (value("x", "f32", "... N"),),
+    (value("y", "f32|u8", "... N", scale="y_scale"),),
+    _QUANTIZED,
 )
 _ACTIVATIONS = tuple(
     Operator(
@@ -140,9 +163,11 @@ OPERATORS: dict[str, Operator] = {
         L2_NORMALIZE,
         QUANTIZE,
         DEQUANTIZE,
-        ADD,
-        MULTIPLY,
+        *ELEMENT_ROWS,
         CONCAT,
+        RESHAPE,
+        SLICE,
+        SOFTMAX,
         *IMAGE_ROWS,
         *_ACTIVATIONS,
     )

@@ -6,10 +6,19 @@ from openwork.engine.operators.contract import Slot
 
 
 def value(
-    name: str, dtypes: str, shape: str, *, optional: bool = False, scale: str = "", indexes: str = ""
+    name: str,
+    dtypes: str,
+    shape: str,
+    *,
+    optional: bool = False,
+    scale: str = "",
+    indexes: str = "",
+    quantizer: str = "",
 ) -> Slot:
     """A value of the program: "u8|f32" for its types, "B H W C" for its shape."""
-    return Slot(name, tuple(dtypes.split("|")), tuple(shape.split()), optional, scale=scale, indexes=indexes)
+    words = tuple(shape.split())
+    types = tuple(dtypes.split("|"))
+    return Slot(name, types, words, optional, scale=scale, indexes=indexes, quantizer=quantizer)
 
 
 def tensor(

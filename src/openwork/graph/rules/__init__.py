@@ -27,7 +27,8 @@ from openwork.graph.rules.conditions import (
     PRODUCTS_MADE,
     QOPERATORS_EXPANDED,
 )
-from openwork.graph.rules.epilogue.followers import ACTIVATION, CLAMP, RESIDUAL_ADD
+from openwork.graph.rules.epilogue.clamps import CLAMP
+from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
 from openwork.graph.rules.epilogue.integer_inputs import DEQUANTIZE_LATER, INTEGER_INPUTS
 from openwork.graph.rules.epilogue.integer_residuals import RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER

@@ -1,0 +1,52 @@
+// What the operators on images take; as ops/arguments.h.
+#pragma once
+
+#include <cstdint>
+
+#include "simd/math.h"
+
+namespace openwork {
+
+// Where a window lies along one axis: the first of its taps that is inside of the image, how many are, and how many a mean
+// counts.
+struct PoolSpan {
+  int64_t first = 0, taps = 0, counted = 1;
+};
+
+// Unit: one of `parts` ranges of the channels of a line of output pixels; the parts vary fastest. x is readable for kReadAhead
+// bytes behind its end.
+struct PoolArgs {
+  const void* x = nullptr;  // [batch, height, width, channels]
+  void* y = nullptr;        // [batch, out_height, out_width, channels]
+  bool x_bytes = false, y_bytes = false;
+  int64_t height = 1, width = 1, channels = 1;
+  int64_t out_height = 1, out_width = 1;
+  int64_t row_step = 1, column_step = 1;   // elements from tap to tap
+  const PoolSpan* rows = nullptr;          // [out_height]
+  const PoolSpan* columns = nullptr;       // [out_width]
+  int64_t parts = 1, part_channels = 1;    // of whole blocks of kPoolBlock
+  float x_scale = 1.0f;                    // of bytes that are averaged
+  int32_t x_zero_point = 0;
+  Quantizer quantizer = {};                // of a mean as bytes
+};
+
+// Bytes of which 16 bits hold the sum.
+inline constexpr int64_t kMostBytesSummed = 257;
+// Pixels of which INT32 holds the sum of bytes.
+inline constexpr int64_t kMostPixelsSummed = int64_t{1} << 23;
+
+// Unit: a tile of kTransposeTile columns and kTransposeTile rows of one matrix; the tiles of a row of tiles vary fastest.
+inline constexpr int64_t kTransposeTile = 256;
+
+struct TransposeArgs {
+  const void* x = nullptr;  // [batch, rows, columns]
+  void* y = nullptr;        // [batch, columns, rows]
+  int64_t rows = 1, columns = 1;
+  bool x_bytes = false, y_bytes = false;  // floats become bytes by `quantizer`
+  Quantizer quantizer = {};
+
+  int64_t row_tiles() const { return (rows + kTransposeTile - 1) / kTransposeTile; }
+  int64_t column_tiles() const { return (columns + kTransposeTile - 1) / kTransposeTile; }
+};
+
+}  // namespace openwork

@@ -1,0 +1,32 @@
+// A part of a value along one axis, as a step of a program.
+#include "runtime/steps/copy.h"
+
+namespace openwork {
+
+Step make_slice(const StepContext& c) {
+  const Operand x = c.input("x", {DType::u8, DType::f32});
+  const Operand y = c.output("y", {x.dtype()});
+  const int64_t axis = c.integer("axis").within(0, static_cast<int64_t>(x.dims().size()) - 1);
+  const int64_t size = x.dims()[static_cast<size_t>(axis)];
+  c.expect(size > 0, "expected x with dimension " + std::to_string(axis) + " fixed, because it is cut, found " +
+                         shape_text(x.dims()) + ".");
+  const int64_t end = c.integer("end").within(1, size), begin = c.integer("begin").within(0, end - 1);
+  std::vector<int64_t> shape = x.dims();
+  shape[static_cast<size_t>(axis)] = end - begin;
+  y.shaped(shape);
+
+  return {c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id, dtype = x.dtype(), axis, begin](const Sizes& sizes) {
+    const int64_t stride = row_bytes(sizes, x, axis, dtype), bytes = row_bytes(sizes, y, axis, dtype);
+    const int64_t skipped = begin * row_bytes(sizes, x, axis + 1, dtype);
+    Work work;
+    work.units = sizes.elements(y) * dtype_bytes(dtype) / bytes;
+    work.chunk = even_chunk(work.units, sizes.threads);
+    work.run = [&table, x, y, stride, bytes, skipped](const Buffers& b, const Part& part) {
+      const auto* from = b.get<const uint8_t>(x) + skipped;
+      table.copy_rows({from, bytes, stride, nullptr, b.get<uint8_t>(y), bytes}, part.begin, part.end);
+    };
+    return work;
+  }};
+}
+
+}  // namespace openwork
