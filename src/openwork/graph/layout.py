@@ -37,8 +37,6 @@ IMAGE_AXES = 4
 PERMUTATION = {LAST: (0, 2, 3, 1), FIRST: (0, 3, 1, 2)}
 """What ONNX's Transpose calls the two."""
 
-NO_STEP = "there is no native step yet that moves the channels of an image"
-
 
 def moved(op_type: str, value: ir.Value, name: str) -> ir.Node:
     """A node that moves the channels of an image."""
@@ -84,7 +82,7 @@ class _Pair:
 def _match_pair(node: ir.Node) -> _Pair | None:
     """One that undoes another one."""
     other = native_producer(filled(node, "x"), FIRST if node.op_type == LAST else LAST)
-    return None if other is None else _Pair(node, filled(other, "x"))
+    return None if other is None or attributes(node) or attributes(other) else _Pair(node, filled(other, "x"))
 
 
 def _check_pair(found: _Pair) -> str | None:
@@ -107,7 +105,8 @@ CANCEL = Rule("cancel moves of channels", _MOVES, _match_pair, _check_pair, _rep
 def _match_equal(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     """An earlier one of the same value."""
     for other in consumers(filled(node, "x")):
-        if other is not node and native_producer(other.outputs[0], node.op_type) and precedes(other, node):
+        same = native_producer(other.outputs[0], node.op_type) and attributes(other) == attributes(node)
+        if other is not node and same and precedes(other, node):
             return None if node.outputs[0].is_graph_output() else (node, other)
     return None
 
@@ -225,16 +224,36 @@ PUSH_ALONG = Rule(
 )
 
 
-def _match_left(node: ir.Node) -> ir.Node:
-    return node
+@dataclass(frozen=True)
+class _Rounded:
+    """A move and a Quantize of floats, one behind the other and read by nothing else, and what they read."""
+
+    last: ir.Node
+    quantize: ir.Node
+    x: ir.Value
 
 
-def _replace_left(node: ir.Node) -> Replacement:
-    perm = ir.AttrInt64s("perm", PERMUTATION[node.op_type])
-    made = ir.Node("", "Transpose", [needed(node, 0)], {"perm": perm}, name=node.name)
-    made.outputs[0].shape, made.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-    made.meta["refusals"] = [("layout", NO_STEP)]
-    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+def _match_rounded(node: ir.Node) -> _Rounded | None:
+    first = native_producer(needed(node, 0), "Quantize" if node.op_type == LAST else LAST)
+    move = node if node.op_type == LAST else first
+    if first is None or move is None or attributes(move):
+        return None
+    if only_consumer(first.outputs[0]) is not node or needed(first, 0).dtype != ir.DataType.FLOAT:
+        return None
+    return _Rounded(node, node if node.op_type == "Quantize" else first, needed(first, 0))
 
 
-WRITE = Rule("move of channels as Transpose", _MOVES, _match_left, never, _replace_left, domain=DOMAIN)
+def _replace_rounded(found: _Rounded) -> Replacement:
+    numbers = attributes(found.quantize)
+    made = make(LAST, {"x": found.x}, numbers, found.quantize.name or "")
+    return Replacement([made], [(found.last.outputs[0], made.outputs[0])])
+
+
+QUANTIZE_AND_MOVE = Rule(
+    "quantize and move channels in one pass",
+    frozenset({"Quantize", LAST}),
+    _match_rounded,
+    never,
+    _replace_rounded,
+    domain=DOMAIN,
+)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, SHARE, WRITE
+from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, QUANTIZE_AND_MOVE, SHARE
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
@@ -23,13 +23,16 @@ from openwork.graph.rules.conditions import (
     EPILOGUES_TAKEN,
     FUNCTIONS_NAMED,
     MOVES_MEET_NOT,
-    MOVES_WRITTEN,
     PRODUCTS_MADE,
     QOPERATORS_EXPANDED,
 )
 from openwork.graph.rules.epilogue.clamps import CLAMP
 from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
-from openwork.graph.rules.epilogue.integer_inputs import DEQUANTIZE_LATER, INTEGER_INPUTS
+from openwork.graph.rules.epilogue.integer_inputs import (
+    DEQUANTIZE_LATER,
+    INTEGER_INPUTS,
+    QUANTIZE_EARLIER,
+)
 from openwork.graph.rules.epilogue.integer_residuals import RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.pads import DEQUANTIZE_BEHIND_PAD, PAD_INTO_CONV, QUANTIZE_BEFORE_PAD
@@ -161,6 +164,7 @@ EPILOGUE = Phase(
         RESIDUAL_INTEGERS,
         INTEGER_INPUTS,
         DEQUANTIZE_LATER,
+        QUANTIZE_EARLIER,
         QUANTIZE_BEFORE_PAD,
         DEQUANTIZE_BEHIND_PAD,
         PAD_INTO_CONV,
@@ -174,12 +178,9 @@ LAYOUT = Phase(
     (PUSH, PUSH_ALONG, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
-# Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.
-TRANSPOSES = Phase("transposes", (WRITE,), requires=LAYOUT.leaves, leaves=(MOVES_WRITTEN,))
+REMAINS = Phase("remains", (*_with_others("remains", ()), QUANTIZE_AND_MOVE), last=True)
 
-REMAINS = Phase("remains", _with_others("remains", ()), last=True)
-
-PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, REMAINS, TRANSPOSES)
+PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, REMAINS)
 RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Operator
-from openwork.graph.model import attributes, native_producer, operand
+from openwork.graph.model import attributes, native_producer, only_consumer, operand
 from openwork.graph.rewrite import Replacement, Rule, never
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
@@ -64,4 +64,23 @@ def _replace_behind(found: _Read) -> Replacement:
 
 DEQUANTIZE_LATER = Rule(
     "dequantize behind what keeps numbers", KEEPS_BYTES, _match_behind, never, _replace_behind, domain=DOMAIN
+)
+
+
+def _match_view(node: ir.Node) -> ir.Node | None:
+    """A Quantize of a Reshape that nothing else reads."""
+    view = native_producer(operand(node, 0), "Reshape")
+    return node if view is not None and only_consumer(view.outputs[0]) is node else None
+
+
+def _replace_view(node: ir.Node) -> Replacement:
+    view = native_producer(operand(node, 0), "Reshape")
+    assert view is not None
+    inner = rebuilt(node, {"x": filled(view, "x")})
+    made = rebuilt(view, {"x": inner.outputs[0]})
+    return Replacement([inner, made], [(node.outputs[0], made.outputs[0])])
+
+
+QUANTIZE_EARLIER = Rule(
+    "quantize before a reshape", frozenset({"Quantize"}), _match_view, never, _replace_view, domain=DOMAIN
 )
