@@ -29,7 +29,7 @@ from openwork.graph.model import (
     only_consumer,
 )
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
-from openwork.graph.slots import filled, rebuilt, slots
+from openwork.graph.slots import filled, rebuilt, row_of, slots
 
 LAST, FIRST = "ToChannelsLast", "ToChannelsFirst"
 IMAGE_AXES = 4
@@ -132,7 +132,12 @@ def elementwise() -> frozenset[str]:
 
 
 def _match_push(node: ir.Node) -> _Push | None:
-    moves = {name: native_producer(value, FIRST) for name, value in slots(node).items()}
+    tensors = {entry.name for entry in row_of(node).tensors}
+    given = slots(node)
+    # Numbers for each of the last dimension are not those for each channel.
+    if any(name == "constant" and dims(given[name]) != (1,) for name in tensors & given.keys()):
+        return None
+    moves = {name: native_producer(value, FIRST) for name, value in given.items() if name not in tensors}
     return _Push(node, moves) if any(moves.values()) and _pays(node, list(moves.values())) else None
 
 
@@ -151,8 +156,8 @@ def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:
 def _replace_push(found: _Push) -> Replacement:
     node, nodes = found.node, []
     changed: dict[str, ir.Value | None] = {}
-    for name, value in slots(node).items():
-        move = found.moves[name]
+    for name, move in found.moves.items():
+        value = filled(node, name)
         if move is None:
             nodes.append(moved(LAST, value, f"{node.name}.{name}"))
         changed[name] = nodes[-1].outputs[0] if move is None else filled(move, "x")

@@ -21,7 +21,7 @@ Perm = tuple[int, ...]
 ROW_WISE = frozenset(
     name
     for name, row in OPERATORS.items()
-    if all(entry.shape[:1] == ("...",) for entry in (*row.activations, *row.outputs))
+    if row.layout == "any" or all(entry.shape[:1] == ("...",) for entry in (*row.activations, *row.outputs))
 )
 """The operators that make each row of their results of the same rows of what they read."""
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, QUANTIZE_AND_MOVE, SHARE
+from openwork.graph.neighbours import stands_among_native
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
@@ -178,7 +179,21 @@ LAYOUT = Phase(
     (PUSH, PUSH_ALONG, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
-REMAINS = Phase("remains", (*_with_others("remains", ()), QUANTIZE_AND_MOVE), last=True)
+
+
+def _beside_native(rule: Rule) -> Rule:
+    """The rule for single nodes of ONNX where what they read, and what reads them, is native.
+
+    One by one between other nodes of ONNX they would only cut the part that ONNX Runtime runs.
+    """
+    return (
+        rule
+        if rule.domain
+        else replace(rule, match=lambda n: rule.match(n) if stands_among_native(n) else None)
+    )
+
+
+REMAINS = Phase("remains", (*map(_beside_native, _with_others("remains", ())), QUANTIZE_AND_MOVE), last=True)
 
 PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, REMAINS)
 RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)

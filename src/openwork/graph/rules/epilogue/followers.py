@@ -48,11 +48,12 @@ ACTIVATION = Rule(
 
 def _match_residual(node: ir.Node) -> Follow | None:
     """The later of two products gets the sum, so that its residual is already there."""
+    pair = [slot(node, name) for name in ("a", "b")]
     candidates = []
-    for index in (0, 1):
-        step = maker(needed(node, index))
-        if step is not None:
-            candidates.append(Follow(node, step, needed(node, 1 - index)))
+    for value, other in (pair, pair[::-1]):
+        step = maker(value)
+        if step is not None and other is not None:
+            candidates.append(Follow(node, step, other))
     free = [c for c in candidates if _check_residual(c) is None]
     found = free or candidates
     return found[-1] if found else None
