@@ -34,7 +34,7 @@ class Sample:
         self.arrays = self._arrays()
 
     def _leading(self) -> tuple[int, ...]:
-        """What "..." and "*" stand for: where two values meet an image at times, whose pixels may share one."""
+        """What "..." and "*" stand for; at times an image where two values meet, whose pixels may share b."""
         fewest = {"Slice": 2}.get(
             self.row.name, int(any("*" in s.shape and not s.optional for s in self.row.inputs))
         )
