@@ -16,15 +16,12 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Slot
-from openwork.graph.model import consumers, is_openwork, make, native_producer, needed, only_consumer
+from openwork.engine.shapes import ANY
+from openwork.graph.model import consumers, dims, is_openwork, make, native_producer, only_consumer
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
-from openwork.graph.slots import filled, rebuilt, slots
+from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
 LAST, FIRST = "ToChannelsLast", "ToChannelsFirst"
-PERMUTATION = {LAST: (0, 2, 3, 1), FIRST: (0, 3, 1, 2)}
-"""What ONNX's Transpose calls the two."""
-
-NO_STEP = "there is no native step yet that moves the channels of an image"
 
 
 def moved(op_type: str, value: ir.Value, name: str) -> ir.Node:
@@ -107,7 +104,7 @@ SHARE = Rule("share moves of channels", _MOVES, _match_equal, never, _replace_eq
 class _Push:
     node: ir.Node
     moves: dict[str, ir.Node | None]
-    """For each input the ToChannelsFirst that makes it, or None."""
+    """For each value that it reads the ToChannelsFirst that makes it, or None."""
 
 
 def elementwise() -> frozenset[str]:
@@ -115,9 +112,27 @@ def elementwise() -> frozenset[str]:
     return frozenset(name for name, row in OPERATORS.items() if row.layout == "any")
 
 
+def _values(node: ir.Node) -> dict[str, ir.Value]:
+    """What a node reads that is no tensor of the engine."""
+    stored = {entry.name for entry in row_of(node).tensors}
+    return {name: value for name, value in slots(node).items() if name not in stored}
+
+
+def _is_elementwise(node: ir.Node) -> bool:
+    """Whether no element depends on where it stands: all values are alike, and no stored numbers go with the
+    last dimension."""
+    values = list(_values(node).values())
+    stored = [slot(node, entry.name) for entry in row_of(node).tensors if entry.shape == (ANY,)]
+    if any(value is not None and dims(value) != (1,) for value in stored):
+        return False
+    return all(dims(value) == dims(values[0]) for value in values)
+
+
 def _match_push(node: ir.Node) -> _Push | None:
-    moves = {name: native_producer(value, FIRST) for name, value in slots(node).items()}
-    return _Push(node, moves) if any(moves.values()) and _pays(node, list(moves.values())) else None
+    moves = {name: native_producer(value, FIRST) for name, value in _values(node).items()}
+    if not any(moves.values()) or not _is_elementwise(node):
+        return None
+    return _Push(node, moves) if _pays(node, list(moves.values())) else None
 
 
 def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:
@@ -135,7 +150,7 @@ def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:
 def _replace_push(found: _Push) -> Replacement:
     node, nodes = found.node, []
     changed: dict[str, ir.Value | None] = {}
-    for name, value in slots(node).items():
+    for name, value in _values(node).items():
         move = found.moves[name]
         if move is None:
             nodes.append(moved(LAST, value, f"{node.name}.{name}"))
@@ -153,18 +168,3 @@ PUSH = Rule(
     _replace_push,
     domain=DOMAIN,
 )
-
-
-def _match_left(node: ir.Node) -> ir.Node:
-    return node
-
-
-def _replace_left(node: ir.Node) -> Replacement:
-    perm = ir.AttrInt64s("perm", PERMUTATION[node.op_type])
-    made = ir.Node("", "Transpose", [needed(node, 0)], {"perm": perm}, name=node.name)
-    made.outputs[0].shape, made.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
-    made.meta["refusals"] = [("layout", NO_STEP)]
-    return Replacement([made], [(node.outputs[0], made.outputs[0])])
-
-
-WRITE = Rule("move of channels as Transpose", _MOVES, _match_left, never, _replace_left, domain=DOMAIN)

@@ -39,7 +39,7 @@ def few_pixels(form: Form, letters: Letters) -> Problem | None:
 
 
 def padded(form: Form, letters: Letters) -> Problem | None:
-    """Binds height, width and channels of a padded image; a free size stays what it is where nothing is added."""
+    """Binds height, width and channels of a padded image; a free size stays where nothing is added."""
     pads = form.attributes["pads"]
     for axis, (given, made) in enumerate(zip("HWC", "PQN", strict=True)):
         size, more = letters.size(given), pads[axis] + pads[axis + 3]

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, SHARE, WRITE
+from openwork.graph.layout import CANCEL, PUSH, SHARE
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
@@ -23,7 +23,6 @@ from openwork.graph.rules.conditions import (
     EPILOGUES_TAKEN,
     FUNCTIONS_NAMED,
     MOVES_MEET_NOT,
-    MOVES_WRITTEN,
     PRODUCTS_MADE,
     QOPERATORS_EXPANDED,
 )
@@ -152,10 +151,8 @@ LAYOUT = Phase(
     (PUSH, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
-# Behind the fixpoint of the layout: what has become ONNX's Transpose takes no part in it.
-TRANSPOSES = Phase("transposes", (WRITE,), requires=LAYOUT.leaves, leaves=(MOVES_WRITTEN,))
 
-PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, TRANSPOSES)
+PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT)
 RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)
 
 

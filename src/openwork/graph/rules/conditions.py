@@ -68,6 +68,3 @@ def _undoes(node: ir.Node) -> bool:
 
 
 MOVES_MEET_NOT = Condition("no move of channels undoes the one before it", _undoes)
-MOVES_WRITTEN = Condition(
-    "moves of channels are written as Transpose", lambda node: is_openwork(node, FIRST, LAST)
-)
