@@ -158,6 +158,7 @@ struct BinaryArgs {
   void* y = nullptr;
   bool y_bytes = false;
   Quantizer quantizer = {};
+  bool bounded = false;                  // of bytes: INT32 holds every number in units of y, and none is NaN
   uint8_t low = 0, high = 255;           // of bytes: what the activation leaves
   ActivationFunction activation = {};    // of floats: none, relu or clip
 };

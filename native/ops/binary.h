@@ -9,12 +9,12 @@ namespace openwork::ops {
 template <class V, bool bytes>
 [[gnu::always_inline]] inline void load_side(const BinarySide& side, int64_t at, int64_t left, typename V::F32 (&v)[4]) {
   if constexpr (!bytes) return load_block<V>(static_cast<const float*>(side.data) + at, left, v);
-  const auto scale = V::set1(side.scale), zero_point = V::set1(static_cast<float>(side.zero_point));
+  const auto scale = V::set1(side.scale);
   const uint8_t* p = static_cast<const uint8_t*>(side.data) + at;
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const int64_t lanes = left_of(left, i);
-    v[i] = lanes > 0 ? V::mul(V::sub(V::to_f32(load_byte_lanes<V>(p + i * kStripLanes, lanes)), zero_point), scale) : V::zero();
+    v[i] = lanes > 0 ? dequantize_lanes<V>(load_byte_lanes<V>(p + i * kStripLanes, lanes), side.zero_point, scale) : V::zero();
   }
 }
 
@@ -31,7 +31,8 @@ template <class V>
 template <class V, bool bytes>
 [[gnu::always_inline]] inline void store_made(const BinaryArgs& a, typename V::F32 (&v)[4], int64_t at, int64_t left) {
   if constexpr (bytes) {
-    const auto made = V::max_u8(quantize_block<V>(v, a.quantizer), V::set1_u8(a.low));
+    const auto whole = a.bounded ? quantize_bounded_block<V>(v, a.quantizer) : quantize_block<V>(v, a.quantizer);
+    const auto made = V::max_u8(whole, V::set1_u8(a.low));
     store_block<V>(static_cast<uint8_t*>(a.y) + at, V::min_u8(made, V::set1_u8(a.high)), left);
   } else {
     activate_block<V>(a.activation, v);

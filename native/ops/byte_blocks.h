@@ -35,11 +35,32 @@ template <class V>
   left >= kBlock ? V::store_bytes(p, v) : V::store_bytes_part(p, v, static_cast<int>(left));
 }
 
+// A number of which the last bit counts one: what is added to its bits is added to it, as long as that is less than 2^22.
+inline constexpr float kCounter = 0x1.8p+23f;
+inline constexpr int32_t kCounterBits = 0x4b400000;
+
+// The numbers that bytes stand for, as `dequantize` has them. The difference of a byte and the zero point is exact in either
+// way; this one leaves the few ports that convert and add floats to others.
+template <class V>
+[[gnu::always_inline]] inline typename V::F32 dequantize_lanes(typename V::I32 q, int32_t zero_point, typename V::F32 scale) {
+  const auto counted = V::as_floats(V::add(q, V::set1_i32(kCounterBits - zero_point)));
+  return V::mul(V::sub(counted, V::set1(kCounter)), scale);
+}
+
 template <class V>
 [[gnu::always_inline]] inline typename V::Bytes quantize_block(const typename V::F32 (&v)[4], const Quantizer& q) {
   typename V::I32 whole[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) whole[i] = quantize_high<V>(v[i], V::set1(q.inverse_scale), q.zero_point);
+  return V::pack_u8(whole, q.zero_point);
+}
+
+// The same of numbers that INT32 holds in units of the output, so that the pack clamps them.
+template <class V>
+[[gnu::always_inline]] inline typename V::Bytes quantize_bounded_block(const typename V::F32 (&v)[4], const Quantizer& q) {
+  typename V::I32 whole[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) whole[i] = V::round_i32(V::mul(v[i], V::set1(q.inverse_scale)));
   return V::pack_u8(whole, q.zero_point);
 }
 

@@ -53,13 +53,11 @@ template <class V, class Put>
   for (int i = 0; i < columns; ++i) put(i, m[i]);
 }
 
-// The bytes that stay where groups of four become groups of `rows`, of each 16.
+// The bytes that stay where groups of four become groups of two or three, of each 16.
 template <class V>
 typename V::Bytes kept_bytes(int64_t rows) {
-  alignas(64) uint8_t index[64] = {};
-  for (int64_t i = 0; i < 64; ++i)
-    if (i % 16 < 4 * rows) index[i] = static_cast<uint8_t>(i % 16 / rows * 4 + i % 16 % rows);
-  return V::load_bytes(index);
+  static constexpr uint8_t kTwo[16] = {0, 1, 4, 5, 8, 9, 12, 13}, kThree[16] = {0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14};
+  return V::window16(rows == 2 ? kTwo : kThree);
 }
 
 // 64 columns of two to four rows of bytes, column by column, to `y`; what lies up to 16 bytes behind them is overwritten.
@@ -135,6 +133,17 @@ void few_rows(const TransposeArgs& a, const void* from, void* to, int64_t begin,
   });
 }
 
+// The tiles that follow `unit` in its matrix, up to `end`: how many these are, and where their columns end.
+struct TileRun {
+  int64_t tiles, first, last;
+
+  TileRun(const TransposeArgs& a, int64_t unit, int64_t end) : first(unit % a.column_tiles() * kTransposeTile) {
+    const int64_t left = a.column_tiles() - unit % a.column_tiles();
+    tiles = end - unit < left ? end - unit : left;
+    last = first + tiles * kTransposeTile < a.columns ? first + tiles * kTransposeTile : a.columns;
+  }
+};
+
 // The tile of columns [begin, end) and rows from `row` on of one matrix.
 template <class V>
 void transpose_tile(const TransposeArgs& a, const void* from, void* to, int64_t row, int64_t begin, int64_t end) {
@@ -164,18 +173,19 @@ void transpose_tile(const TransposeArgs& a, const void* from, void* to, int64_t 
 template <class V>
 void transpose_matrix(const TransposeArgs& a, int64_t begin, int64_t end) {
   const int64_t across = a.column_tiles(), tiles = across * a.row_tiles(), elements = a.rows * a.columns;
-  for (int64_t unit = begin; unit < end; ++unit) {
+  const bool few = a.rows > 1 && a.rows <= kFewRows;
+  for (int64_t unit = begin; unit < end;) {
     const int64_t at = unit / tiles * elements, row = unit % tiles / across * kTransposeTile;
-    const int64_t first = unit % across * kTransposeTile;
-    const int64_t last = a.columns - first < kTransposeTile ? a.columns : first + kTransposeTile;
     const void* x = static_cast<const uint8_t*>(a.x) + at * (a.x_bytes ? 1 : 4);
     void* y = static_cast<uint8_t*>(a.y) + at * (a.y_bytes ? 1 : 4);
-    if (a.rows > 1 && a.rows <= kFewRows) {
-      few_rows<V>(a, x, y, first, last);
+    const TileRun run(a, unit, few ? end : unit + 1);
+    unit += run.tiles;
+    if (few) {
+      few_rows<V>(a, x, y, run.first, run.last);
       continue;
     }
     const int64_t end_row = a.rows - row < kTransposeTile ? a.rows : row + kTransposeTile;
-    for (int64_t r = row; r < end_row; r += kTileRows) transpose_tile<V>(a, x, y, r, first, last);
+    for (int64_t r = row; r < end_row; r += kTileRows) transpose_tile<V>(a, x, y, r, run.first, run.last);
   }
 }
 

@@ -106,6 +106,12 @@ Sizes make_sizes(const Program& program, std::vector<int64_t> free, int threads)
   return sizes;
 }
 
+Work nothing_to_do() {
+  Work work;
+  work.run = [](const Buffers&, const Part&) {};
+  return work;
+}
+
 }  // namespace
 
 std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<int64_t>& free, int threads) {
@@ -115,7 +121,7 @@ std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<
   plan->scratch_offset = place(program, lives);
   for (int v = 0; v < static_cast<int>(lives.size()); ++v) plan->offset.push_back(lives[program.home(v)].offset);
   for (const Step& step : program.steps()) {
-    plan->work.push_back(program.is_viewed(step) ? Work{} : step.bind(plan->sizes));
+    plan->work.push_back(program.is_viewed(step) ? nothing_to_do() : step.bind(plan->sizes));
     plan->scratch_stride = std::max(plan->scratch_stride, padded_bytes(plan->work.back().scratch_bytes));
   }
   plan->arena_bytes = plan->scratch_offset + threads * plan->scratch_stride;

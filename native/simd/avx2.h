@@ -212,6 +212,7 @@ struct Avx256 {
     interleave(x, y);
     a = floats(x), b = floats(y);
   }
+  static F32 as_floats(I32 v) { return floats(v); }
   template <class Integers>
   static F32 floats(Integers v) {
     return {_mm256_castsi256_ps(v.low), _mm256_castsi256_ps(v.high)};

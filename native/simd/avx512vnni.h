@@ -154,6 +154,7 @@ struct Avx512 {
     interleave(x, y);
     a = _mm512_castsi512_ps(x), b = _mm512_castsi512_ps(y);
   }
+  static F32 as_floats(I32 v) { return _mm512_castsi512_ps(v); }
   static F32 floats(Bytes v) { return _mm512_castsi512_ps(v); }
   // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
   static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {

@@ -231,6 +231,7 @@ struct Neon {
     const auto back = [](const I32& v) { return each<F32>([&](int i) { return vreinterpretq_f32_s32(v.q[i]); }); };
     a = back(x), b = back(y);
   }
+  static F32 as_floats(I32 v) { return each<F32>([&](int i) { return vreinterpretq_f32_s32(v.q[i]); }); }
   static F32 floats(Bytes v) { return each<F32>([&](int i) { return vreinterpretq_f32_u8(v.q[i]); }); }
   // acc += x[1] w[1], then acc += x[0] w[0], of the two BF16 in each lane.
   static F32 dot_bf16(F32 acc, Bytes x, Bytes w) {

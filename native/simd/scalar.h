@@ -323,6 +323,7 @@ struct Scalar {
   // Of the bits, zeros come in.
   template <int n>
   static I32 shift_right(I32 a) { return each<I32>([&](int i) { return static_cast<int32_t>(static_cast<uint32_t>(a.lane[i]) >> n); }); }
+  // The same bits.
   static F32 as_floats(I32 a) {
     F32 r;
     std::memcpy(r.lane, a.lane, sizeof r);

@@ -203,6 +203,7 @@ inline constexpr Word kWords[] = {
     OPENWORK_F("reduce_max", moderate, V::reduce_max(W::f(o.a))),
     {"transpose", Draw::moderate, true, W::transpose},
     OPENWORK_I("bits", floats, V::bits(W::f(o.a))),
+    OPENWORK_F("as_floats", floats, V::as_floats(V::bits(W::f(o.a)))),
     OPENWORK_F("to_f32", integers, V::to_f32(W::i(o.a))),
     OPENWORK_I("to_i32", whole, V::to_i32(W::f(o.a))),
     OPENWORK_I("round_i32", below, V::round_i32(W::f(o.a))),

@@ -37,6 +37,13 @@ void read_other(const StepContext& c, const Operand& a, const Operand& b, Binary
   fixed.spread = BinaryArgs::Spread::rows;
 }
 
+// Whether the numbers of two values of bytes, added or multiplied, are such that a quantizer need not look for their ends.
+bool bounded(const BinaryArgs& args) {
+  if (!args.a.bytes || !args.b.bytes) return false;
+  const double a = 255.0 * args.a.scale, b = 255.0 * args.b.scale;
+  return std::max(a + b, a * b) * args.quantizer.inverse_scale < 0x1p30;
+}
+
 // relu and clip as the ends of the bytes, which is what they come to behind the quantizer.
 void read_activation(const StepContext& c, const Operand& y, BinaryArgs& fixed) {
   const std::string name = c.text("activation", "none");
@@ -50,6 +57,7 @@ void read_activation(const StepContext& c, const Operand& y, BinaryArgs& fixed) 
     return;
   }
   fixed.quantizer = c.quantization("y").quantizer();
+  fixed.bounded = bounded(fixed);
   if (relu || clip) fixed.low = quantized_end(relu ? 0.0f : f.alpha, fixed.quantizer);
   if (clip) fixed.high = quantized_end(f.beta, fixed.quantizer);
 }

@@ -16,6 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Slot
+from openwork.engine.shapes import ANY
 from openwork.graph.model import (
     attributes,
     constant,
@@ -29,7 +30,7 @@ from openwork.graph.model import (
     only_consumer,
 )
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
-from openwork.graph.slots import filled, rebuilt, row_of, slots
+from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
 LAST, FIRST = "ToChannelsLast", "ToChannelsFirst"
 IMAGE_AXES = 4
@@ -131,14 +132,27 @@ def elementwise() -> frozenset[str]:
     return frozenset(name for name, row in OPERATORS.items() if row.layout == "any")
 
 
+def _values(node: ir.Node) -> dict[str, ir.Value]:
+    """What a node reads that is no tensor of the engine."""
+    stored = {entry.name for entry in row_of(node).tensors}
+    return {name: value for name, value in slots(node).items() if name not in stored}
+
+
+def _is_elementwise(node: ir.Node) -> bool:
+    """Whether no element depends on where it stands: all values are alike, and no stored numbers go with the
+    last dimension."""
+    values = list(_values(node).values())
+    stored = [slot(node, entry.name) for entry in row_of(node).tensors if entry.shape == (ANY,)]
+    if any(value is not None and dims(value) != (1,) for value in stored):
+        return False
+    return all(dims(value) == dims(values[0]) for value in values)
+
+
 def _match_push(node: ir.Node) -> _Push | None:
-    tensors = {entry.name for entry in row_of(node).tensors}
-    given = slots(node)
-    # Numbers for each of the last dimension are not those for each channel.
-    if any(name == "constant" and dims(given[name]) != (1,) for name in tensors & given.keys()):
+    moves = {name: native_producer(value, FIRST) for name, value in _values(node).items()}
+    if not any(moves.values()) or not _is_elementwise(node):
         return None
-    moves = {name: native_producer(value, FIRST) for name, value in given.items() if name not in tensors}
-    return _Push(node, moves) if any(moves.values()) and _pays(node, list(moves.values())) else None
+    return _Push(node, moves) if _pays(node, list(moves.values())) else None
 
 
 def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:

@@ -11,19 +11,24 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from openwork.engine.operators import DOMAIN, OPERATORS
-from openwork.graph.model import attributes, consumers, is_openwork, needed, producer
+from openwork.engine.operators import DOMAIN, OPERATORS, Slot
+from openwork.engine.shapes import ANY, LEADING
+from openwork.graph.model import attributes, consumers, is_openwork, needed, producer, same_dims
 from openwork.graph.rewrite import Replacement, Rule, never
-from openwork.graph.slots import is_read, rebuilt, row_of, slots
+from openwork.graph.slots import is_read, rebuilt, row_of, slot, slots
 
 Perm = tuple[int, ...]
 
+
+def _by_rows(entry: Slot) -> bool:
+    return entry.shape[:1] == (LEADING,) or (entry.optional and entry.shape == (ANY,))
+
+
 ROW_WISE = frozenset(
-    name
-    for name, row in OPERATORS.items()
-    if row.layout == "any" or all(entry.shape[:1] == ("...",) for entry in (*row.activations, *row.outputs))
+    name for name, row in OPERATORS.items() if all(map(_by_rows, (*row.activations, *row.outputs)))
 )
-"""The operators that make each row of their results of the same rows of what they read."""
+"""The operators that make each row of their results of the same rows of what they read, where all of it has
+one shape: what may have any other one, as the other value of a sum, must not."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,19 @@ def _activations(node: ir.Node) -> list[ir.Value]:
     return [value for name, value in slots(node).items() if name not in tensors]
 
 
+def _is_row_wise(node: ir.Node) -> bool:
+    any_shape = [slot(node, entry.name) for entry in row_of(node).activations if entry.shape == (ANY,)]
+    first = _activations(node)[0]
+    return all(value is None or same_dims(value, first) for value in any_shape)
+
+
 def _region(start: ir.Node, perm: Perm) -> set[ir.Node]:
     """The row-wise nodes, from one on, that read nothing but what is turned so or what they make."""
     found = {start}
     pending = [start]
     while pending:
         for reader in (n for value in pending.pop().outputs for n in consumers(value)):
-            if reader in found or not is_openwork(reader, *ROW_WISE):
+            if reader in found or not is_openwork(reader, *ROW_WISE) or not _is_row_wise(reader):
                 continue
             if all(_turn(v) == perm or v.producer() in found for v in _activations(reader)):
                 found.add(reader)
@@ -82,7 +93,7 @@ def _all_in(value: ir.Value, region: set[ir.Node]) -> bool:
 def _match(node: ir.Node) -> _Push | None:
     perms = {_turn(value) for value in _activations(node)}
     perm = next(iter(perms)) if len(perms) == 1 else None
-    if perm is None or not _pays(_region(node, perm), perm):
+    if perm is None or not _is_row_wise(node) or not _pays(_region(node, perm), perm):
         return None
     return _Push(node, perm)
 
