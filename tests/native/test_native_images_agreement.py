@@ -25,7 +25,7 @@ def last(x: Any) -> Any:
 def onnx_runtime(
     op: str, arrays: Sequence[Any], after: str = "", quantized: bool = True, **given: Any
 ) -> Any:
-    """The node on dequantized arrays, what follows it, and its result quantized; all as they are where not."""
+    """The node on dequantized arrays, what follows it, its result quantized; all as they are where not."""
     nodes, names = [], [f"x{index}" for index in range(len(arrays))]
     values = [f"{name}.f" if quantized else name for name in names]
     if quantized:
