@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import GroupPattern, Pattern
+from openwork.sparsity.masks.ends import ends, names
 from openwork.sparsity.permutation.equivalence import Witness
 from openwork.sparsity.permutation.graph import (
     ChannelClass,
@@ -140,11 +141,12 @@ def _meant(
     exclude: Sequence[str],
 ) -> dict[str, Tensor]:
     """The weights that the pattern is meant for, by qualified name."""
-    found = {}
+    found, spared = {}, ends(model)
     stored = tensors(model)
     for name, consumer in graph.consumers.items():
         module, weight = name.rpartition(".")[0], stored[name]
         named = any(fnmatchcase(module, rule) for rule in include)
+        named = named and (module not in spared or names(module, include))
         named = named and not any(fnmatchcase(module, rule) for rule in exclude)
         wide = weight.shape[consumer.in_axis] >= pattern.group
         if named and wide and weight.shape[consumer.out_axis] // consumer.blocks >= pattern.shared:
