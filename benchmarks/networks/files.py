@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.networks.lively import settle
 from benchmarks.networks.plans import DENSE, NETWORKS, Kind, Shape
 from openwork.export import ExportOptions, export
+from openwork.qdq.targets import Bias, TargetName
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Pruner
 
@@ -72,7 +73,9 @@ class Files:
                 logging.disable(logging.WARNING)
                 model = quantize(copy.deepcopy(model), batches, QuantizationOptions(style=style))  # type: ignore[arg-type]
                 logging.disable(logging.NOTSET)
-            options = ExportOptions(dynamic_axes=_AXES, exporter="legacy")
+            target: TargetName | None = "onnxruntime" if kind == "int8" and style == "onnxruntime" else None
+            bias: Bias | None = "int32" if kind == "int8" and style == "openwork" else None
+            options = ExportOptions(dynamic_axes=_AXES, exporter="legacy", target=target, bias=bias)
             export(model, {INPUT: self._images(2, 0)}, path, options)
 
 

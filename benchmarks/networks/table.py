@@ -8,7 +8,18 @@ from benchmarks.networks.measure import Cell
 from benchmarks.networks.runners import OPENVINO, ORT
 
 WIDTH = 150
-_HEADS = ("ms", "ORT ms", "x ORT", "OpenVINO ms", "x OpenVINO", "x best", "x dense", "in step", "top-1")
+_HEADS = (
+    "ms",
+    "ORT ms",
+    "x ORT",
+    "OpenVINO ms",
+    "x OpenVINO",
+    "x best",
+    "x dense",
+    "in step",
+    "of ORT",
+    "top-1",
+)
 
 
 def table(cells: list[Cell]) -> Table:
@@ -42,6 +53,7 @@ def _numbers(cell: Cell) -> list[str]:
         _text(cell.best),
         _text(cell.dense),
         "" if found is None else f"{found.within:.2%}" + ("" if cell.agrees else " !"),
+        "" if cell.noise is None else f"{cell.noise.within:.2%}",
         "" if found is None else f"{round(found.top1 * found.images)}/{found.images}",
         cell.note,
     ]

@@ -70,7 +70,8 @@ def permute(
 
     model : in any mode, traced and compared in evaluation mode. example_inputs : a tensor, the positional
     inputs, or inputs by name. pattern : N:M or N:M@V. optimizer : whose state moves along. include, exclude
-    : shell-style patterns of the names of modules whose kept score counts; exclude wins.
+    : shell-style patterns of the names of modules whose kept score counts; exclude wins, and the ends of a
+    network that reads images count only where they are named, as in the pruner.
     Raises ValueError for another kind of pattern or a distributed (DTensor) model.
     Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity"; the search is `search.py`'s own.
     """
