@@ -24,6 +24,7 @@ from benchmarks.permutation.weights import make_trained_like, trained_like
 from openwork.models.bert import BertConfig, BertEncoder, mean_pool
 from openwork.models.resnet import resnet50
 from openwork.patterns.pattern import GroupPattern
+from openwork.sparsity.masks.ends import EVERY
 from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
 from openwork.sparsity.permutation.search import Effort, Problem, kept, search
 from openwork.support.files import write_atomic
@@ -70,7 +71,9 @@ def network(name: str, seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
 def whole(name: str, pattern: str, options: PermutationOptions) -> PermutationReport:
     """Permute a whole network; the report's comparison of outputs must have passed."""
     model, inputs = network(name, seed=0)
-    report = permute(model, inputs, pattern, exclude=("conv1", "encoder.embeddings*"), options=options)
+    report = permute(
+        model, inputs, pattern, include=EVERY, exclude=("conv1", "encoder.embeddings*"), options=options
+    )
     if report.reason or report.difference > report.tolerance or report.after < report.before:
         raise RuntimeError(f"The permutation of {name} for {pattern} failed: {report}")
     return report

@@ -19,6 +19,7 @@ from benchmarks.training.grid import Grid
 from benchmarks.training.spread import Spread, seeds
 from openwork.quantization import calibrate, prepare, quantize
 from openwork.sparsity import Pruner
+from openwork.sparsity.masks.ends import EVERY
 from openwork.support.progress import Advance
 
 from .lineup import COLUMNS, DENSE, FLOAT, ROWS, SPARSE, TRAINED, complete, options
@@ -111,7 +112,7 @@ class Runs:
     def _trained(self, model: nn.Module, cell: Cell, advance: Advance) -> nn.Module:
         """Quantization-aware training of a copy of `model`, its masks held and not chosen anew."""
         model = copy.deepcopy(model)
-        pruner = None if cell.column == DENSE else Pruner(model, cell.column)
+        pruner = None if cell.column == DENSE else Pruner(model, cell.column, EVERY)
         batches = calibration(self.data)
         calibrate(prepare(model, batches[0], options(cell.row), inplace=True), batches)
         attach = pruner.attach if pruner else None

@@ -18,6 +18,7 @@ from benchmarks.training.grid import Grid
 from benchmarks.training.spread import Spread, seeds
 from openwork.models import small_resnet
 from openwork.sparsity import Pruner
+from openwork.sparsity.masks.ends import EVERY
 from openwork.support.progress import Advance
 
 from .lineup import DENSE, PATTERNS, SCHEDULES, schedule
@@ -101,7 +102,7 @@ class Runs:
     def _pruner(self, model: nn.Module, cell: Cell) -> Pruner | None:
         if cell.pattern is None:
             return None
-        return Pruner(model, cell.pattern, schedule=schedule(cell.row, self.plan.tuned.steps))
+        return Pruner(model, cell.pattern, EVERY, schedule=schedule(cell.row, self.plan.tuned.steps))
 
     def _dense_model(self, seed: int) -> nn.Module:
         if seed not in self._dense:

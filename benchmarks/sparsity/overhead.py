@@ -18,6 +18,7 @@ from benchmarks.training.cells import write_json
 from openwork.bench.latency import Options, Timing, measure
 from openwork.models import resnet18, resnet50
 from openwork.sparsity import Pruner
+from openwork.sparsity.masks.ends import EVERY
 from openwork.support.machine import this_machine
 from openwork.support.progress import progress_bar
 
@@ -55,7 +56,7 @@ class Overhead:
 def mask_seconds(repeats: int = _MASK_REPEATS) -> list[float]:
     """How long all masks of ResNet-50 take, chosen by magnitude and applied, in each of `repeats`."""
     torch.manual_seed(0)
-    pruner = Pruner(resnet50(), PATTERN, schedule="one-shot")
+    pruner = Pruner(resnet50(), PATTERN, EVERY, schedule="one-shot")
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -94,7 +95,7 @@ def hook_overhead(
         "without": torch.optim.SGD(plain.parameters(), lr=1e-3, momentum=0.9),
         "with": torch.optim.SGD(pruned.parameters(), lr=1e-3, momentum=0.9),
     }
-    pruner = Pruner(pruned, PATTERN)
+    pruner = Pruner(pruned, PATTERN, EVERY)
     pruner.attach(optimizers["with"])
     models = {"without": plain, "with": pruned}
     steps = {name: step_call(models[name], optimizers[name], batch, pixels) for name in models}

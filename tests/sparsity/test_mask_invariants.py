@@ -49,17 +49,17 @@ SCHEDULES = ["one-shot", "progressive:2:3", "gradual:cubic:1:5", "sr-ste:5:0.01"
 def network() -> nn.Sequential:
     torch.manual_seed(SEED)
     return nn.Sequential(
-        nn.Conv2d(4, 8, 3, padding=1),
+        nn.Conv2d(8, 8, 3, padding=1),
         nn.GELU(),
         nn.Flatten(),
         nn.Linear(128, 16),
         nn.GELU(),
-        nn.Linear(16, 4),
+        nn.Linear(16, 8),
     )
 
 
 def batch(step: int) -> Tensor:
-    return torch.randn(6, 4, 4, 4, generator=torch.Generator().manual_seed(1000 * SEED + step))
+    return torch.randn(6, 8, 4, 4, generator=torch.Generator().manual_seed(1000 * SEED + step))
 
 
 def loss_of(model: nn.Module, step: int) -> Tensor:
@@ -442,7 +442,7 @@ def test_a_replaced_weight_is_pruned_in_the_place_of_the_old_one() -> None:
 
 def test_a_replaced_weight_of_another_shape_is_refused() -> None:
     model, optimizer, pruner = started()
-    model[5] = nn.Linear(16, 4)
+    model[5] = nn.Linear(16, 8)
     train(model, optimizer, 0, 1)
     model[3].weight = nn.Parameter(torch.ones(16, 64))
     with pytest.raises(
@@ -457,7 +457,7 @@ def test_moving_and_casting_a_model_keeps_its_masks() -> None:
     assert {mask.dtype for mask in pruner.masks.values()} == {torch.bool}
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     pruner.attach(optimizer)
-    inputs = torch.randn(2, 4, 4, 4, dtype=torch.float64)
+    inputs = torch.randn(2, 8, 4, 4, dtype=torch.float64)
     model(inputs).sum().backward()
     optimizer.step()
     pruner.verify()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from openwork.patterns.pattern import Pattern
+from openwork.sparsity.masks.ends import EVERY
 from openwork.sparsity.masks.mask import magnitude_mask
 from openwork.sparsity.permutation import Effort, PermutationOptions, PermutationReport, permute
 from openwork.sparsity.permutation.graph import channel_graph
@@ -95,7 +96,7 @@ def test_a_chain_moves_and_its_first_input_does_not() -> None:
         nn.Flatten(1),
         nn.Linear(144, 8),
     )
-    report = permuted(net, IMAGE, exclude=("0",))
+    report = permuted(net, IMAGE, include=EVERY, exclude=("0",))
     assert free(report) == {"4.weight": True, "6.weight": False}
     assert report.applied == 1
     first = channel_graph(net.eval(), (IMAGE,)).reasons["0.weight"]

@@ -1,8 +1,8 @@
 """Exact rewritings of a Q/DQ graph that engines would else do themselves, or fail to.
 
-BatchNormalization after a convolution with integer weights scales its channels: the scales of the weights
-take the factor, and the integers stay as they are but for the sign where the factor is negative. Zeros stay
-zeros.
+BatchNormalization after a convolution scales its channels. Of integer weights the scales take the factor, and
+the integers stay as they are but for the sign where the factor is negative; float weights are multiplied, and
+round once more. Zeros stay zeros.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from openwork.graph.edit import add_initializer, bypass, overwrite, set_input
 from openwork.graph.model import (
     Array,
+    attributes,
     constant,
     consumers,
     is_onnx,
@@ -22,26 +23,26 @@ from openwork.graph.model import (
     producer,
 )
 from openwork.graph.norms import batch_norm
-from openwork.qdq.batch_norm import Double, scaled_integers
+from openwork.qdq.batch_norm import Double, along_outputs, scaled_integers
 
 
 def fold_batch_norms(model: ir.Model) -> int:
-    """Fold every BatchNormalization that alone reads a convolution with integer weights; how many were."""
+    """Fold every BatchNormalization that alone reads a convolution with stored weights, integers or floats,
+    whose tensors keep their names; how many were.
+    """
     nodes = [node for node in model.graph if is_onnx(node, "BatchNormalization")]
     return sum(_fold(model.graph, node) for node in nodes)
 
 
 def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     convolution = lone_producer(needed(node, 0), "Conv", "ConvTranspose")
-    weight = lone_producer(needed(convolution, 1), "DequantizeLinear") if convolution else None
     norm = batch_norm(node)
-    if convolution is None or weight is None or norm is None:
+    if convolution is None or norm is None:
         return False
     bias = constant(operand(convolution, 2))
     if bias is None and operand(convolution, 2) is not None:
         return False
-    axis = 0 if convolution.op_type == "Conv" else 1
-    if not _scale_weight(graph, weight, axis, norm.factor):
+    if not _scale_weight(graph, convolution, norm.factor):
         return False
     folded = norm.folded_bias(bias).astype(np.float32)
     set_input(convolution, 2, add_initializer(graph, f"{convolution.name}:bias", folded))
@@ -49,8 +50,26 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
     return True
 
 
-def _scale_weight(graph: ir.Graph, dequantize: ir.Node, axis: int, factor: Double) -> bool:
-    """Let a weight that this node alone reads take the factors, if its integers can."""
+def _scale_weight(graph: ir.Graph, convolution: ir.Node, factor: Double) -> bool:
+    """Let a convolution's weight take the factors of its outputs, if it alone reads it and its numbers can."""
+    dequantize = lone_producer(needed(convolution, 1), "DequantizeLinear")
+    if dequantize is None:
+        return _scale_floats(convolution, factor)
+    return _scale_integers(graph, dequantize, 0 if convolution.op_type == "Conv" else 1, factor)
+
+
+def _scale_floats(convolution: ir.Node, factor: Double) -> bool:
+    value = needed(convolution, 1)
+    weight = constant(value)
+    if weight is None or weight.dtype != np.float32 or len(value.uses()) > 1:
+        return False
+    transposed, groups = convolution.op_type == "ConvTranspose", attributes(convolution).get("group", 1)
+    scaled = weight * along_outputs(factor, weight.shape, transposed, int(groups))
+    overwrite(value, scaled.astype(np.float32))
+    return True
+
+
+def _scale_integers(graph: ir.Graph, dequantize: ir.Node, axis: int, factor: Double) -> bool:
     value = needed(dequantize, 0)
     integers, scale = constant(value), constant(operand(dequantize, 1))
     if integers is None or scale is None or integers.shape[axis] != len(factor):

@@ -97,6 +97,8 @@ def _legacy(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptio
             tuple(inputs[name] for name in names),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
+            # In its evaluation mode the exporter folds normalizations into weights, and renames these.
+            training=torch.onnx.TrainingMode.PRESERVE,
             opset_version=options.opset,
             input_names=names,
             dynamic_axes={name: free for name, free in options.axes(inputs).items() if free},

@@ -203,6 +203,11 @@ def resnext50(classes: int = 1000) -> ResNet:
     return ResNet(ResNetConfig("bottleneck", (3, 4, 6, 3), classes=classes, groups=32, width_per_group=4))
 
 
+def resnext101_32x8d(classes: int = 1000) -> ResNet:
+    """ResNeXt-101 32x8d for ImageNet, with random weights."""
+    return ResNet(ResNetConfig("bottleneck", (3, 4, 23, 3), classes=classes, groups=32, width_per_group=8))
+
+
 def small_resnet(classes: int = 10, inputs: int = 1, widths: tuple[int, ...] = (32, 64)) -> ResNet:
     """A ResNet of one basic block per width, for images of about 8x8 pixels, with random weights."""
     return ResNet(ResNetConfig("basic", (1,) * len(widths), widths, "small", inputs, classes))

@@ -120,7 +120,8 @@ def _jobs(
     if isinstance(patterns, (str, Pattern)) or not patterns:
         raise ValueError('The patterns are a list with at least one, such as ["2:4", "4:16"].')
     texts = list(dict.fromkeys(str(p if isinstance(p, Pattern) else Pattern.parse(p)) for p in patterns))
-    tables = {text: layer_table(model, text, include, exclude) for text in texts}
+    # The ends of a network too: a measurement finds out, and what it finds names the layers to prune.
+    tables = {text: layer_table(model, text, include, exclude, spare_ends=False) for text in texts}
     prunables = {text: prunables_of(model, rows) for text, rows in tables.items()}
     names = [row.name for row in tables[texts[0]]]
     jobs = [_Job(prunables[t][name], t) for name in names for t in texts if name in prunables[t]]

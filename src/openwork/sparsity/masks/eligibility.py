@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
+from openwork.sparsity.masks.ends import ends, names
 from openwork.sparsity.masks.view import (
     NORMED,
     WeightView,
@@ -67,23 +68,27 @@ def layer_table(
     pattern: Pattern | str | Mapping[str, Pattern | str | None],
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
+    spare_ends: bool = True,
 ) -> list[LayerEligibility]:
     """One row for each weight of `model` of two or more dimensions, in the model's order.
 
     pattern: one for all layers, or {glob: pattern or None} by layer name, the first glob that fits. include,
-    exclude: shell-style patterns of layer names; exclude wins. Raises ValueError for a glob of `pattern` that
-    fits no layer.
+    exclude: shell-style patterns of layer names; exclude wins. spare_ends: whether the ends of a network that
+    reads images (`ends.py`) are eligible only where a glob other than "*", of `pattern` or of `include`, fits
+    them. Raises ValueError for a glob of `pattern` that fits no layer.
     """
     rules, owners = parse_rules(pattern), _owners(model)
     weights = list(weights_of(model))
     _refuse_idle_rules(rules, [name for name, _, _ in weights])
-    rows = []
+    rows, spared = [], ends(model) if spare_ends else {}
     for name, module, parameter in weights:
         shape = tuple(module.get_parameter(parameter).shape)
-        chosen = next((rules[glob] for glob in rules if fnmatchcase(name, glob)), None)
+        glob = next((glob for glob in rules if fnmatchcase(name, glob)), "")
+        chosen = rules.get(glob)
         reason = (
             _name_reason(name, include, exclude)
             or ("" if chosen else "No pattern is given for this layer.")
+            or ("" if names(name, (glob, *include)) else spared.get(name, ""))
             or _kind_reason(module, parameter)
             or _shared_reason(name, parameter, owners[id(module.get_parameter(parameter))])
             or _norm_reason(module, parameter, chosen)

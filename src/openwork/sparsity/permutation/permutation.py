@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import GroupPattern, Pattern
+from openwork.sparsity.masks.ends import ends, names
 from openwork.sparsity.permutation.equivalence import Witness
 from openwork.sparsity.permutation.graph import (
     ChannelClass,
@@ -69,7 +70,8 @@ def permute(
 
     model : in any mode, traced and compared in evaluation mode. example_inputs : a tensor, the positional
     inputs, or inputs by name. pattern : N:M or N:M@V. optimizer : whose state moves along. include, exclude
-    : shell-style patterns of the names of modules whose kept score counts; exclude wins.
+    : shell-style patterns of the names of modules whose kept score counts; exclude wins, and the ends of a
+    network that reads images count only where they are named, as in the pruner.
     Raises ValueError for another kind of pattern or a distributed (DTensor) model.
     Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity"; the search is `search.py`'s own.
     """
@@ -140,11 +142,12 @@ def _meant(
     exclude: Sequence[str],
 ) -> dict[str, Tensor]:
     """The weights that the pattern is meant for, by qualified name."""
-    found = {}
+    found, spared = {}, ends(model)
     stored = tensors(model)
     for name, consumer in graph.consumers.items():
         module, weight = name.rpartition(".")[0], stored[name]
         named = any(fnmatchcase(module, rule) for rule in include)
+        named = named and (module not in spared or names(module, include))
         named = named and not any(fnmatchcase(module, rule) for rule in exclude)
         wide = weight.shape[consumer.in_axis] >= pattern.group
         if named and wide and weight.shape[consumer.out_axis] // consumer.blocks >= pattern.shared:

@@ -1,0 +1,1 @@
+"""Whole networks beside ONNX Runtime and OpenVINO: by pattern, batch, size and type."""
