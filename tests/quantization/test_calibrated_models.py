@@ -16,6 +16,7 @@ from openwork.sparsity.calibrated.layer_inputs import input_reason
 from openwork.sparsity.calibrated.oneshot import Calibration, reconstruct_model
 from openwork.sparsity.calibrated.reconstruction import reconstruct
 from openwork.sparsity.calibrated.wanda import wanda_model
+from openwork.sparsity.masks.ends import EVERY
 from prunables import prunables
 
 
@@ -175,7 +176,7 @@ def test_the_more_a_method_knows_the_less_a_residual_network_changes() -> None:
         model = small_resnet(widths=(8, 16)).eval()
         with torch.no_grad():
             before = model(held_out)
-        pruner = Pruner(model, "2:4")
+        pruner = Pruner(model, "2:4", EVERY)
         pruner.prune(method, None if method == "magnitude" else Calibration(batches, bfloat16=False))
         pruner.verify()
         with torch.no_grad():

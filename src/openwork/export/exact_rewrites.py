@@ -51,7 +51,7 @@ def _fold(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _scale_weight(graph: ir.Graph, convolution: ir.Node, factor: Double) -> bool:
-    """Let a convolution's weight take the factors of its outputs, if it alone reads it and its numbers can."""
+    """Let a convolution's weight take the factors of its outputs, if nothing else reads it."""
     dequantize = lone_producer(needed(convolution, 1), "DequantizeLinear")
     if dequantize is None:
         return _scale_floats(convolution, factor)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from openwork.graph.model import attributes, constant, dims, is_onnx, needed, operand, producer
-from openwork.quantization.placement.choices import LONGEST_REDUCTION
+from openwork.quantization.placement.choices import LONGEST_REDUCTION, factor_for_channels, sizes_differ
 from openwork.sparsity.masks.view import WeightView
 
 Array = NDArray[Any]
@@ -100,13 +100,28 @@ def residual_reason(node: ir.Node, weighted: frozenset[ir.Value]) -> str | None:
     if not is_onnx(node, "Add") or any(constant(v) is not None or not _floating(v) for v in node.inputs):
         return ""
     left, right = (dims(value) for value in node.inputs)
-    if left is None or right is None or left != right:
+    if left is None or right is None or len(left) != len(right) or sizes_differ(left, right):
         return f"is no residual addition: the shapes {list(left or [])} and {list(right or [])} differ."
     if not any(value in weighted for value in node.inputs):
         return "is no residual addition: neither input comes from a layer with weights."
     if any(is_onnx(use.node, "LayerNormalization") for use in node.outputs[0].uses()):
         return "goes to a LayerNormalization, which runs in float: INT8 would save nothing and cost accuracy."
     return None
+
+
+def scales_channels(node: ir.Node, weighted: frozenset[ir.Value]) -> bool:
+    """Whether a Mul multiplies an image's channels by a factor each, as squeeze-and-excitation does."""
+    if not is_onnx(node, "Mul") or not all(value in weighted for value in node.inputs):
+        return False
+    left, right = (dims(value) for value in node.inputs)
+    if left is None or right is None:
+        return False
+    return factor_for_channels(left, right) or factor_for_channels(right, left)
+
+
+def is_mean(node: ir.Node) -> bool:
+    """Whether a node gives means over an image."""
+    return is_onnx(node, "GlobalAveragePool", "AveragePool", "ReduceMean")
 
 
 def is_embedding(node: ir.Node) -> bool:

@@ -13,9 +13,11 @@ from openwork.qdq.affine import Activation
 from openwork.quantization.float_onnx.layers import (
     Layer,
     is_embedding,
+    is_mean,
     is_product,
     layer,
     residual_reason,
+    scales_channels,
     weighted_values,
 )
 from openwork.quantization.observers.observer import ObserverKind
@@ -107,6 +109,8 @@ class _Plan:
             self._operands(
                 node, self.options.rules.products, "attention products", "both operands per tensor"
             )
+        elif scales_channels(node, self.weighted):
+            self._scaling(node)
         elif is_embedding(node):
             self._embedding(node)
         elif (reason := residual_reason(node, self.weighted)) != "":
@@ -153,6 +157,17 @@ class _Plan:
         self._accept(node, how)
         if self.options.rules.outputs and node.op_type == "MatMul":
             self._output(node, chosen)
+
+    def _scaling(self, node: ir.Node) -> None:
+        """A product of channels with factors; the mean that the factors come from reads the same integers."""
+        self._operands(node, True, "products of channels", "both inputs per tensor")
+        if not self.choices[-1].quantized:
+            return
+        for value in (needed(node, i) for i in range(len(node.inputs))):
+            for use in value.uses():
+                if is_mean(use.node):
+                    self.sites[value].readers.append((use.node, use.idx))
+                    self._accept(use.node, "input per tensor, the one that a product scales")
 
     def _residual(self, node: ir.Node, reason: str | None) -> None:
         if reason is not None:

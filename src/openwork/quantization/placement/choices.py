@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -66,6 +66,8 @@ class Candidate:
         """The row of the table."""
         how = {
             "add": "both inputs per tensor",
+            "mul": "both inputs per tensor",
+            "pool": "input per tensor, the one that a product scales",
             "matmul": "both operands per tensor",
             "attention": "query, key and value per tensor",
             "embedding": "output per tensor",
@@ -92,7 +94,27 @@ def candidates(model: nn.Module, recording: Recording, options: QuantizationOpti
             found.append(_layer(name, module, kind, layers.get(name, []), options))
         elif kind is None:
             found += _functions(name, recording, options) or _unseen(name, module, recording, options)
-    return found
+    return _without_other_pools(found)
+
+
+def _without_other_pools(found: list[Candidate]) -> list[Candidate]:
+    """Of the means over an image only those stay that read what a product scales: squeeze-and-excitation.
+
+    They read what is rounded for the product; else the tensor would be kept as floats besides, for them.
+    """
+    scaled = {
+        seen.serial
+        for one in found
+        if one.kind == "mul" and one.reason is None
+        for event in one.events
+        for seen in event.inputs
+        if seen is not None
+    }
+    return [one for one in found if one.kind != "pool" or all(_reads(event, scaled) for event in one.events)]
+
+
+def _reads(event: Event, serials: set[int]) -> bool:
+    return any(seen is not None and seen.serial in serials for seen in event.inputs)
 
 
 def check_globs(found: Iterable[Candidate], options: QuantizationOptions) -> None:
@@ -217,6 +239,10 @@ def _any_fixed(event: Event) -> bool:
 def _function_refusal(event: Event) -> str | None:
     if event.kind == "add":
         return _add_refusal(event.inputs)
+    if event.kind == "mul":
+        return None if scales_channels(event.inputs) else _NO_ROW
+    if event.kind == "pool":
+        return None if event.output is not None and event.output.weighted else _NO_ROW
     if event.kind == "unsupported":
         reads = event.output is not None and event.output.floating
         return f"{event.function} {NO_KERNEL}" if reads else _NO_ROW
@@ -260,6 +286,31 @@ def _add_refusal(inputs: tuple[Seen | None, ...]) -> str | None:
     if right.weighted and _source(left, right):
         return None
     return "is no residual addition: its inputs are no two paths from one source through weighted layers"
+
+
+def scales_channels(inputs: tuple[Seen | None, ...]) -> bool:
+    """Whether a product multiplies an image's channels by a factor each, both from layers with weights."""
+    left, right = inputs
+    if left is None or right is None:
+        return False
+    if not all(x.floating and x.weighted and not x.fixed for x in (left, right)):
+        return False
+    return factor_for_channels(left.shape, right.shape) or factor_for_channels(right.shape, left.shape)
+
+
+def factor_for_channels(factors: Sequence[object], image: Sequence[object]) -> bool:
+    """Whether shapes are those of factors [N, C, 1, ...] and of what they multiply, [N, C, ...]."""
+    if len(factors) != len(image) or len(image) < 3 or sizes_differ(factors[:2], image[:2]):
+        return False
+    return all(size == 1 for size in factors[2:]) and any(size != 1 for size in image[2:])
+
+
+def sizes_differ(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Whether two shapes of one rank cannot be the same. Free sizes that a graph calls by different names may
+    be equal; but where a 1 meets one of them, it is there to be broadcast.
+    """
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+    return any(1 in pair or all(isinstance(size, int) for size in pair) for pair in pairs)
 
 
 def _source(early: Seen, late: Seen) -> bool:

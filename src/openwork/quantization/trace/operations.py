@@ -13,6 +13,9 @@ from openwork.quantization.fake_quantization.modules import Quantized
 
 _NAMES = {
     "add": ("add", "__add__", "__radd__", "add_", "__iadd__", "iadd"),
+    "mul": ("mul", "multiply", "__mul__", "__rmul__", "mul_", "__imul__", "imul"),
+    "pool": ("avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+             "adaptive_avg_pool3d", "mean"),
     "matmul": ("matmul", "__matmul__", "__rmatmul__", "bmm"),
     "attention": ("scaled_dot_product_attention",),
     "linear": ("linear",),
@@ -29,6 +32,8 @@ KINDS = {name: kind for kind, names in _NAMES.items() for name in names}
 
 OPERANDS: dict[str, tuple[str, ...]] = {
     "add": ("left", "right"),
+    "mul": ("left", "right"),
+    "pool": ("input",),
     "matmul": ("left", "right"),
     "attention": ("query", "key", "value"),
     "linear": ("input", "weight"),
@@ -41,6 +46,8 @@ OPERANDS: dict[str, tuple[str, ...]] = {
 
 _KEYWORDS = {
     "add": ("input", "other"),
+    "mul": ("input", "other"),
+    "pool": ("input",),
     "matmul": ("input", "other"),
     "attention": ("query", "key", "value"),
     "linear": ("input", "weight"),

@@ -136,9 +136,19 @@ def _insert(graph: fx.Graph, node: fx.Node, insertion: Insertion) -> None:
     node.args, node.kwargs = tuple(args), kwargs
 
 
+_IN_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    "add_": "add",
+    "__iadd__": "add",
+    operator.imul: operator.mul,
+    "mul_": "mul",
+    "__imul__": "mul",
+}
+
+
 def _out_of_place(node: fx.Node) -> None:
-    """An addition into a tensor that others may read would reach the quantizer's input while it is off."""
-    if node.target is operator.iadd:
-        node.target = operator.add
-    elif node.target in ("add_", "__iadd__"):
-        node.target = "add"
+    """A sum or product that is written into a tensor which others may read would reach the quantizer's input
+    while that is off.
+    """
+    if node.target in _IN_PLACE:
+        node.target = _IN_PLACE[node.target]

@@ -47,8 +47,8 @@ class Pruner:
 
     model: changed in place. pattern: a `Pattern`, its text, or {glob over layer names: pattern or None}, the
     first glob that fits deciding. include, exclude: globs over layer names; exclude wins. The stem and the
-    classifier of a network that reads images stay dense unless a glob other than "*" fits them. schedule: when the
-    zeros come, counted in optimizer steps (`schedule.py`). criterion: which weights go first
+    classifier of a network that reads images stay dense unless a glob other than "*" fits them. schedule:
+    when the zeros come, counted in optimizer steps (`schedule.py`). criterion: which weights go first
     (`criterion.py`). table: one row per layer with its eligibility and, where it is not eligible, the reason.
     Raises ValueError for an odd pattern, schedule or criterion, if no layer is eligible, or if another pruner
     holds one of the weights.
