@@ -4,7 +4,7 @@ ONNX keeps them second ([B, C, H, W]); an operator whose row wants "channels las
 [B, H, W, C]. A rule that makes such an operator calls `around`, which puts ToChannelsLast in front of it and
 ToChannelsFirst behind it. The rules of this file then move each ToChannelsFirst behind operators that work
 element by element, and drop it where it meets a ToChannelsLast, so that between two such operators nothing is
-moved at all. Height and width may be free.
+moved at all; a quantizer in front of a move is done by it. Height and width may be free.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Slot
 from openwork.engine.shapes import ANY
-from openwork.graph.model import consumers, dims, is_openwork, make, native_producer, only_consumer
+from openwork.graph.model import (
+    attributes,
+    consumers,
+    dims,
+    is_openwork,
+    make,
+    native_producer,
+    only_consumer,
+)
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
@@ -62,9 +70,11 @@ class _Pair:
 
 
 def _match_pair(node: ir.Node) -> _Pair | None:
-    """One that undoes another one."""
+    """One that undoes another one; one that quantizes does more than that."""
     other = native_producer(filled(node, "x"), FIRST if node.op_type == LAST else LAST)
-    return None if other is None else _Pair(node, filled(other, "x"))
+    if other is None or attributes(node) or attributes(other):
+        return None
+    return _Pair(node, filled(other, "x"))
 
 
 def _check_pair(found: _Pair) -> str | None:
@@ -87,7 +97,9 @@ CANCEL = Rule("cancel moves of channels", _MOVES, _match_pair, _check_pair, _rep
 def _match_equal(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     """An earlier one of the same value."""
     for other in consumers(filled(node, "x")):
-        if other is not node and native_producer(other.outputs[0], node.op_type) and precedes(other, node):
+        if other is node or not is_openwork(other, node.op_type) or not precedes(other, node):
+            continue
+        if attributes(other) == attributes(node):
             return None if node.outputs[0].is_graph_output() else (node, other)
     return None
 
@@ -98,6 +110,30 @@ def _replace_equal(found: tuple[ir.Node, ir.Node]) -> Replacement:
 
 
 SHARE = Rule("share moves of channels", _MOVES, _match_equal, never, _replace_equal, domain=DOMAIN)
+
+
+def _match_quantize(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """A quantizer whose integers are read with channels last alone, of floats that lie otherwise."""
+    quantize = native_producer(filled(node, "x"), "Quantize")
+    if quantize is None or only_consumer(quantize.outputs[0]) is not node:
+        return None
+    return None if native_producer(filled(quantize, "x"), FIRST) else (node, quantize)
+
+
+def _replace_quantize(found: tuple[ir.Node, ir.Node]) -> Replacement:
+    node, quantize = found
+    made = make(LAST, {"x": filled(quantize, "x")}, attributes(quantize), node.name or "")
+    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+
+
+QUANTIZE_MOVED = Rule(
+    "quantize while channels are moved",
+    frozenset({LAST}),
+    _match_quantize,
+    never,
+    _replace_quantize,
+    domain=DOMAIN,
+)
 
 
 @dataclass(frozen=True)

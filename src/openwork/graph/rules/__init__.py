@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, SHARE
+from openwork.graph.layout import CANCEL, PUSH, QUANTIZE_MOVED, SHARE
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
@@ -148,7 +148,7 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
+    (PUSH, SHARE, CANCEL, QUANTIZE_MOVED, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 

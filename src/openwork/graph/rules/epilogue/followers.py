@@ -47,7 +47,10 @@ ACTIVATION = Rule(
 
 
 def _match_residual(node: ir.Node) -> Follow | None:
-    """The later of two products gets the sum, so that its residual is already there."""
+    """The later of two products gets the sum, so that its residual is already there: of two values, and with
+    nothing else that the sum does."""
+    if attributes(node) or slot(node, "b") is None:
+        return None
     candidates = []
     for index in (0, 1):
         step = maker(needed(node, index))
