@@ -164,6 +164,14 @@ struct BinaryArgs {
 };
 
 // Unit: a row.
+struct PReluArgs {
+  const float* x = nullptr;
+  const float* slope = nullptr;  // [width]
+  int64_t width = 0;
+  float* y = nullptr;
+};
+
+// Unit: a row.
 struct SoftmaxArgs {
   const float* x = nullptr;
   int64_t width = 0;

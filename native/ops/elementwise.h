@@ -31,6 +31,17 @@ void activate(const ElementArgs& a, int64_t begin, int64_t end) {
   });
 }
 
+// leaky_relu with a slope of each channel.
+template <class V>
+void p_relu(const PReluArgs& a, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row)
+    for (int64_t i = 0; i < a.width; i += kStripLanes) {
+      const int64_t at = row * a.width + i, left = a.width - i;
+      const auto v = load_lanes<V>(a.x + at, left), slope = load_lanes<V>(a.slope + i, left);
+      store_lanes<V>(a.y + at, V::fma(slope, V::min(V::zero(), v), V::max(v, V::zero())), left);
+    }
+}
+
 template <class V>
 void lookup(const LookupArgs& a, int64_t begin, int64_t end) {
   const int64_t last = end * kElementBlock < a.count ? end * kElementBlock : a.count;

@@ -293,6 +293,45 @@ TEST(transposed_matrices_equal_plain_loops) {
     }
 }
 
+TEST(p_relu_equals_plain_loops) {
+  for (const int64_t width : kChannels) {
+    constexpr int64_t kRows = 5;
+    Random random{std::mt19937(static_cast<unsigned>(width))};
+    const auto x = random.values<float>(kRows * width), slope = random.values<float>(width);
+    const Memory<float> from(x, 0), by(slope, 0);
+    std::vector<float> expected;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float low = 0 < x[i] ? 0 : x[i], high = x[i] > 0 ? x[i] : 0;
+      expected.push_back(std::fma(slope[i % static_cast<size_t>(width)], low, high));
+    }
+    PReluArgs a{from.data(), by.data(), width, nullptr};
+    expect_same<float>(kRows, expected, "p_relu of " + std::to_string(width), [&](auto& table, float* y, int64_t i, int64_t j) {
+      a.y = y;
+      table.p_relu(a, i, j);
+    });
+  }
+}
+
+// Where all elements are one number, its exponential is 1 and each share is 1 / width; another one, far below, has none.
+TEST(softmax_shares_among_the_largest) {
+  for (const int64_t width : {1, 2, 15, 16, 17, 100, 1000}) {
+    constexpr int64_t kRows = 4;
+    std::vector<float> x(static_cast<size_t>(kRows * width), -30.5f);
+    if (width > 1)
+      for (int64_t r = 0; r < kRows; ++r) x[static_cast<size_t>(r * width + width / 2)] = -1e4f;
+    const Memory<float> from(x, 0);
+    const float share = 1.0f / static_cast<float>(width > 1 ? width - 1 : 1);
+    std::vector<uint8_t> expected;
+    for (const float v : x) expected.push_back(v > -1e4f ? plain_quantize(share, {255.0f, 1}) : uint8_t{1});
+    const Memory<float> scratch(std::vector<float>(static_cast<size_t>(width)), 0);
+    SoftmaxArgs a{from.data(), width, nullptr, true, {255.0f, 1}, scratch.data()};
+    expect_same<uint8_t>(kRows, expected, "softmax of " + std::to_string(width), [&](auto& table, uint8_t* y, int64_t i, int64_t j) {
+      a.y = y;
+      table.softmax(a, i, j);
+    });
+  }
+}
+
 TEST(sums_and_products_of_bytes_and_floats_equal_plain_loops) {
   using Spread = BinaryArgs::Spread;
   const ActivationFunction activations[] = {{}, {Activation::relu}, {Activation::clip, -1.0f, 6.0f}};

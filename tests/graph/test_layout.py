@@ -173,6 +173,34 @@ def test_what_goes_with_the_last_dimension_is_not_moved() -> None:
         assert pushed(b, stored=False) == expected
 
 
+def quantized_image(moved_before: bool, readers: int = 1) -> list[str]:
+    """What becomes of `Quantize -> ToChannelsLast`, on an image whose channels may have been moved before."""
+    shape = [1, 4, 5, 3] if moved_before else [1, 3, 4, 5]
+    x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+    before = [moves.moved(moves.FIRST, x, "before")] if moved_before else []
+    image = before[0].outputs[0] if before else x
+    quantize = make("Quantize", {"x": image}, {"y_scale": 0.1, "y_zero_point": 3}, "q")
+    last = moves.moved(moves.LAST, quantize.outputs[0], "last")
+    outputs = [last.outputs[0], *([quantize.outputs[0]] if readers > 1 else [])]
+    for index, value in enumerate(outputs):
+        value.name = f"y{index}"
+    graph = ir.Graph([x], outputs, nodes=[*before, quantize, last], name="g")
+    graph.opset_imports.update({"": 17, "openwork": 1})
+    model = ir.Model(graph, ir_version=9)
+    feeds = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    wanted = run(model, feeds)
+    Driver(model, [phase for phase in PHASES if phase.name == "layout"], thorough=True).run()
+    found = run(model, feeds)
+    assert all(found[name].tobytes() == array.tobytes() for name, array in wanted.items())
+    return [node.op_type for node in model.graph]
+
+
+def test_a_quantizer_is_done_while_channels_are_moved() -> None:
+    assert quantized_image(False) == [moves.LAST]
+    assert quantized_image(True) == ["Quantize"]
+    assert quantized_image(False, readers=2) == ["Quantize", moves.LAST]
+
+
 def test_only_an_operator_that_wants_it_is_moved() -> None:
     value = ir.Value(name="x", shape=ir.Shape([1, 2, 3, 4]), type=ir.TensorType(ir.DataType.FLOAT))
     with pytest.raises(ValueError, match="Relu does not want its channels last; make it as it is"):

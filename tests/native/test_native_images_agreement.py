@@ -25,7 +25,7 @@ def last(x: Any) -> Any:
 def onnx_runtime(
     op: str, arrays: Sequence[Any], after: str = "", quantized: bool = True, **given: Any
 ) -> Any:
-    """The node on dequantized arrays, what follows it, its result quantized; all as they are where not."""
+    """The node on dequantized arrays, what follows it, and its result quantized; or all of it on floats."""
     nodes, names = [], [f"x{index}" for index in range(len(arrays))]
     values = [f"{name}.f" if quantized else name for name in names]
     if quantized:
@@ -168,6 +168,12 @@ def test_sums_and_products_of_bytes(op: str, after: str, pixel: bool) -> None:
     given = quantizers("a", "b") | ({"activation": "relu"} if after else {})
     step = "add" if op == "Add" else "multiply"
     assert_one_step(ours(step, [last(a), last(b)], expected.shape, names="ab", **given), expected)
+
+
+def test_p_relu() -> None:
+    x, slope = numbers(np.float32, 4, 7, 19), numbers(np.float32, 19)
+    expected = np.where(x < 0, slope * x, x)
+    assert ours("p_relu", [x], x.shape, slope=slope).tobytes() == expected.tobytes()
 
 
 def test_softmax() -> None:

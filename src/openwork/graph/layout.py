@@ -4,7 +4,7 @@ ONNX keeps them second ([B, C, H, W]); an operator whose row wants "channels las
 [B, H, W, C]. A rule that makes such an operator calls `around`, which puts ToChannelsLast in front of it and
 ToChannelsFirst behind it. The rules of this file then move each ToChannelsFirst behind operators that work
 element by element, and drop it where it meets a ToChannelsLast, so that between two such operators nothing is
-moved at all. Height and width may be free.
+moved at all; a quantizer in front of a move is done by it. Height and width may be free.
 """
 
 from __future__ import annotations
@@ -81,9 +81,11 @@ class _Pair:
 
 
 def _match_pair(node: ir.Node) -> _Pair | None:
-    """One that undoes another one."""
+    """One that undoes another one; one that quantizes does more than that."""
     other = native_producer(filled(node, "x"), FIRST if node.op_type == LAST else LAST)
-    return None if other is None or attributes(node) or attributes(other) else _Pair(node, filled(other, "x"))
+    if other is None or attributes(node) or attributes(other):
+        return None
+    return _Pair(node, filled(other, "x"))
 
 
 def _check_pair(found: _Pair) -> str | None:

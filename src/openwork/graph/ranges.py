@@ -29,7 +29,6 @@ _SAME = (
     "Gather",
     "Split",
     "MaxPool",
-    "AveragePool",
     "GlobalAveragePool",
     "ReduceMean",
     "ReduceMax",
@@ -60,6 +59,8 @@ def range_of(value: ir.Value, depth: int = DEPTH) -> Range:
         return float(array.min()), float(array.max())
     if node is None or depth == 0 or not (is_onnx(node) or is_openwork(node)):
         return EVERYTHING
+    if is_openwork(node) and node.op_type != "Dequantize" and _does_more(node):
+        return EVERYTHING
     if is_square(value) is not None:
         return 0.0, math.inf
     if node.op_type in _FIXED:
@@ -68,6 +69,11 @@ def range_of(value: ir.Value, depth: int = DEPTH) -> Range:
         return range_of(needed(node, 0), depth - 1)
     rule = _RULES.get(node.op_type)
     return EVERYTHING if rule is None else rule(node, depth - 1)
+
+
+def _does_more(node: ir.Node) -> bool:
+    """Whether it reads or makes integers that stand for other numbers, or ends with an activation."""
+    return any(name == "activation" or name.endswith("_scale") for name in attributes(node))
 
 
 def _relu(node: ir.Node, depth: int) -> Range:
@@ -92,8 +98,16 @@ def _dequantize(node: ir.Node, depth: int) -> Range:
     return representable(given["x_scale"], given["x_zero_point"])
 
 
+def _average(node: ir.Node, depth: int) -> Range:
+    """Padding may be counted, as 0."""
+    low, high = range_of(needed(node, 0), depth)
+    return min(low, 0.0), max(high, 0.0)
+
+
 def _pair(node: ir.Node, depth: int) -> tuple[Range, Range]:
-    return range_of(needed(node, 0), depth), range_of(needed(node, 1), depth)
+    """Of both values, or of the one and a stored constant."""
+    other = operand(node, 1) or needed(node, 2)
+    return range_of(needed(node, 0), depth), range_of(other, depth)
 
 
 def _add(node: ir.Node, depth: int) -> Range:
@@ -112,6 +126,7 @@ _RULES: Mapping[str, Callable[[ir.Node, int], Range]] = {
     "Relu": _relu,
     "Clip": _clip,
     "Dequantize": _dequantize,
+    "AveragePool": _average,
     "Add": _add,
     "Mul": _multiply,
 }

@@ -215,6 +215,11 @@ def softmax(x: Float, a: Attributes) -> Array:
         return store(np.asarray(e * (np.float32(1) / z)[..., None], np.float32), a)
 
 
+def p_relu(x: Float, slope: Float, a: Attributes) -> Float:
+    """x, or slope * x where x is negative, with a slope of each of the last dimension."""
+    return fma(slope, binary32.minimum(np.float32(0), x), binary32.maximum(x, np.float32(0)))
+
+
 def lookup(x: Array, table: Array, a: Attributes) -> Array:
     """The table's byte for each byte."""
     return np.asarray(table[x])
@@ -260,6 +265,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Reshape": reshape,
     "Slice": slice_,
     "Softmax": softmax,
+    "PRelu": p_relu,
     "MaxPool": images.max_pool,
     "AveragePool": images.average_pool,
     "GlobalMaxPool": images.global_max_pool,

@@ -24,7 +24,7 @@ def _other_shape(form: Form, letters: Letters) -> Problem | None:
     """b has the shape of a, or is one pixel [B, 1, 1, C] for each image; a constant is one number or [C]."""
     shape = letters.fill(("...",))
     other = next((operand.shape for name in ("b", "constant") for operand in form.given(name)), None)
-    if other is None:
+    if other is None or form.has("b") == form.has("constant"):
         return None
     if form.has("constant"):
         return _constant_shape(letters, shape, other)

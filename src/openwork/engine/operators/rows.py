@@ -139,6 +139,9 @@ SOFTMAX = Operator(
     (value("y", "f32|u8", "... N", scale="y_scale"),),
     _QUANTIZED,
 )
+P_RELU = Operator(
+    "PRelu", (value("x", "f32", "... N"), tensor("slope", "f32", "N")), (value("y", "f32", "... N"),)
+)
 _ACTIVATIONS = tuple(
     Operator(
         operator_of_activation(name),
@@ -168,6 +171,7 @@ OPERATORS: dict[str, Operator] = {
         RESHAPE,
         SLICE,
         SOFTMAX,
+        P_RELU,
         *IMAGE_ROWS,
         *_ACTIVATIONS,
     )

@@ -47,8 +47,11 @@ ACTIVATION = Rule(
 
 
 def _match_residual(node: ir.Node) -> Follow | None:
-    """The later of two products gets the sum, so that its residual is already there."""
+    """The later of two products gets the sum, so that its residual is already there: of two values, and with
+    nothing else that the sum does."""
     pair = [slot(node, name) for name in ("a", "b")]
+    if attributes(node) or pair[1] is None:
+        return None
     candidates = []
     for value, other in (pair, pair[::-1]):
         step = maker(value)
