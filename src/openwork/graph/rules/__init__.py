@@ -176,7 +176,7 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, PUSH_ALONG, SHARE, CANCEL, PUSH_TURN, CANCEL_TURNS),
+    (PUSH, PUSH_ALONG, SHARE, CANCEL, QUANTIZE_AND_MOVE, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 
@@ -193,7 +193,7 @@ def _beside_native(rule: Rule) -> Rule:
     )
 
 
-REMAINS = Phase("remains", (*map(_beside_native, _with_others("remains", ())), QUANTIZE_AND_MOVE), last=True)
+REMAINS = Phase("remains", tuple(map(_beside_native, _with_others("remains", ()))), last=True)
 
 PHASES: tuple[Phase, ...] = (PREPARE, PRODUCTS, FUNCTIONS, EPILOGUE, LAYOUT, REMAINS)
 RULES: tuple[Rule, ...] = tuple(rule for phase in PHASES for rule in phase.rules)
