@@ -15,52 +15,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
-Array = NDArray[Any]
-U = 2.0**-24
+from image_bounds import IMAGES
+from intervals import Array, Attributes, Bounds, U, exactly
+
 FUNCTION = 3e-6
 """Of an activation, relative to max(1, |x|): below 1.6e-6 on either side (docs/arithmetic.md)."""
 FIXED = 1 / 11580 + 1 / 32767
 """Of a product in fixed point, relative to sqrt(n) and the norms: half a unit of each element, twice."""
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The least and the largest number of each element, f64; equal where an integer is certain."""
-
-    low: Array
-    high: Array
-
-    @staticmethod
-    def around(centre: Array, radius: Array) -> Bounds:
-        return Bounds(centre - radius, centre + radius)
-
-    @property
-    def centre(self) -> Array:
-        return np.asarray((self.low + self.high) / 2)
-
-    @property
-    def radius(self) -> Array:
-        return np.asarray((self.high - self.low) / 2)
-
-    @property
-    def largest(self) -> Array:
-        """The largest magnitude of each element."""
-        return np.maximum(np.abs(self.low), np.abs(self.high))
-
-    def map(self, move: Callable[[Array], Array]) -> Bounds:
-        """Both ends with their axes moved."""
-        return Bounds(move(self.low), move(self.high))
-
-
-Attributes = Mapping[str, Any]
-
-
-def exactly(array: Array) -> Bounds:
-    wide = np.asarray(array, np.float64)
-    return Bounds(wide, wide)
 
 
 def _along(parameter: Bounds, like: Array, a: Attributes) -> Array:
@@ -82,8 +45,9 @@ def _quantize(x: Bounds, scale: Bounds, point: Bounds, a: Attributes) -> Bounds:
     return Bounds(low, high)
 
 
-def _dequantize(q: Bounds, scale: Bounds, point: Bounds, a: Attributes) -> Bounds:
-    by, zero = _along(scale, q.low, a), _along(point, q.low, a)
+def _dequantize(q: Bounds, scale: Bounds, *rest: Any) -> Bounds:
+    *points, a = rest
+    by, zero = _along(scale, q.low, a), _along(points[0], q.low, a) if points else 0.0
     low, high = (q.low - zero) * by, (q.high - zero) * by
     return Bounds(low - U * np.abs(low), high + U * np.abs(high))
 
@@ -101,9 +65,11 @@ def _matmul(x: Bounds, w: Bounds, a: Attributes) -> Bounds:
     return Bounds.around(x.centre @ w.centre, radius)
 
 
-def _gemm(x: Bounds, w: Bounds, bias: Bounds, a: Attributes) -> Bounds:
+def _gemm(x: Bounds, w: Bounds, *rest: Any) -> Bounds:
+    *bias, a = rest
     turned = w.map(np.transpose) if a.get("transB") else w
-    return _add(_matmul(x, turned, {}), bias, a)
+    product = _matmul(x, turned, {})
+    return _add(product, bias[0], a) if bias else product
 
 
 def _add(x: Bounds, y: Bounds, a: Attributes) -> Bounds:
@@ -120,8 +86,11 @@ def _relu(x: Bounds, a: Attributes) -> Bounds:
     return x.map(lambda end: np.maximum(end, 0.0))
 
 
-def _clip(x: Bounds, low: Bounds, high: Bounds, a: Attributes) -> Bounds:
-    return x.map(lambda end: np.clip(end, low.low, high.low))
+def _clip(x: Bounds, low: Bounds | None, *rest: Any) -> Bounds:
+    *high, _ = rest
+    least = -np.inf if low is None else low.low
+    most = high[0].low if high else np.inf
+    return x.map(lambda end: np.clip(end, least, most))
 
 
 def _smooth(function: Callable[[Array], Array], steepest: float) -> Callable[[Bounds, Attributes], Bounds]:
@@ -147,6 +116,13 @@ def _gelu(x: Array) -> Array:
 def _leaky(x: Bounds, a: Attributes) -> Bounds:
     steep = x.map(lambda end: np.where(end > 0, end, a["alpha"] * end))
     return Bounds(steep.low - 2 * U * x.largest, steep.high + 2 * U * x.largest)
+
+
+def _hard_sigmoid(x: Bounds, a: Attributes) -> Bounds:
+    alpha, beta = a.get("alpha", 0.2), a.get("beta", 0.5)
+    slack = 4 * U * (alpha * x.largest + beta)
+    ends = alpha * x.low + beta - slack, alpha * x.high + beta + slack
+    return Bounds(*(np.clip(end, 0, 1) for end in ends))
 
 
 def _layer_norm(x: Bounds, gamma: Bounds, beta: Bounds, a: Attributes) -> Bounds:
@@ -199,11 +175,16 @@ MEANING: Mapping[str, Callable[..., Bounds]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "Add": _add,
+    "Sub": lambda x, y, a: _add(x, Bounds(-y.high, -y.low), a),
     "Mul": _mul,
+    "Div": lambda x, y, a: _mul(x, exactly(1 / y.low), a),
     "Relu": _relu,
     "Clip": _clip,
     "LeakyRelu": _leaky,
+    "HardSigmoid": _hard_sigmoid,
     "Sigmoid": _smooth(_sigmoid, 0.25),
+    "Elu": _smooth(lambda x: np.where(x > 0, x, np.expm1(x)), 1.0),
+    "Softplus": _smooth(lambda x: np.logaddexp(0, x), 1.0),
     "Tanh": _smooth(np.tanh, 1.0),
     "HardSwish": _smooth(lambda x: x * np.clip(x / 6 + 0.5, 0, 1), 1.5),
     "Gelu": _smooth(_gelu, 1.13),
@@ -212,6 +193,7 @@ MEANING: Mapping[str, Callable[..., Bounds]] = {
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Concat": _concat,
+    **IMAGES,
 }
 
 
@@ -231,8 +213,14 @@ def bounds_of(
     chosen = frozenset(fixed)
     for node in model.graph.node:
         a = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-        a |= {"signed": len(node.input) > 2 and node.input[2] in signed, "fixed": node.name in chosen}
-        values[node.output[0]] = MEANING[node.op_type](*(values[name] for name in node.input), a)
+        a |= {
+            "signed": len(node.input) > 2 and node.input[2] in signed,
+            "fixed": node.name in chosen,
+            "made": len(node.output),
+        }
+        given = (values[name] if name else None for name in node.input)
+        made = MEANING[node.op_type](*given, a)
+        values |= zip(node.output, made if isinstance(made, tuple) else (made,), strict=False)
     return values
 
 

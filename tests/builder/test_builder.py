@@ -445,10 +445,19 @@ def test_equated_dimensions() -> None:
 
 
 def test_default_shapes_fit_any_number_of_dimensions() -> None:
-    assert default_shapes(2) == ((1, 32), (1, 128), (16, 128))
-    assert default_shapes(1) == ((1,), (16,))
-    assert default_shapes(3) == ((1, 32, 1), (1, 128, 1), (16, 128, 1))
-    assert default_shapes(0) == ((),)
+    assert default_shapes([("n", "l")]) == ((1, 32), (1, 128), (16, 128))
+    assert default_shapes([("n", 3, 8, 8)]) == ((1,), (16,))
+    assert default_shapes([("n", "l"), ("n", "m")]) == ((1, 32, 1), (1, 128, 1), (16, 128, 1))
+    assert default_shapes([(3, 4)]) == ((),)
+
+
+def test_default_shapes_of_images_are_large_enough_for_networks() -> None:
+    assert default_shapes([("n", 3, "h", "w")]) == ((1, 224, 224), (16, 224, 224))
+    assert default_shapes([(1, 3, "h", "w")]) == ((224, 224),)
+    # Masks of attention have four axes too.
+    assert default_shapes([("n", "l"), ("n", 1, "l", "m")]) == ((1, 32, 1), (1, 128, 1), (16, 128, 1))
+    assert default_shapes([("n", 1, "l", "l")]) == ((1, 32), (1, 128), (16, 128))
+    assert default_shapes([("n", 1, 1, "l")]) == ((1, 32), (1, 128), (16, 128))
 
 
 def rounded_between(seed: int = 0) -> onnx.ModelProto:

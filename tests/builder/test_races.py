@@ -23,7 +23,7 @@ SIZE = 8
 
 
 def network() -> onnx.ModelProto:
-    """Quantized: two convolutions, which have no native step, with a Relu between, and a native product."""
+    """Quantized: two Einsums, which have no native step, with a Relu between, and a native product."""
     rng = np.random.default_rng(0)
     tensors, nodes = [], []
 
@@ -49,14 +49,14 @@ def network() -> onnx.ModelProto:
         )
         return name
 
-    def convolution(source: str, name: str) -> str:
-        given = [quantized(source), weight(f"{name}.w", 4, 4, 3, 3)]
-        nodes.append(helper.make_node("Conv", given, [name], name, pads=[1, 1, 1, 1]))
+    def einsum(source: str, name: str) -> str:
+        given = [quantized(source), weight(f"{name}.w", 4, 4)]
+        nodes.append(helper.make_node("Einsum", given, [name], name, equation="bchw,dc->bdhw"))
         return name
 
-    nodes_of_relu = helper.make_node("Relu", [convolution("x", "c0")], ["r"], "relu")
+    nodes_of_relu = helper.make_node("Relu", [einsum("x", "c0")], ["r"], "relu")
     nodes.append(nodes_of_relu)
-    top = convolution("r", "c1")
+    top = einsum("r", "c1")
     nodes.append(helper.make_node("Flatten", [top], ["f"], "flat"))
     nodes.append(
         helper.make_node("MatMul", [quantized("f"), weight("w", 4 * SIZE * SIZE, 10)], ["y"], "head")
@@ -129,9 +129,9 @@ def test_native_steps_between_parts_of_onnx_runtime_join_it_with_their_quantizer
     path = built(tmp_path)
     report = load(path).report
     assert [layer.name for layer in report.layers] == ["head"]
-    # One part: the convolutions, the Relu, and every quantizer around them.
+    # One part: the Einsums, the Relu, and every quantizer around them.
     (part,) = operators(path)
-    assert part.count("Conv") == 2
+    assert part.count("Einsum") == 2
     assert part.count("Relu") == 1
     assert part.count("QuantizeLinear") >= 2
     assert "What stands between parts of ONNX Runtime" in " ".join(report.notes)
@@ -152,7 +152,7 @@ def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     (part,) = engine.report.fallbacks
     assert len(part.nodes) == len(network().graph.node)
     # What had no native step says why, and what had one that it had.
-    assert "Conv 'c0': no rule reduces Conv" in part.reason
+    assert "Einsum 'c0': no rule reduces Einsum" in part.reason
     assert "MatMul 'head': it is left to ONNX Runtime with its neighbours." in part.reason
     assert engine.report.whole[0].seconds[WHOLE] == 1.0
     check(path)

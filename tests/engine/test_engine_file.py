@@ -16,7 +16,7 @@ from engine_files import rewritten
 from engine_samples import encoder
 from openwork.engine import file_tensors
 from openwork.engine.engine_file import read_engine, write_engine
-from openwork.engine.program import Named, Value
+from openwork.engine.program import Named, Step, Value
 from openwork.engine.program_values import check_free_dimensions
 from openwork.support.fields import EngineFileError, Field
 
@@ -362,6 +362,18 @@ def test_a_free_dimension_that_no_input_has_is_refused() -> None:
     check_free_dimensions(field, values[:1] * 2, (Named("x", 0),), [])
     with pytest.raises(EngineFileError, match=r"'values\[1\]': expected free dimensions that an input has"):
         check_free_dimensions(field, values, (Named("x", 0),), [])
+
+
+def test_a_free_dimension_is_one_that_a_native_step_makes_of_others() -> None:
+    """A pool with strides makes a height; a relu makes none, so that a name behind it is nobody's."""
+    values = (Value("f32", ("n", "h", 8, 4)), Value("f32", ("n", "y.1", 4, 4)))
+    field = Field("x.engine", "values", [{"shape": list(value.shape)} for value in values])
+    window = {"kernel": [2, 2], "strides": [2, 2], "dilations": [1, 1], "pads": [0, 0, 0, 0]}
+    pool = Step("max_pool", "pool", (0,), (1,), {}, window, backend="cpu")
+    check_free_dimensions(field, values, (Named("x", 0),), [pool])
+    relu = Step("relu", "relu", (0,), (1,), {}, {}, backend="cpu")
+    with pytest.raises(EngineFileError, match="or that a step makes, found"):
+        check_free_dimensions(field, values, (Named("x", 0),), [relu])
 
 
 def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_erf_of_another_scale_is_no_gelu() -> None:
 
 @pytest.mark.parametrize(
     ("bounds", "operators"),
-    [((0.0,), ["Relu"]), ((0.0, 6.0), ["Clip"]), ((-0.5, 0.25), ["Clip"]), ((0.1,), ["onnx.Clip"])],
+    [((0.0,), ["Relu"]), ((0.0, 6.0), ["Clip"]), ((-0.5, 0.25), ["Clip"]), ((0.1,), ["Clip"])],
 )
 def test_clip_is_relu_only_from_zero_up(bounds: tuple[float, ...], operators: list[str]) -> None:
     b = Builder(np.random.default_rng(0))
@@ -128,7 +128,7 @@ def test_an_activation_of_one_operator(op_type: str, numbers: dict[str, float]) 
     b = Builder(np.random.default_rng(0))
     x = b.add("Mul", b.input("x", ["rows", 3]), b.number(4.0))
     found = one(b, b.add(op_type, x, **numbers), 40, 3)
-    assert found.operators == ["onnx.Mul", op_type]
+    assert found.operators == ["Multiply", op_type]
     # The bound of tanh in docs/arithmetic.md, and a rounding of numbers up to 16 on either side.
     assert_close(found, 1e-6 + 16 * 2.0**-23)
 
@@ -162,16 +162,64 @@ def test_a_gate_of_another_value_is_no_silu() -> None:
     assert len(found.operators) == 3
 
 
+def test_a_clip_with_ends_that_are_computed_stays() -> None:
+    b = Builder(np.random.default_rng(0))
+    x, low = b.input("x", ["rows", 3]), b.input("low", [])
+    feeds = {"x": b.rng.standard_normal((4, 3)).astype(np.float32), "low": np.array(0.2, np.float32)}
+    found = reduced(b.model(y=b.add("Clip", x, low)), feeds)
+    assert found.operators == ["onnx.Clip"]
+    assert found.left == ["Clip: clip: its ends are not two constants in their order"]
+    assert_close(found, 0)
+
+
+@pytest.mark.parametrize("ends", [("", "top"), ("low", "")])
+def test_a_clip_with_one_end_has_the_other_beyond_all_numbers(ends: tuple[str, str]) -> None:
+    b = Builder(np.random.default_rng(0))
+    given = [b.number({"low": -0.3, "top": 0.4}[end]) if end else "" for end in ends]
+    found = one(b, b.add("Clip", b.input("x", ["rows", 3]), *given), 40, 3)
+    assert found.operators == ["Clip"]
+    numbers = [found.node("Clip").attributes[name].value for name in ("alpha", "beta")]
+    assert numbers == pytest.approx([-0.3, -LOWEST] if ends[0] else [LOWEST, 0.4], rel=1e-6)
+    assert_close(found, 0)
+
+
 def test_adds_of_other_shapes_stay() -> None:
     b = Builder(np.random.default_rng(0))
     x, r = b.input("x", ["rows", 3]), b.input("r", [1, 3])
     feeds = {"x": np.ones((4, 3), np.float32), "r": np.ones((1, 3), np.float32)}
-    found = reduced(b.model(y=b.add("Add", x, r), z=b.add("Add", x, b.normal(3))), feeds)
+    found = reduced(b.model(y=b.add("Add", x, r), z=b.add("Add", x, b.normal(4, 1))), feeds)
     assert found.operators == ["onnx.Add", "onnx.Add"]
     assert sorted(found.reasons) == [
         "its operands do not have the same known shape",
         "one of its operands is a constant",
     ]
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (3,), (1, 3), (1, 1, 3)])
+@pytest.mark.parametrize(
+    ("op_type", "made"), [("Add", "Add"), ("Sub", "Add"), ("Mul", "Multiply"), ("Div", "Multiply")]
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_arithmetic_with_a_constant(op_type: str, made: str, shape: tuple[int, ...], first: bool) -> None:
+    """A constant for all, or one for each channel, of no more axes than the value; `first`: before it."""
+    b = Builder(np.random.default_rng(0))
+    x, constant = b.input("x", ["rows", 3]), b.constant((b.rng.random(shape) + 0.5).astype(np.float32))
+    found = one(b, b.add(op_type, *((constant, x) if first else (x, constant))), 4, 3)
+    native = len(shape) <= 2 and not (first and op_type in ("Sub", "Div"))
+    assert found.operators == ([made] if native else [f"onnx.{op_type}"])
+    # Div multiplies by the reciprocal, which is rounded.
+    assert_close(found, 3 * 2.0**-24)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "numbers"), [("Add", [1, np.inf, 1]), ("Div", [1, 0, 1]), ("Mul", [1, np.nan, 1])]
+)
+def test_constants_that_are_not_finite_stay(op_type: str, numbers: list[float]) -> None:
+    b = Builder(np.random.default_rng(0))
+    y = b.add(op_type, b.input("x", ["rows", 3]), b.constant(np.array(numbers, np.float32)))
+    found = reduced(b.model(y=y), {"x": np.ones((2, 3), np.float32)})
+    assert found.operators == [f"onnx.{op_type}"]
+    assert "its constant holds numbers that are not finite" in found.left[0]
 
 
 def test_nodes_that_change_nothing_go() -> None:

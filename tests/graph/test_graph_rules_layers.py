@@ -80,10 +80,47 @@ def test_unsigned_symmetric_weights_are_shifted() -> None:
     assert_close(found, 1e-4)
 
 
-def test_a_weight_of_minus_128_stays_float() -> None:
-    found, _ = quantized_layer(2, "channels", low=-128)
-    assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
-    assert found.reasons == ["its weight holds -128; symmetric weights lie in [-127, 127]"]
+def test_a_weight_of_minus_128_is_a_sum_of_two_that_have_none() -> None:
+    found, k = quantized_layer(2, "channels", low=-128)
+    assert found.operators == ["Quantize", "Linear", "Linear"]
+    first, second = (node for node in found.nodes if node.op_type == "Linear")
+    weights = [node.inputs[2].const_value.numpy().astype(int) for node in (first, second)]
+    assert min(weight.min() for weight in weights) == -127
+    assert sum(weights).min() == -128
+    assert np.count_nonzero(weights[1]) < weights[1].size / 10
+    assert second.inputs[1] is first.outputs[0]
+    assert_close(found, 2 * (k + 2) * 2.0**-24 * 10 + 1e-5)
+
+
+@pytest.mark.parametrize("per_tensor", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("by_rows", [False, True])
+def test_an_asymmetric_weight_is_a_sum_with_its_bias_in_it(
+    dtype: type, per_tensor: bool, by_rows: bool
+) -> None:
+    """The bias of a Gemm stands in the first product, one that is added behind a MatMul in the last."""
+    b, k, n = Builder(np.random.default_rng(1)), 24, 10
+    low = np.iinfo(dtype).min
+    values = b.rng.integers(low, low + 256, (n, k)).astype(dtype)
+    points = b.rng.integers(low + 3, low + 120, n).astype(dtype)
+    scales = b.rng.uniform(0.001, 0.02, n).astype(np.float32)
+    point, scale = (b.constant(array[0] if per_tensor else array) for array in (points, scales))
+    held = b.constant(values if by_rows else np.ascontiguousarray(values.T), "layer.weight")
+    weight = b.add("DequantizeLinear", held, scale, point, axis=0 if by_rows else 1)
+    read = b.round_trip(b.input("x", ["rows", k]), SCALE, POINT)
+    y = (
+        b.add("Gemm", read, weight, b.normal(n), transB=1)
+        if by_rows
+        else b.add("Add", b.add("MatMul", read, weight), b.normal(n))
+    )
+    found = reduced(b.model(y=b.add("Relu", y)), {"x": b.rng.standard_normal((9, k)).astype(np.float32)})
+    assert found.operators == ["Quantize", "Linear", "Linear"]
+    last = found.nodes[-1]
+    assert (last.attributes["activation"].value, last.attributes["activation_last"].value) == ("relu", 1)
+    centred = values.astype(int) - (points[0] if per_tensor else points[:, None].astype(int))
+    parts = [node.inputs[2].const_value.numpy().astype(int) for node in found.nodes[1:]]
+    assert np.array_equal(sum(parts), centred)
+    assert_close(found, 2 * (k + 2) * 2.0**-24 * 30 + 1e-5)
 
 
 def layer_with_weight(values: np.ndarray, scale: np.ndarray, point: np.ndarray, **attributes: Any) -> Reduced:
@@ -94,12 +131,21 @@ def layer_with_weight(values: np.ndarray, scale: np.ndarray, point: np.ndarray, 
     return reduced(b.model(y=y), {"x": np.ones((2, values.shape[0]), np.float32)})
 
 
-def test_an_asymmetric_weight_is_refused() -> None:
-    weight = np.ones((3, 4), np.uint8)
+def test_an_asymmetric_weight_of_few_values_is_one_product() -> None:
+    weight = np.array([[2, 3, 130, 1]] * 3, np.uint8)
     found = layer_with_weight(weight, np.array(0.1, np.float32), np.array(3, np.uint8))
+    assert found.operators == ["Quantize", "Linear"]
+    held = found.node("Linear").inputs[2].const_value.numpy()
+    assert held.tolist() == [[-1] * 3, [0] * 3, [127] * 3, [-2] * 3]
+    assert_close(found, 1e-5)
+
+
+def test_a_weight_whose_zero_points_do_not_fit_stays_float() -> None:
+    """One for each row of the reduction: no sum of integer products."""
+    weight, point = np.ones((3, 4), np.int8), np.array([0, 1, 2], np.int8)
+    found = layer_with_weight(weight, np.full(3, 0.1, np.float32), point, axis=0)
     assert found.operators == ["Quantize", "Dequantize", "Linear f32"]
-    reason = "its weight is asymmetric (a zero point other than 128); weights must be symmetric"
-    assert found.reasons == [reason]
+    assert_close(found, 1e-5)
 
 
 def test_scales_along_the_reduction_axis_are_refused() -> None:
@@ -368,7 +414,7 @@ def test_a_multiplier_before_a_quantizer_goes_into_the_product(seed: int) -> Non
     assert_close(found, 2 * SCALE * 0.01 * 127 + 1e-4)
 
 
-def test_a_multiplier_that_is_not_positive_stays() -> None:
+def test_a_multiplier_that_is_not_positive_is_a_step_that_quantizes() -> None:
     b = Builder(np.random.default_rng(4))
     x = b.input("x", ["rows", 8])
     normal = b.add("LayerNormalization", x, b.normal(8), b.normal(8))
@@ -377,8 +423,9 @@ def test_a_multiplier_that_is_not_positive_stays() -> None:
         b.model(y=_product(b, _multiplied(b, normal, multiplier), 8, 8)),
         {"x": b.rng.standard_normal((5, 8)).astype(np.float32)},
     )
-    assert found.operators == ["LayerNorm", "onnx.Mul", "Quantize", "Linear"]
-    assert "the constant is not positive finite float32" in found.reasons
+    assert found.operators == ["LayerNorm", "Multiply", "Linear"]
+    assert "y_scale" in found.node("Multiply").attributes
+    assert "y_scale" not in found.node("LayerNorm").attributes
     assert_close(found, 2 * SCALE * 0.01 * 127 + 1e-4)
 
 

@@ -152,11 +152,14 @@ def test_a_table_is_rounded_once_and_not_its_rows() -> None:
     assert_close(found, 1e-6)
 
 
-def test_a_second_rounding_on_another_grid_stays() -> None:
+def test_a_second_rounding_on_another_grid_is_a_table() -> None:
     b = builder()
     y = b.round_trip(b.input("x", ["rows", CHANNELS]), 0.02, 128)
     found = reduced(b.model(y=b.add("Tanh", b.round_trip(y, 0.5, 128))), inputs(b, "x"))
-    assert found.operators == ["Quantize", "Dequantize", "Quantize", "Dequantize", "Tanh"]
+    assert found.operators == ["Quantize", "Lookup", "Dequantize", "Tanh"]
+    table = found.node("Lookup").inputs[1].const_value.numpy().astype(int)
+    read = (np.arange(256) - 128) * np.float32(0.02)
+    assert np.array_equal(table, np.rint(read / np.float32(0.5)) + 128)
     assert_close(found, 1e-5)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from openwork.backends.backend import Made, Tensors
 from openwork.backends.registry import backend_named
-from openwork.engine.operators import Form, Operand, Operator, infer, pair, row_of_step
+from openwork.engine.made_shapes import made_shapes
 from openwork.engine.program import FALLBACK, Program, Step
 from openwork.engine.shapes import Shape
 
@@ -55,19 +55,15 @@ def _made(program: Program, step: Step, tensors: Tensors, sizes: Mapping[str, in
     known = [shape for shape in shapes if shape is not None]
     if len(known) < len(shapes):
         return "its inputs' sizes are not known either"
-    row = row_of_step(step.op)
-    if row is not None:
-        return Made(_inferred(row, step, known), True)
+    if step.op != FALLBACK:
+        return Made(_inferred(step, known), True)
     return backend_named(step.backend).made_shapes(step, program, tensors, known)
 
 
-def _inferred(row: Operator, step: Step, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a native step's outputs, as its row says them; -1 for what follows from its tensors."""
-    there = [slot for slot, index in pair(row.activations, step.inputs) or () if index is not None]
-    given = [(slot, Operand(None, shape)) for slot, shape in zip(there, shapes, strict=True)]
-    made = infer(row, Form(step.attributes, given))
-    read = [shape for shape, index in zip(made, step.outputs, strict=False) if index is not None]
-    return tuple(tuple(d if isinstance(d, int) else -1 for d in shape or ()) for shape in read)
+def _inferred(step: Step, shapes: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a native step's outputs; -1 for what follows from its tensors."""
+    made = made_shapes(step, shapes).values()
+    return tuple(tuple(d if isinstance(d, int) else -1 for d in shape or ()) for shape in made)
 
 
 def _sized(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...] | None:

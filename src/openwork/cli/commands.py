@@ -77,7 +77,7 @@ def bench(request: Bench, output: Path | None) -> None:
     """Time each shape and show a summary."""
     check_outputs((output,), (request.engine,))
     engine = load(request.engine, threads=request.threads)
-    shapes = request.shapes or default_shapes(len(engine.free_dimensions))
+    shapes = request.shapes or default_shapes([port.shape for port in engine.inputs])
     feeds = {"x".join(map(str, shape)): engine.sample(shape) for shape in shapes}
     machine = this_machine()
     with progress_bar("Timing", 1.0, Console(stderr=True).is_terminal) as advance:

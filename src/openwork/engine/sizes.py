@@ -6,23 +6,47 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from openwork.engine.operators.windows import axes
 from openwork.engine.problem import Image
 from openwork.engine.program import Program, Step
+from openwork.engine.shapes import Shape
 from openwork.support.numbers import LARGEST, whole_number
 
 DEFAULT_SHAPES = ((1, 32), (1, 128), (16, 128))
+"""Of a batch of texts, the first dimension and the second."""
+PIXELS = 224
+"""Of a free height or width of images, which many networks take no smaller."""
 
 
 def free_names(program: Program) -> tuple[str, ...]:
     """The names of the inputs' free dimensions, in order of appearance."""
-    dims = (dim for port in program.inputs for dim in program.values[port.value].shape)
-    return tuple(dict.fromkeys(dim for dim in dims if isinstance(dim, str)))
+    return _names([program.values[port.value].shape for port in program.inputs])
 
 
-def default_shapes(dimensions: int) -> tuple[tuple[int, ...], ...]:
-    """The default shapes, cut or filled up with 1 to a number of free dimensions."""
-    fitted = ((*shape, *[1] * dimensions)[:dimensions] for shape in DEFAULT_SHAPES)
+def _names(inputs: Sequence[Shape]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(dim for shape in inputs for dim in shape if isinstance(dim, str)))
+
+
+def default_shapes(inputs: Sequence[Shape]) -> tuple[tuple[int, ...], ...]:
+    """The default shapes, cut or filled up with 1 to the free dimensions of inputs of these shapes; a free
+    height and width of images are `PIXELS`."""
+    names, pixels = _names(inputs), _pixels(inputs)
+    others = [name for name in names if name not in pixels]
+    fitted = []
+    for shape in DEFAULT_SHAPES:
+        sizes = dict(zip(others, (*shape, *[1] * len(others)), strict=False))
+        fitted.append(tuple(sizes.get(name, PIXELS) for name in names))
     return tuple(dict.fromkeys(fitted))
+
+
+def _pixels(inputs: Sequence[Shape]) -> frozenset[str]:
+    """The names of height and width: the last two of four axes, two names that stand nowhere else."""
+    elsewhere = set(_names([shape if len(shape) != 4 else shape[:2] for shape in inputs]))
+    found: set[str] = set()
+    for shape in inputs:
+        last = {dim for dim in shape[2:] if isinstance(dim, str)} if len(shape) == 4 else set()
+        found |= last if len(last) == 2 and not last & elsewhere else set()
+    return frozenset(found)
 
 
 def whole_shapes(shapes: object) -> tuple[tuple[int, ...], ...]:
@@ -68,7 +92,8 @@ def free_sizes(program: Program, shapes: Sequence[Sequence[int]] | None) -> list
     Raises ValueError for shapes that do not fit the inputs, or none, or that make a value too large.
     """
     names = free_names(program)
-    chosen = default_shapes(len(names)) if shapes is None else whole_shapes(shapes)
+    given = [program.values[port.value].shape for port in program.inputs]
+    chosen = default_shapes(given) if shapes is None else whole_shapes(shapes)
     bound = [bind_shape(names, shape) for shape in chosen]
     for sizes in bound:
         _check_elements(program, sizes)
@@ -97,7 +122,8 @@ def timed_sizes(step: Step, program: Program, sizes: Iterable[dict[str, int]]) -
     """The distinct sizes that a product has at the given sizes of free dimensions, by increasing rows; of
     several with the same rows the first.
 
-    A free dimension whose size is not known counts as 1.
+    A free dimension whose size is not known counts as 1; an image that is smaller than the window of its
+    convolution as the smallest that it fits into.
     """
     found: dict[int, Timed] = {}
     for size in sizes:
@@ -108,6 +134,13 @@ def timed_sizes(step: Step, program: Program, sizes: Iterable[dict[str, int]]) -
             for index in (step.inputs[0], step.outputs[0])
         )
         rows = math.prod(made[:-1])
-        image = (images[0], images[1], images[2]) if "kernel" in step.attributes else None
+        image = _fitting(step, images) if "kernel" in step.attributes else None
         found.setdefault(rows, Timed(rows, image))
     return [found[rows] for rows in sorted(found)]
+
+
+def _fitting(step: Step, images: tuple[int, ...]) -> Image:
+    """Batch, height and width of images, no smaller than the window with its pads."""
+    least = [axis.reach - axis.before - axis.after for axis in axes(step.attributes)]
+    height, width = (max(size, low, 1) for size, low in zip(images[1:3], least, strict=True))
+    return images[0], height, width

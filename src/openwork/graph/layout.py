@@ -160,13 +160,22 @@ def _match_push(node: ir.Node) -> _Push | None:
 def _pays(node: ir.Node, moves: list[ir.Node | None]) -> bool:
     """Whether fewer moves remain, or as many but further down.
 
-    That is so where only moves to channels last read the result, since all of them go, and where nobody else
-    reads what all inputs are moved to.
+    That is so where only moves to channels last read the result, since all of them go, and where the moves
+    that nobody else reads are no fewer than those that come: the one behind, and one in front of each input
+    that is not moved yet in either way.
     """
     made, readers = node.outputs[0], consumers(node.outputs[0])
     if readers and not made.is_graph_output() and all(is_openwork(reader, LAST) for reader in readers):
         return True
-    return all(move is not None and only_consumer(move.outputs[0]) is node for move in moves)
+    going = {move for move in moves if move is not None and only_consumer(move.outputs[0]) is node}
+    still = {value for value in _values(node).values() if native_producer(value, FIRST) is None}
+    coming = 1 + sum(not _moved_already(value) for value in still)
+    return len(going) >= coming
+
+
+def _moved_already(value: ir.Value) -> bool:
+    """Whether a value with channels first is read with channels last elsewhere."""
+    return any(is_openwork(reader, LAST) and not attributes(reader) for reader in consumers(value))
 
 
 def _replace_push(found: _Push) -> Replacement:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import onnx_ir as ir
 
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
@@ -46,23 +49,38 @@ ACTIVATION = Rule(
 )
 
 
-def _match_residual(node: ir.Node) -> Follow | None:
-    """The later of two products gets the sum, so that its residual is already there: of two values, and with
-    nothing else that the sum does."""
-    pair = [slot(node, name) for name in ("a", "b")]
-    if attributes(node) or pair[1] is None:
-        return None
+@dataclass(frozen=True)
+class _Sum(Follow):
+    """A sum whose operand in the slot `own` a product makes; the other operand stands in `beside`."""
+
+    beside: str = "b"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the sum ends in, and how its other operand is quantized, as a product says it."""
+        given = attributes(self.node)
+        held = {name: value for name, value in given.items() if name[1:2] != "_" or name[0] == "y"}
+        if "activation" in held:
+            held["activation_last"] = 1
+        for kind in ("scale", "zero_point"):
+            if f"{self.beside}_{kind}" in given:
+                held[f"residual_{kind}"] = given[f"{self.beside}_{kind}"]
+        return held
+
+
+def _match_residual(node: ir.Node) -> _Sum | None:
+    """The later of two products gets the sum, so that its residual is already there."""
     candidates = []
-    for value, other in (pair, pair[::-1]):
-        step = maker(value)
+    for own, beside in (("a", "b"), ("b", "a")):
+        step, other = maker(slot(node, own)), slot(node, beside)
         if step is not None and other is not None:
-            candidates.append(Follow(node, step, other))
+            candidates.append(_Sum(node, step, other, beside))
     free = [c for c in candidates if _check_residual(c) is None]
     found = free or candidates
     return found[-1] if found else None
 
 
-def _check_residual(found: Follow) -> str | None:
+def _check_residual(found: _Sum) -> str | None:
     if slot(found.step, "residual") is not None:
         return "the product already has a residual"
     if found.other is found.step.outputs[0] or not is_float(found.step):
@@ -70,11 +88,15 @@ def _check_residual(found: Follow) -> str | None:
     assert found.other is not None
     if not same_dims(found.other, found.step.outputs[0]):
         return "the two summands do not have the same known shape"
+    if "activation" in found.values and attributes(found.step)["activation"] != "none":
+        return "the product already has an activation, and the sum ends in one too"
+    if "residual_scale" in found.values and "x_scale" not in attributes(found.step):
+        return "it is a product of floats, whose residual is float"
     return alone(found)
 
 
-def _replace_residual(found: Follow) -> Replacement:
-    made = rebuilt(found.step, {"residual": found.other})
+def _replace_residual(found: _Sum) -> Replacement:
+    made = rebuilt(found.step, {"residual": found.other}, **found.values)
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Operator
+from openwork.graph.layout import LAST
 from openwork.graph.model import attributes, native_producer, only_consumer, operand
 from openwork.graph.rewrite import Replacement, Rule, never
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
@@ -47,13 +48,15 @@ def _replace(found: _Read) -> Replacement:
 INTEGER_INPUTS = Rule("integers into what reads them", ANCHORS, _match, never, _replace, domain=DOMAIN)
 
 
-KEEPS_BYTES = frozenset({"MaxPool", "GlobalMaxPool", "Reshape", "Slice"})
-"""Operators that give some of the numbers that they read, whatever rising function these went through."""
+KEEPS_BYTES = frozenset({"MaxPool", "GlobalMaxPool", "Reshape", "Slice", LAST})
+"""Operators that give some of the numbers that they read, whatever rising function these went through.
+
+Of the moves of channels one alone: the other one moves behind a Dequantize (`openwork.graph.layout`)."""
 
 
 def _match_behind(node: ir.Node) -> _Read | None:
     made = native_producer(operand(node, 0), "Dequantize")
-    return None if made is None else _Read(node, "x", made)
+    return None if made is None or "y_scale" in attributes(node) else _Read(node, "x", made)
 
 
 def _replace_behind(found: _Read) -> Replacement:

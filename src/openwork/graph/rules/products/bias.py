@@ -5,14 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.model import (
-    constant,
-    dims,
-    needed,
-)
+from openwork.graph.model import attributes, constant, dims, needed
 from openwork.graph.operands import keeps_axes
 from openwork.graph.rewrite import Replacement, Rule, home
-from openwork.graph.rules.products.followed import Follow, alone, channels, is_plain, maker
+from openwork.graph.rules.products.followed import Follow, alone, channels, is_float, maker
 from openwork.graph.rules.products.weights import constant_bias, layer_name
 from openwork.graph.slots import rebuilt, slot
 
@@ -28,7 +24,9 @@ def _match(node: ir.Node) -> Follow | None:
 
 
 def _check(found: Follow) -> str | None:
-    if not is_plain(found.step) or slot(found.step, "bias") is not None:
+    # A residual is added as a bias is: in which order is a rounding.
+    ends = attributes(found.step)["activation"] != "none" or not is_float(found.step)
+    if ends or slot(found.step, "bias") is not None:
         return "the product already has a bias or something after it"
     if constant_bias(found.other, channels(found.step)) is None:
         return "the constant that is added does not have one float32 number for each output channel"
