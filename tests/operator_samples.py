@@ -58,7 +58,7 @@ class Sample:
 
     def _attributes(self) -> dict[str, Any]:
         """Optional ones by groups: an attribute comes with all that it needs."""
-        names = ("x", "y", "a", "b", "activation", "count", "overhang")
+        names = ("x", "y", "a", "b", "activation", "count", "overhang", "residual")
         groups = {name: self.rng.random() < 0.5 for name in names}
         groups["b"] &= self.other == "b"
         values = {}
@@ -66,8 +66,18 @@ class Sample:
             group = attribute.name.partition("_")[0]
             if not attribute.optional or groups.get(group, False):
                 values[attribute.name] = self._value(attribute)
+        if groups["residual"] and self.row.attribute("residual_scale") is not None:
+            values |= self._of_residual()
         if "alpha" in values and "beta" in values:
             values["alpha"], values["beta"] = sorted((values["alpha"], values["beta"]))
+        return values
+
+    def _of_residual(self) -> dict[str, Any]:
+        """A residual of integers, whose sums may be rounded before it."""
+        rounded = self.rng.random() < 0.5
+        values = {"residual_scale": 0.05, "residual_zero_point": int(self.rng.integers(256))}
+        if rounded:
+            values |= {"sum_scale": 0.06, "sum_zero_point": int(self.rng.integers(256)), "activation_last": 1}
         return values
 
     def _integers(self, name: str) -> list[int]:
@@ -111,6 +121,8 @@ class Sample:
                 wanted = not packed
             elif any(name not in present for name in slot.needs):
                 wanted = False
+            elif slot.name == "residual" and "residual_scale" in self.attributes:
+                wanted = True
             elif slot.name in ("b", "constant"):
                 wanted = slot.name == self.other
             elif slot.dtypes == ("u8",) and slot.tensor and slot.optional:

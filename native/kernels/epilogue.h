@@ -23,6 +23,12 @@ struct Epilogue {
   ActivationFunction activation;
   bool activation_last = false;  // after the residual
 
+  // The sums are rounded to u8 and back before the residual is added; the arrays are in units of that u8, and the residual is
+  // dequantized and added as an operator of its own would.
+  bool rounded = false;
+  float sum_scale = 1.0f;
+  int32_t sum_zero_point = 0;
+
   Stored residual = Stored::f32;  // not s8
   const float* residual_factor = nullptr;
   int32_t residual_zero_point = 0;
@@ -34,7 +40,7 @@ struct Epilogue {
   const uint8_t* low = nullptr;          // the ends of each channel's u8
   const uint8_t* high = nullptr;
   bool scaled = false;              // the arrays are in units of the output, and the activation is none
-  bool bounded = false;             // and nothing but a float residual leaves INT32
+  bool bounded = false;             // and nothing but a float residual leaves INT32; where rounded, nothing at all
   const uint8_t* lookup = nullptr;  // 256 bytes or null: what stands for each u8
 };
 

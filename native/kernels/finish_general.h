@@ -99,6 +99,15 @@ struct GeneralFinish {
     });
   }
 
+  // To u8 and back. The ends are integers, so it is the same whether they bound before or behind the rounding.
+  static void round(const Epilogue& e, const Piece& p) {
+    const auto low = V::set1(static_cast<float>(-e.sum_zero_point)), high = V::set1(static_cast<float>(255 - e.sum_zero_point));
+    const auto scale = V::set1(e.sum_scale);
+    each(p, [&](int, int, float* values) {
+      V::store(values, V::mul(V::rint(V::min(V::max(V::load(values), low), high)), scale));
+    });
+  }
+
   template <Stored type>
   [[gnu::always_inline]] static void add(const GemmArgs& a, const Piece& p) {
     const Numbers factors(a.epilogue.residual_factor + p.channel);
@@ -107,7 +116,8 @@ struct GeneralFinish {
     each(p, [&](int r, int s, float* values) {
       auto other = load_lanes<V, type, whole>(a.residual, at + r * a.residual_stride + s * kStripLanes, p.lanes);
       if constexpr (type == Stored::u8) other = V::sub(other, zero_point);
-      V::store(values, V::fma(other, factors.of[s], V::load(values)));
+      const auto value = V::load(values);
+      V::store(values, a.epilogue.rounded ? V::add(value, V::mul(other, factors.of[s])) : V::fma(other, factors.of[s], value));
     });
   }
   static void add_residual(const GemmArgs& a, const Piece& p) {
@@ -164,6 +174,7 @@ struct GeneralFinish {
       const Piece piece{part.row + r, part.channel, rows, static_cast<int>(a.n - part.channel), values};
       scale<Sum>(e, sums.at + r * sums.stride, sums.stride, piece);
       if (!e.activation_last) activate_piece(e.activation, piece);
+      if (e.rounded) round(e, piece);
       if (a.residual) add_residual(a, piece);
       if (e.activation_last) activate_piece(e.activation, piece);
       store(a, piece);

@@ -39,6 +39,8 @@ bool finite(const Floats& values) {
 void check(const EpilogueSpec& s) {
   expect(s.residual != Stored::s8, "Expected a residual of f32, bf16 or u8, found s8; add 128 to its bytes and zero point.");
   expect(!s.lookup || is_quantized(s.output), "Expected a lookup table only where the output is quantized.");
+  expect(!s.sum || (s.residual && (s.activation_last || s.activation.kind == Activation::none)),
+         "Expected sums that are rounded only where a residual is added to them, and an activation only behind it.");
   if (const auto problem = activation_problem(s.activation)) throw std::invalid_argument("Activation: " + *problem);
 }
 
@@ -61,6 +63,7 @@ PreparedEpilogue::PreparedEpilogue(const EpilogueSpec& spec, int64_t channels)
   bias_.resize(n_);
   prepare_residual(spec);
   if (is_quantized(spec.output)) prepare_output(spec);
+  if (spec.sum) prepare_rounded(spec);
   const size_t padded = static_cast<size_t>(channels + kEpilogueSlack);
   for (Floats* array : {&scale_, &bias_, &factor_, &inverse_}) array->resize(padded);
   for (auto* array : {&low_, &high_}) array->resize(padded);
@@ -76,7 +79,7 @@ void PreparedEpilogue::prepare_residual(const EpilogueSpec& spec) {
 void PreparedEpilogue::prepare_output(const EpilogueSpec& spec) {
   low_.assign(n_, 0);
   high_.assign(n_, 255);
-  if (linear(spec)) fixed_.scaled = scale_to_output(spec);
+  if (linear(spec) && !spec.sum) fixed_.scaled = scale_to_output(spec);
   if (spec.lookup) lookup_.assign(spec.lookup->begin(), spec.lookup->end());
 }
 
@@ -101,6 +104,30 @@ bool PreparedEpilogue::scale_to_output(const EpilogueSpec& spec) {
   fixed_.residual_zero_point = 0;
   fixed_.bounded = bounded(spec);
   return true;
+}
+
+// The arrays in units of the u8 that the sums become; a clamp behind the residual becomes the ends of the output's u8.
+void PreparedEpilogue::prepare_rounded(const EpilogueSpec& spec) {
+  fixed_.rounded = true;
+  fixed_.sum_scale = spec.sum_scale;
+  fixed_.sum_zero_point = spec.sum->zero_point;
+  for (size_t c = 0; c < n_; ++c) {
+    scale_[c] *= spec.sum->inverse_scale;
+    bias_[c] *= spec.sum->inverse_scale;
+  }
+  expect(finite(scale_) && finite(bias_), "Expected sums whose numbers in units of their rounding are finite.");
+  if (!is_quantized(spec.output)) return;
+  const bool clip = spec.activation.kind == Activation::clip, relu = spec.activation.kind == Activation::relu;
+  if (spec.activation.kind != Activation::none && !clip && !relu) return;
+  for (size_t c = 0; c < n_; ++c) {
+    if (clip || relu) low_[c] = quantized_end(clip ? spec.activation.alpha : 0.0f, {inverse_[c], spec.y_zero_point});
+    if (clip) high_[c] = quantized_end(spec.activation.beta, {inverse_[c], spec.y_zero_point});
+  }
+  fixed_.activation = {};
+  const double most = 255.0 * (std::fabs(spec.sum_scale) + (spec.residual == Stored::u8 ? std::fabs(spec.residual_scale) : 0.0));
+  fixed_.bounded = spec.residual == Stored::u8;
+  for (size_t c = 0; c < n_; ++c)
+    fixed_.bounded &= most * std::fabs(inverse_[c]) < 0x1p30 && 0x1p31 * std::fabs(scale_[c]) + std::fabs(bias_[c]) < 0x1p100;
 }
 
 // Whether no INT32 sum and no u8 makes a number that INT32 does not hold; half of a unit and the roundings aside.

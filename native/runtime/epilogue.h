@@ -25,6 +25,9 @@ struct EpilogueSpec {
   float residual_scale = 1.0f;
   int residual_zero_point = 0;
 
+  std::optional<Quantizer> sum;  // what the sums are rounded by before the residual; then the activation is last, or none
+  float sum_scale = 1.0f;        // of its integers
+
   Stored output = Stored::f32;
   Floats inverse_scale;                        // [n], where quantized: y_multiplier / y_scale
   int y_zero_point = 0;                        // of the u8, also where the output is s8
@@ -44,6 +47,7 @@ class PreparedEpilogue {
   void prepare_output(const EpilogueSpec& spec);
   bool scale_to_output(const EpilogueSpec& spec);
   bool bounded(const EpilogueSpec& spec) const;
+  void prepare_rounded(const EpilogueSpec& spec);
 
   size_t n_;
   Floats scale_, bias_, factor_, inverse_;

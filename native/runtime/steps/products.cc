@@ -17,6 +17,13 @@ void add_residual(const StepContext& c, const Operand& residual, LinearEpilogue&
   e.residual_zero_point = quantization.zero_point;
 }
 
+void add_rounding(const StepContext& c, LinearEpilogue& e) {
+  if (!c.has("sum_scale")) return;
+  const Quantization quantization = c.quantization("sum");
+  e.sum = quantization.quantizer();
+  e.sum_scale = quantization.scale;
+}
+
 // Of sums of integers x_scale * weight_scale, rounded once. Sums of floats have no scale.
 void add_scale(const StepContext& c, const PackedWeights& weights, LinearEpilogue& e) {
   if (weights.type() != Type::i8) {
@@ -66,6 +73,7 @@ LinearEpilogue make_epilogue(const StepContext& c, const PackedWeights& weights,
   e.activation_last = c.flag("activation_last");
   add_output(c, y, weights.n(), e);
   add_residual(c, residual, e);
+  add_rounding(c, e);
   return e;
 }
 

@@ -100,6 +100,25 @@ def _replace_pair(found: _Pair) -> Replacement:
     return Replacement((), [(found.node.outputs[0], found.source)])
 
 
+def _match_rounding_pair(node: ir.Node) -> _Pair | None:
+    """A move to channels last that quantizes what another one has moved to channels first."""
+    other = native_producer(filled(node, "x"), FIRST)
+    return None if other is None or not attributes(node) else _Pair(node, filled(other, "x"))
+
+
+def _replace_rounding_pair(found: _Pair) -> Replacement:
+    made = make("Quantize", {"x": found.source}, attributes(found.node), found.node.name or "")
+    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
+
+
+CANCEL_ROUNDING = Rule(
+    "cancel moves of channels, not the quantizer between",
+    frozenset({LAST}),
+    _match_rounding_pair,
+    never,
+    _replace_rounding_pair,
+    domain=DOMAIN,
+)
 _MOVES = frozenset({LAST, FIRST})
 
 CANCEL = Rule("cancel moves of channels", _MOVES, _match_pair, _check_pair, _replace_pair, domain=DOMAIN)

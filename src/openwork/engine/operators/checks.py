@@ -31,6 +31,14 @@ def ordered_clip(form: Form, letters: Letters) -> Problem | None:
     return ends_in_order(form, letters) if form.attributes["activation"] == "clip" else None
 
 
+def rounded_sums(form: Form, _: Letters) -> Problem | None:
+    """Sums that are rounded before the residual have no activation before it."""
+    given = form.attributes
+    if "sum_scale" not in given or given["activation"] == "none" or given.get("activation_last"):
+        return None
+    return Problem("activation_last", "1 where 'sum_scale' is there", str(given.get("activation_last", 0)))
+
+
 def divides(attribute: str, letter: str) -> Check:
     """An attribute divides a dimension, which is fixed."""
 

@@ -14,6 +14,7 @@ EPILOGUE_ATTRIBUTES = (
     flag("activation_last"),
     *quantizer("y"),
     *quantizer("residual", needs=("residual",)),
+    *quantizer("sum", needs=("residual",)),
 )
 """docs/arithmetic.md, Epilogue."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.attribute import flag, integer, integers, number, quantizer
-from openwork.engine.operators.checks import activation_numbers, ordered_clip, weight_of_windows
+from openwork.engine.operators.checks import activation_numbers, ordered_clip, rounded_sums, weight_of_windows
 from openwork.engine.operators.contract import Operator
 from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.image_checks import (
@@ -32,7 +32,7 @@ CONV = Operator(
     (value("y", "f32|u8", "B P Q N", scale="y_scale"),),
     (*WINDOW, integer("groups", 1, MOST_GROUPS), *EPILOGUE_ATTRIBUTES),
     derive=slides,
-    checks=(activation_numbers, ordered_clip, weight_of_windows),
+    checks=(activation_numbers, ordered_clip, rounded_sums, weight_of_windows),
     weighted="weight",
     epilogue=True,
     layout="channels last",

@@ -10,6 +10,7 @@ from openwork.engine.operators.checks import (
     ends_in_order,
     ordered_clip,
     packed_or_three,
+    rounded_sums,
     side_by_side,
     tables_of_integers,
 )
@@ -61,7 +62,7 @@ LINEAR = Operator(
     ),
     (value("y", "f32|u8", "... N", scale="y_scale"),),
     EPILOGUE_ATTRIBUTES,
-    checks=(activation_numbers, ordered_clip),
+    checks=(activation_numbers, ordered_clip, rounded_sums),
     weighted="weight",
     epilogue=True,
 )

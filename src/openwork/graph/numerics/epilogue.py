@@ -38,6 +38,8 @@ def is_linear(a: Attributes, residual: bool) -> bool:
 
 def finish(total: Float, channels: Channels, residual: Array | None, a: Attributes) -> Array:
     """The outputs [..., N] of the sums, INT32 made f32: scaled, activated, added to, and stored."""
+    if residual is not None and "sum_scale" in a:
+        return _rounded(total, channels, residual, a)
     if "y_scale" in a and is_linear(a, residual is not None):
         scaled = _Scaled.of(channels, residual, a)
         if scaled.finite():
@@ -47,6 +49,21 @@ def finish(total: Float, channels: Channels, residual: Array | None, a: Attribut
     v = v if last else apply_activation(v, a)
     v = v if residual is None else _added(v, residual, a)
     return store(apply_activation(v, a) if last else v, a, channels.multiplier)
+
+
+def _rounded(total: Float, channels: Channels, residual: Array, a: Attributes) -> Array:
+    """The sums rounded to u8 and back, and the residual added to that: a product and a sum, one after the
+    other."""
+    plain = {"activation": "none", "y_scale": a["sum_scale"], "y_zero_point": a["sum_zero_point"]}
+    inner = finish(total, Channels(channels.scale, channels.bias), None, plain)
+    with quiet():
+        v = (inner.astype(np.float32) - np.float32(a["sum_zero_point"])) * np.float32(a["sum_scale"])
+        other = residual
+        if residual.dtype == np.uint8:
+            centred = residual.astype(np.float32) - np.float32(a["residual_zero_point"])
+            other = centred * np.float32(a["residual_scale"])
+        v = np.add(v, other, dtype=np.float32)
+    return store(apply_activation(v, a), a, channels.multiplier)
 
 
 def store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:

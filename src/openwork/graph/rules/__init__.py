@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, QUANTIZE_AND_MOVE, SHARE
+from openwork.graph.layout import CANCEL, CANCEL_ROUNDING, PUSH, PUSH_ALONG, QUANTIZE_AND_MOVE, SHARE
 from openwork.graph.neighbours import stands_among_native
 from openwork.graph.phase import Phase
 from openwork.graph.rewrite import Rule
@@ -176,7 +176,7 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, PUSH_ALONG, SHARE, CANCEL, QUANTIZE_AND_MOVE, PUSH_TURN, CANCEL_TURNS),
+    (PUSH, PUSH_ALONG, SHARE, CANCEL, CANCEL_ROUNDING, QUANTIZE_AND_MOVE, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 

@@ -8,10 +8,10 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
-from openwork.graph.model import attributes, needed, same_dims
+from openwork.graph.model import attributes, make, needed, same_dims
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.rules.products.followed import Follow, alone, is_float, is_plain, maker
-from openwork.graph.slots import rebuilt, slot
+from openwork.graph.slots import rebuilt, row_of, slot, slots
 
 
 def _match_activation(node: ir.Node) -> Follow | None:
@@ -49,11 +49,27 @@ ACTIVATION = Rule(
 )
 
 
+KINDS = ("scale", "zero_point")
+
+
 @dataclass(frozen=True)
 class _Sum(Follow):
     """A sum whose operand in the slot `own` a product makes; the other operand stands in `beside`."""
 
     beside: str = "b"
+
+    @property
+    def rounding(self) -> dict[str, Any] | None:
+        """How the product rounds its sums before the other operand is added; None where it does not, or not
+        alone: an activation, another residual, a factor or a table would come before."""
+        own, given = "a" if self.beside == "b" else "b", attributes(self.step)
+        read = [attributes(self.node).get(f"{own}_{kind}") for kind in KINDS]
+        made = [given.get(f"y_{kind}") for kind in KINDS]
+        between = ["residual", *(each.name for each in row_of(self.step).tensors if "y_scale" in each.needs)]
+        before = [name for name in between if slot(self.step, name) is not None]
+        if None in read or read != made or before or given["activation"] != "none":
+            return None
+        return {f"sum_{kind}": number for kind, number in zip(KINDS, made, strict=True)}
 
     @property
     def values(self) -> dict[str, Any]:
@@ -62,7 +78,7 @@ class _Sum(Follow):
         held = {name: value for name, value in given.items() if name[1:2] != "_" or name[0] == "y"}
         if "activation" in held:
             held["activation_last"] = 1
-        for kind in ("scale", "zero_point"):
+        for kind in KINDS:
             if f"{self.beside}_{kind}" in given:
                 held[f"residual_{kind}"] = given[f"{self.beside}_{kind}"]
         return held
@@ -83,8 +99,10 @@ def _match_residual(node: ir.Node) -> _Sum | None:
 def _check_residual(found: _Sum) -> str | None:
     if slot(found.step, "residual") is not None:
         return "the product already has a residual"
-    if found.other is found.step.outputs[0] or not is_float(found.step):
-        return "the sum is not that of a float product and another value"
+    if found.other is found.step.outputs[0]:
+        return "the sum is that of a product and itself"
+    if not is_float(found.step) and found.rounding is None:
+        return "the product is rounded, and not as the sum reads it or with something else before"
     assert found.other is not None
     if not same_dims(found.other, found.step.outputs[0]):
         return "the two summands do not have the same known shape"
@@ -96,7 +114,9 @@ def _check_residual(found: _Sum) -> str | None:
 
 
 def _replace_residual(found: _Sum) -> Replacement:
-    made = rebuilt(found.step, {"residual": found.other}, **found.values)
+    step, values = found.step, {**(found.rounding or {}), **found.values}
+    kept = {name: value for name, value in attributes(step).items() if not name.startswith("y_")}
+    made = make(step.op_type, {**slots(step), "residual": found.other}, {**kept, **values}, step.name or "")
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 
