@@ -23,10 +23,12 @@ struct Epilogue {
   ActivationFunction activation;
   bool activation_last = false;  // after the residual
 
-  // The sums are rounded to u8 and back before the residual is added; the arrays are in units of that u8, and the residual is
-  // dequantized and added as an operator of its own would.
+  // The sums are rounded to u8 and back before the residual is added; `scale` and `bias` are in units of that u8, of which the
+  // factor makes what the residual is added to. Where the residual is a u8 and the rest linear, its factor and the next two are
+  // in units of the output.
   bool rounded = false;
-  float sum_scale = 1.0f;
+  const float* sum_factor = nullptr;
+  const float* sum_bias = nullptr;  // what is added besides: the residual's zero point
   int32_t sum_zero_point = 0;
 
   Stored residual = Stored::f32;  // not s8

@@ -198,7 +198,7 @@ FinishFn<Sum> fused_to_f32(const Epilogue& e, bool plain, bool floats) {
 template <class V, class Sum>
 FinishFn<Sum> fused_finish(const GemmArgs& a) {
   const Epilogue& e = a.epilogue;
-  if (e.rounded) return e.bounded && e.output == Stored::u8 && !e.lookup ? FinishRounded<V, Sum>::run : nullptr;
+  if (e.rounded) return e.scaled && e.output == Stored::u8 && !e.lookup ? FinishRounded<V, Sum>::run : nullptr;
   const bool plain = !a.residual, floats = a.residual && e.residual == Stored::f32;
   if (e.output == Stored::u8) return fused_to_u8<V, Sum>(e, plain, floats);
   if (e.output == Stored::f32) return fused_to_f32<V, Sum>(e, plain, floats);

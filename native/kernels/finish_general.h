@@ -102,10 +102,18 @@ struct GeneralFinish {
   // To u8 and back. The ends are integers, so it is the same whether they bound before or behind the rounding.
   static void round(const Epilogue& e, const Piece& p) {
     const auto low = V::set1(static_cast<float>(-e.sum_zero_point)), high = V::set1(static_cast<float>(255 - e.sum_zero_point));
-    const auto scale = V::set1(e.sum_scale);
-    each(p, [&](int, int, float* values) {
-      V::store(values, V::mul(V::rint(V::min(V::max(V::load(values), low), high)), scale));
+    const Numbers factors(e.sum_factor + p.channel);
+    each(p, [&](int, int s, float* values) {
+      const auto q = V::rint(V::min(V::max(V::load(values), low), high));
+      V::store(values, e.scaled ? q : V::mul(q, factors.of[s]));
     });
+  }
+
+  [[gnu::always_inline]] static typename V::F32 added(const Epilogue& e, int64_t channel, typename V::F32 value,
+                                                      typename V::F32 other, typename V::F32 factor) {
+    if (!e.rounded) return V::fma(other, factor, value);
+    if (!e.scaled) return V::add(value, V::mul(other, factor));
+    return V::fma(value, V::load(e.sum_factor + channel), V::fma(other, factor, V::load(e.sum_bias + channel)));
   }
 
   template <Stored type>
@@ -116,8 +124,7 @@ struct GeneralFinish {
     each(p, [&](int r, int s, float* values) {
       auto other = load_lanes<V, type, whole>(a.residual, at + r * a.residual_stride + s * kStripLanes, p.lanes);
       if constexpr (type == Stored::u8) other = V::sub(other, zero_point);
-      const auto value = V::load(values);
-      V::store(values, a.epilogue.rounded ? V::add(value, V::mul(other, factors.of[s])) : V::fma(other, factors.of[s], value));
+      V::store(values, added(a.epilogue, p.channel + s * kStripLanes, V::load(values), other, factors.of[s]));
     });
   }
   static void add_residual(const GemmArgs& a, const Piece& p) {

@@ -1,6 +1,5 @@
 // Sums that are rounded to u8 before a u8 residual is added, and then to u8 again: the residual blocks of networks whose every
-// value has a quantizer. The bits of a product and a sum as steps of their own (docs/arithmetic.md, "Epilogue"), without the
-// bytes between them. Included only by the instruction sets' own translation units.
+// value has a quantizer (docs/arithmetic.md, "Epilogue"). Included only by the instruction sets' own translation units.
 #pragma once
 
 #include "kernels/finish_general.h"
@@ -14,31 +13,30 @@ struct FinishRounded {
   // `rows` rows of `strips` strips are four vectors, which one vector of bytes holds.
   template <int rows, int strips>
   struct Turns {
-    F32 scale[strips], bias[strips], inverse[strips], factor[strips];
+    F32 scale[strips], bias[strips], factor[strips], sum_factor[strips], sum_bias[strips];
     typename V::Bytes low, high;
-    F32 sum_low, sum_high, sum_scale, zero;
+    F32 sum_low, sum_high;
     const GemmArgs& args;
     int32_t zero_point;
 
     [[gnu::always_inline]] Turns(const GemmArgs& a, int64_t channel)
         : low(V::template repeat_rows<rows>(a.epilogue.low + channel)), high(V::template repeat_rows<rows>(a.epilogue.high + channel)),
           sum_low(V::set1(static_cast<float>(-a.epilogue.sum_zero_point))),
-          sum_high(V::set1(static_cast<float>(255 - a.epilogue.sum_zero_point))), sum_scale(V::set1(a.epilogue.sum_scale)),
-          zero(V::set1(static_cast<float>(a.epilogue.residual_zero_point))), args(a), zero_point(a.epilogue.y_zero_point) {
+          sum_high(V::set1(static_cast<float>(255 - a.epilogue.sum_zero_point))), args(a), zero_point(a.epilogue.y_zero_point) {
       const Epilogue& e = a.epilogue;
 #pragma GCC unroll 4
       for (int s = 0; s < strips; ++s) {
         const int64_t at = channel + s * kStripLanes;
         scale[s] = V::load(e.scale + at), bias[s] = V::load(e.bias + at);
-        inverse[s] = V::load(e.inverse_scale + at), factor[s] = V::load(e.residual_factor + at);
+        factor[s] = V::load(e.residual_factor + at);
+        sum_factor[s] = V::load(e.sum_factor + at), sum_bias[s] = V::load(e.sum_bias + at);
       }
     }
 
     [[gnu::always_inline]] typename V::I32 one(const Sum* sums, F32 other, int s) const {
-      F32 v = V::fma(load_sum<V>(sums), scale[s], bias[s]);
-      v = V::mul(V::rint(V::min(V::max(v, sum_low), sum_high)), sum_scale);
-      v = V::add(v, V::mul(V::sub(other, zero), factor[s]));
-      return V::round_i32(V::mul(v, inverse[s]));
+      const F32 v = V::fma(load_sum<V>(sums), scale[s], bias[s]);
+      const F32 q = V::rint(V::min(V::max(v, sum_low), sum_high));
+      return V::round_i32(V::fma(q, sum_factor[s], V::fma(other, factor[s], sum_bias[s])));
     }
 
     // Whole strips, or `lanes` channels of a single one.

@@ -65,7 +65,7 @@ PreparedEpilogue::PreparedEpilogue(const EpilogueSpec& spec, int64_t channels)
   if (is_quantized(spec.output)) prepare_output(spec);
   if (spec.sum) prepare_rounded(spec);
   const size_t padded = static_cast<size_t>(channels + kEpilogueSlack);
-  for (Floats* array : {&scale_, &bias_, &factor_, &inverse_}) array->resize(padded);
+  for (Floats* array : {&scale_, &bias_, &factor_, &inverse_, &sum_factor_, &sum_bias_}) array->resize(padded);
   for (auto* array : {&low_, &high_}) array->resize(padded);
 }
 
@@ -93,11 +93,7 @@ bool PreparedEpilogue::scale_to_output(const EpilogueSpec& spec) {
     if (fixed_.residual_zero_point) bias[c] = std::fma(static_cast<float>(-fixed_.residual_zero_point), factor[c], bias[c]);
   }
   if (!finite(scale) || !finite(bias) || !finite(factor)) return false;
-  const bool clip = spec.activation.kind == Activation::clip, relu = spec.activation.kind == Activation::relu;
-  for (size_t c = 0; c < n_; ++c) {
-    if (clip || relu) low_[c] = quantized_end(clip ? spec.activation.alpha : 0.0f, {inverse_[c], spec.y_zero_point});
-    if (clip) high_[c] = quantized_end(spec.activation.beta, {inverse_[c], spec.y_zero_point});
-  }
+  take_ends(spec);
   scale_ = scale, bias_ = bias, factor_ = factor;
   inverse_.assign(n_, 1.0f);
   fixed_.activation = {};
@@ -109,25 +105,44 @@ bool PreparedEpilogue::scale_to_output(const EpilogueSpec& spec) {
 // The arrays in units of the u8 that the sums become; a clamp behind the residual becomes the ends of the output's u8.
 void PreparedEpilogue::prepare_rounded(const EpilogueSpec& spec) {
   fixed_.rounded = true;
-  fixed_.sum_scale = spec.sum_scale;
+  sum_factor_.assign(n_, spec.sum_scale);
+  sum_bias_.assign(n_, 0.0f);
   fixed_.sum_zero_point = spec.sum->zero_point;
   for (size_t c = 0; c < n_; ++c) {
     scale_[c] *= spec.sum->inverse_scale;
     bias_[c] *= spec.sum->inverse_scale;
   }
   expect(finite(scale_) && finite(bias_), "Expected sums whose numbers in units of their rounding are finite.");
-  if (!is_quantized(spec.output)) return;
+  if (is_quantized(spec.output) && spec.residual == Stored::u8 && linear(spec)) fixed_.scaled = scale_rounded(spec);
+}
+
+// False, with nothing changed, where a number would leave binary32 or the sum INT32.
+bool PreparedEpilogue::scale_rounded(const EpilogueSpec& spec) {
+  Floats sum_factor = sum_factor_, factor = factor_, bias = sum_bias_;
+  bool bounded = true;
+  for (size_t c = 0; c < n_; ++c) {
+    sum_factor[c] *= inverse_[c];
+    factor[c] *= inverse_[c];
+    bias[c] = static_cast<float>(-fixed_.residual_zero_point) * factor[c];
+    bounded &= 255.0 * (double{std::fabs(sum_factor[c])} + 2.0 * std::fabs(factor[c])) < 0x1p30;
+  }
+  if (!bounded || !finite(sum_factor) || !finite(factor)) return false;
+  take_ends(spec);
+  sum_factor_ = sum_factor, factor_ = factor, sum_bias_ = bias;
+  inverse_.assign(n_, 1.0f);
+  fixed_.activation = {};
+  fixed_.residual_zero_point = 0;
+  fixed_.bounded = true;
+  return true;
+}
+
+// The ends of a clamp as those of each channel's u8.
+void PreparedEpilogue::take_ends(const EpilogueSpec& spec) {
   const bool clip = spec.activation.kind == Activation::clip, relu = spec.activation.kind == Activation::relu;
-  if (spec.activation.kind != Activation::none && !clip && !relu) return;
   for (size_t c = 0; c < n_; ++c) {
     if (clip || relu) low_[c] = quantized_end(clip ? spec.activation.alpha : 0.0f, {inverse_[c], spec.y_zero_point});
     if (clip) high_[c] = quantized_end(spec.activation.beta, {inverse_[c], spec.y_zero_point});
   }
-  fixed_.activation = {};
-  const double most = 255.0 * (std::fabs(spec.sum_scale) + (spec.residual == Stored::u8 ? std::fabs(spec.residual_scale) : 0.0));
-  fixed_.bounded = spec.residual == Stored::u8;
-  for (size_t c = 0; c < n_; ++c)
-    fixed_.bounded &= most * std::fabs(inverse_[c]) < 0x1p30 && 0x1p31 * std::fabs(scale_[c]) + std::fabs(bias_[c]) < 0x1p100;
 }
 
 // Whether no INT32 sum and no u8 makes a number that INT32 does not hold; half of a unit and the roundings aside.
@@ -146,6 +161,8 @@ Epilogue PreparedEpilogue::view() const {
   e.bias = bias_.data();
   e.residual_factor = factor_.data();
   e.inverse_scale = inverse_.data();
+  e.sum_factor = sum_factor_.data();
+  e.sum_bias = sum_bias_.data();
   e.low = low_.data();
   e.high = high_.data();
   e.lookup = lookup_.empty() ? nullptr : lookup_.data();

@@ -48,9 +48,11 @@ class PreparedEpilogue {
   bool scale_to_output(const EpilogueSpec& spec);
   bool bounded(const EpilogueSpec& spec) const;
   void prepare_rounded(const EpilogueSpec& spec);
+  bool scale_rounded(const EpilogueSpec& spec);
+  void take_ends(const EpilogueSpec& spec);
 
   size_t n_;
-  Floats scale_, bias_, factor_, inverse_;
+  Floats scale_, bias_, factor_, inverse_, sum_factor_, sum_bias_;
   Aligned<uint8_t> low_, high_, lookup_;
   Epilogue fixed_;
 };

@@ -14,6 +14,8 @@ from openwork.graph.numerics.binary32 import Float, fma, quantize, quiet
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
+MOST_UNITS = 2.0**30
+"""What a sum in units of the output stays below, so that INT32 holds it."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,39 @@ def finish(total: Float, channels: Channels, residual: Array | None, a: Attribut
 
 
 def _rounded(total: Float, channels: Channels, residual: Array, a: Attributes) -> Array:
-    """The sums rounded to u8 and back, and the residual added to that: a product and a sum, one after the
-    other."""
+    """The sums rounded to u8 and back, and the residual added to that."""
     plain = {"activation": "none", "y_scale": a["sum_scale"], "y_zero_point": a["sum_zero_point"]}
     inner = finish(total, Channels(channels.scale, channels.bias), None, plain)
+    centred = inner.astype(np.float32) - np.float32(a["sum_zero_point"])
+    if "y_scale" in a and residual.dtype == np.uint8 and is_linear(a, True):
+        found = _rounded_in_units(centred, channels, residual, a)
+        if found is not None:
+            return found
     with quiet():
-        v = (inner.astype(np.float32) - np.float32(a["sum_zero_point"])) * np.float32(a["sum_scale"])
+        v = centred * np.float32(a["sum_scale"])
         other = residual
         if residual.dtype == np.uint8:
-            centred = residual.astype(np.float32) - np.float32(a["residual_zero_point"])
-            other = centred * np.float32(a["residual_scale"])
+            point = np.float32(a["residual_zero_point"])
+            other = (residual.astype(np.float32) - point) * np.float32(a["residual_scale"])
         v = np.add(v, other, dtype=np.float32)
     return store(apply_activation(v, a), a, channels.multiplier)
+
+
+def _rounded_in_units(centred: Float, channels: Channels, residual: Array, a: Attributes) -> Array | None:
+    """The same in units of the output; None where a number leaves what the order holds for."""
+    with quiet():
+        inverse = np.broadcast_to(np.float32(1) / np.float32(a["y_scale"]), channels.scale.shape)
+        if channels.multiplier is not None:
+            inverse = channels.multiplier * inverse
+        factor, other = np.float32(a["sum_scale"]) * inverse, np.float32(a["residual_scale"]) * inverse
+        bias = np.float32(-a["residual_zero_point"]) * other
+        reach = 255.0 * (np.abs(factor.astype(np.float64)) + 2.0 * np.abs(other.astype(np.float64)))
+        if not (reach < MOST_UNITS).all():
+            return None
+        v = fma(centred, factor, fma(residual.astype(np.float32), other, bias))
+    low, high = _ends(inverse, a)
+    q: NDArray[np.uint8] = quantize(v, 1.0, a["y_zero_point"])
+    return np.minimum(np.maximum(q, low), high)
 
 
 def store(v: Float, a: Attributes, multiplier: Float | None = None) -> Array:
@@ -113,13 +136,14 @@ class _Scaled:
         v = fma(total, self.scale, self.bias)
         if residual is not None:
             v = fma(residual.astype(np.float32), self.factor, v)
-        low, high = self._ends(a)
+        low, high = _ends(self.inverse, a)
         q: NDArray[np.uint8] = quantize(v, 1.0, a["y_zero_point"])
         return np.minimum(np.maximum(q, low), high)
 
-    def _ends(self, a: Attributes) -> tuple[Array, Array]:
-        """The least and the largest u8 of each channel."""
-        low, high = {"relu": (0.0, np.inf), "clip": (a.get("alpha"), a.get("beta"))}.get(
-            a["activation"], (-np.inf, np.inf)
-        )
-        return tuple(quantize(np.float32(end) * self.inverse, 1.0, a["y_zero_point"]) for end in (low, high))  # type: ignore[return-value]
+
+def _ends(inverse: Float, a: Attributes) -> tuple[Array, Array]:
+    """The least and the largest u8 of each channel."""
+    low, high = {"relu": (0.0, np.inf), "clip": (a.get("alpha"), a.get("beta"))}.get(
+        a["activation"], (-np.inf, np.inf)
+    )
+    return tuple(quantize(np.float32(end) * inverse, 1.0, a["y_zero_point"]) for end in (low, high))  # type: ignore[return-value]
