@@ -29,8 +29,8 @@ def rounded_silu(b: Builder, x: str) -> str:
 
 
 FUNCTIONS: dict[str, Function] = {
-    **{op: (lambda b, x, op=op: b.add(op, x)) for op in ("Sigmoid", "Tanh", "Relu", "HardSwish", "HardSigmoid")},
-    **{op: (lambda b, x, op=op: b.add(op, x)) for op in ("Elu", "Softplus", "Gelu")},
+    **{op: (lambda b, x, op=op: b.add(op, x)) for op in ("Sigmoid", "Tanh", "Relu", "HardSwish")},
+    **{op: (lambda b, x, op=op: b.add(op, x)) for op in ("HardSigmoid", "Elu", "Softplus", "Gelu")},
     "LeakyRelu": lambda b, x: b.add("LeakyRelu", x, alpha=0.1),
     "Clip": lambda b, x: b.add("Clip", x, b.number(-0.7), b.number(1.3)),
     "Clip of one end": lambda b, x: b.add("Clip", x, "", b.number(1.3)),

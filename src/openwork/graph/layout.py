@@ -26,7 +26,6 @@ from openwork.graph.model import (
     know_dims,
     make,
     native_producer,
-    needed,
     only_consumer,
 )
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
@@ -248,40 +247,5 @@ PUSH_ALONG = Rule(
     _match_along,
     never,
     _replace_along,
-    domain=DOMAIN,
-)
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """A move and a Quantize of floats, one behind the other and read by nothing else, and what they read."""
-
-    last: ir.Node
-    quantize: ir.Node
-    x: ir.Value
-
-
-def _match_rounded(node: ir.Node) -> _Rounded | None:
-    first = native_producer(needed(node, 0), "Quantize" if node.op_type == LAST else LAST)
-    move = node if node.op_type == LAST else first
-    if first is None or move is None or attributes(move):
-        return None
-    if only_consumer(first.outputs[0]) is not node or needed(first, 0).dtype != ir.DataType.FLOAT:
-        return None
-    return _Rounded(node, node if node.op_type == "Quantize" else first, needed(first, 0))
-
-
-def _replace_rounded(found: _Rounded) -> Replacement:
-    numbers = attributes(found.quantize)
-    made = make(LAST, {"x": found.x}, numbers, found.quantize.name or "")
-    return Replacement([made], [(found.last.outputs[0], made.outputs[0])])
-
-
-QUANTIZE_AND_MOVE = Rule(
-    "quantize and move channels in one pass",
-    frozenset({"Quantize", LAST}),
-    _match_rounded,
-    never,
-    _replace_rounded,
     domain=DOMAIN,
 )
