@@ -128,7 +128,8 @@ def _replace(found: _Function) -> Replacement:
     table = table_of(found.nodes, found.source)
     assert table is not None
     old = found.quantize.outputs[0]
-    if np.array_equal(table, np.arange(BYTES)) and not old.is_graph_output():
+    named = found.source.producer() is None or found.source.is_graph_output()
+    if np.array_equal(table, np.arange(BYTES)) and not (named and old.is_graph_output()):
         return Replacement((), [(old, found.source)])
     name = found.quantize.name or ""
     held = add_initializer(home(found.quantize), f"{name}.table", table)
