@@ -4,8 +4,9 @@ The witness is ONNX Runtime's CPU provider without graph optimizations: it dequa
 binary32, and quantizes again, node by node, as the file says. (Its fused QLinear kernels would be another
 implementation of a fusion, and not of the file.) Its products are sums of at most 72 dequantized numbers, so
 they err by a few units of 2^-24 of their magnitudes, while openwork's are exact integers, scaled once. What
-both may give is derived in `tests/qdq_bounds.py` and `tests/image_bounds.py`: an integer is certain unless a tie lies between the ends of
-what is rounded, and then equality is asked to the bit; where a tie does lie there, its neighbours are right.
+both may give is derived in `tests/qdq_bounds.py` and `tests/image_bounds.py`: an integer is certain unless a
+tie lies between the ends of what is rounded, and then equality is asked to the bit; where a tie does lie
+there, its neighbours are right.
 """
 
 from __future__ import annotations
