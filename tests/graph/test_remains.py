@@ -151,6 +151,17 @@ def test_a_convolution_over_images_that_come_channels_last_moves_nothing(tmp_pat
     assert found.steps == ["conv", "conv"]
 
 
+def test_views_behind_one_another_are_native_all_of_them(tmp_path: Path) -> None:
+    """As at the head of ConvNeXt: a norm along the channels, moved back, flattened, multiplied."""
+    b = builder()
+    x = b.input("x", ["n", 1, 1, 8])
+    y = b.add("LayerNormalization", x, b.normal(8), b.normal(8), axis=-1, epsilon=1e-3)
+    y = b.add("Flatten", b.add("Transpose", y, perm=[0, 3, 1, 2]))
+    y = b.add("Gemm", y, b.normal(5, 8), b.normal(5), transB=1)
+    found = agrees(b.model(y=y), {"x": b.rng.standard_normal((3, 1, 1, 8)).astype(np.float32)}, tmp_path)
+    assert found.steps == ["layer_norm", "reshape", "linear"]
+
+
 def test_a_lone_operator_between_nodes_of_onnx_stays() -> None:
     """One native step in the middle would only cut the part that ONNX Runtime runs."""
     b = builder()
