@@ -28,6 +28,8 @@ class Builder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    domains: tuple[str, ...] = ()
+    """Whose first version the model imports beside ONNX's own."""
 
     def input(self, name: str, shape: Sequence[int | str], dtype: int = TensorProto.FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
@@ -67,7 +69,8 @@ class Builder:
                 node.input[:] = [name if entry == value else entry for entry in node.input]
         infos = [helper.make_empty_tensor_value_info(name) for name in outputs]
         graph = helper.make_graph(self.nodes, "graph", self.inputs, infos, self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=9)
+        imports = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(d, 1) for d in self.domains)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=9)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         for info, found in zip(model.graph.output, inferred.graph.output, strict=True):
             info.CopyFrom(found)

@@ -105,8 +105,10 @@ def built(
 
 
 def assert_inside(bounds: Mapping[str, Bounds], outputs: Mapping[str, Array], where: str) -> None:
-    """Every output lies in its bounds, and few integers are uncertain, or the bounds would say too little: one
-    at a tie inside of the graph leaves every window open that reads it."""
+    """Every output lies in its bounds, and few integers are uncertain, or the bounds would say too little.
+
+    One at a tie inside of the graph leaves every window open that reads it.
+    """
     for name, found in outputs.items():
         verdict = judge(bounds[name], found)
         assert not verdict.outside, f"{where}, {name}: {verdict.outside} of {verdict.elements} lie outside"

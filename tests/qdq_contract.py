@@ -26,7 +26,7 @@ from openwork.graph import read, reduce
 from openwork.runtime.engine import Engine, load
 from openwork.support.cores import physical_cores
 from qdq_bounds import Bounds, bounds_of, judge
-from qdq_graphs import draw
+from qdq_drawn import draw
 
 GRAPHS_PER_MODEL = 4
 WIDE = 1e-3

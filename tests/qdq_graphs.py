@@ -1,4 +1,4 @@
-"""Random small Q/DQ graphs by seed: several side by side in one model, which costs less than a model each."""
+"""Random small Q/DQ graphs on rows of numbers, several of which are drawn into one model (`qdq_drawn`)."""
 
 from __future__ import annotations
 
@@ -202,16 +202,3 @@ class Artist:
         if x.name in self.feeds:
             x = self.product(x)
         self.output(x)
-
-
-def draw(seed: int, graphs: int) -> Drawn:
-    """A model of this many graphs side by side, and random inputs for it."""
-    artist = Artist(np.random.default_rng(seed))
-    for _ in range(graphs):
-        artist.graph()
-    known = {info.name: info for info in artist.outputs}
-    graph = helper.make_graph(
-        artist.b.nodes, f"seed {seed}", artist.b.inputs, list(known.values()), artist.b.initializers
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-    return Drawn(model, artist.feeds, artist.fixed)

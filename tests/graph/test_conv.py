@@ -121,7 +121,7 @@ def test_signed_and_unsigned_images(dtype: type, opset: int, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("quantized_too", [False, True])
 def test_free_height_and_width(quantized_too: bool, tmp_path: Path) -> None:
-    """Two convolutions with strides, and the sum of two branches whose sizes only the engine knows as equal."""
+    """Two convolutions with strides, whose sum says that their sizes are equal, and one more."""
     b = builder()
     x = b.input("x", ["n", 8, "height", "width"])
     source = b.round_trip(x, 0.05, 117) if quantized_too else x

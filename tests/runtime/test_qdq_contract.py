@@ -2,10 +2,11 @@
 
 The witness is ONNX Runtime's CPU provider without graph optimizations: it dequantizes, multiplies and adds in
 binary32, and quantizes again, node by node, as the file says. (Its fused QLinear kernels would be another
-implementation of a fusion, and not of the file.) Its products are sums of at most 20 dequantized numbers, so
+implementation of a fusion, and not of the file.) Its products are sums of at most 72 dequantized numbers, so
 they err by a few units of 2^-24 of their magnitudes, while openwork's are exact integers, scaled once. What
-both may give is derived in `tests/qdq_bounds.py`: an integer is certain unless a tie lies between the ends of
-what is rounded, and then equality is asked to the bit; where a tie does lie there, its neighbours are right.
+both may give is derived in `tests/qdq_bounds.py` and `tests/image_bounds.py`: an integer is certain unless a
+tie lies between the ends of what is rounded, and then equality is asked to the bit; where a tie does lie
+there, its neighbours are right.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def test_random_graphs_give_what_onnx_runtime_gives() -> None:
     # Ties leave open one integer in a hundred at most, or the bounds would say too little.
     assert found.open_integers <= 0.01 * found.integers
     assert found.open_floats <= 0.03 * found.floats
-    for step in ("linear", "quantize", "dequantize", "attention", "layer_norm", "add", "fallback"):
+    rows = ("linear", "quantize", "dequantize", "attention", "layer_norm", "add", "softmax", "fallback")
+    images = ("conv", "max_pool", "average_pool", "global_average_pool", "pad", "to_channels_last")
+    for step in (*rows, *images, "lookup", "multiply", "concat"):
         assert found.steps[step] >= GRAPHS / 100, step
 
 

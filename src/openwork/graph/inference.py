@@ -11,6 +11,7 @@ import logging
 import onnx
 import onnx_ir as ir
 
+from openwork.graph.qoperators import with_stand_ins
 from openwork.graph.skeleton import skeleton
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ _FAULTS = (
 def infer_types(model: ir.Model) -> None:
     """Give the values of the main graph the types and shapes that onnx infers; where it fails, leave all."""
     try:
-        proto = skeleton(model)
+        proto = with_stand_ins(skeleton(model))
         found = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except _FAULTS as error:
         log.warning("The shapes of the model could not be inferred: %s", error)

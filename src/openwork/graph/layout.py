@@ -26,7 +26,6 @@ from openwork.graph.model import (
     know_dims,
     make,
     native_producer,
-    needed,
     only_consumer,
 )
 from openwork.graph.rewrite import Replacement, Rule, never, precedes
@@ -100,25 +99,6 @@ def _replace_pair(found: _Pair) -> Replacement:
     return Replacement((), [(found.node.outputs[0], found.source)])
 
 
-def _match_rounding_pair(node: ir.Node) -> _Pair | None:
-    """A move to channels last that quantizes what another one has moved to channels first."""
-    other = native_producer(filled(node, "x"), FIRST)
-    return None if other is None or not attributes(node) else _Pair(node, filled(other, "x"))
-
-
-def _replace_rounding_pair(found: _Pair) -> Replacement:
-    made = make("Quantize", {"x": found.source}, attributes(found.node), found.node.name or "")
-    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
-
-
-CANCEL_ROUNDING = Rule(
-    "cancel moves of channels, not the quantizer between",
-    frozenset({LAST}),
-    _match_rounding_pair,
-    never,
-    _replace_rounding_pair,
-    domain=DOMAIN,
-)
 _MOVES = frozenset({LAST, FIRST})
 
 CANCEL = Rule("cancel moves of channels", _MOVES, _match_pair, _check_pair, _replace_pair, domain=DOMAIN)
@@ -269,40 +249,5 @@ PUSH_ALONG = Rule(
     _match_along,
     never,
     _replace_along,
-    domain=DOMAIN,
-)
-
-
-@dataclass(frozen=True)
-class _Rounded:
-    """A move and a Quantize of floats, one behind the other and read by nothing else, and what they read."""
-
-    last: ir.Node
-    quantize: ir.Node
-    x: ir.Value
-
-
-def _match_rounded(node: ir.Node) -> _Rounded | None:
-    first = native_producer(needed(node, 0), "Quantize" if node.op_type == LAST else LAST)
-    move = node if node.op_type == LAST else first
-    if first is None or move is None or attributes(move):
-        return None
-    if only_consumer(first.outputs[0]) is not node or needed(first, 0).dtype != ir.DataType.FLOAT:
-        return None
-    return _Rounded(node, node if node.op_type == "Quantize" else first, needed(first, 0))
-
-
-def _replace_rounded(found: _Rounded) -> Replacement:
-    numbers = attributes(found.quantize)
-    made = make(LAST, {"x": found.x}, numbers, found.quantize.name or "")
-    return Replacement([made], [(found.last.outputs[0], made.outputs[0])])
-
-
-QUANTIZE_AND_MOVE = Rule(
-    "quantize and move channels in one pass",
-    frozenset({"Quantize", LAST}),
-    _match_rounded,
-    never,
-    _replace_rounded,
     domain=DOMAIN,
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from openwork.graph.model import constant, consumers, is_openwork
+from openwork.graph.model import constant, consumers, is_onnx, is_openwork
+
+VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+"""Operators through which a result is still read by what stands behind them: they follow, one by one."""
 
 
 def stands_among_native(node: ir.Node) -> bool:
@@ -21,4 +24,7 @@ def _given(value: ir.Value) -> bool:
 
 
 def _taken(value: ir.Value) -> bool:
-    return value.is_graph_output() or any(map(is_openwork, consumers(value)))
+    readers = consumers(value)
+    if value.is_graph_output() or any(map(is_openwork, readers)):
+        return True
+    return any(is_onnx(reader, *VIEWS) and _taken(reader.outputs[0]) for reader in readers)

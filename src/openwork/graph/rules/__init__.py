@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, CANCEL_ROUNDING, PUSH, PUSH_ALONG, QUANTIZE_AND_MOVE, SHARE
+from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, SHARE
 from openwork.graph.neighbours import stands_among_native
 from openwork.graph.phase import Phase
+from openwork.graph.quantized_moves import CANCEL_QUANTIZED, QUANTIZE_AND_MOVE
 from openwork.graph.rewrite import Rule
 from openwork.graph.row_layout import CANCEL_TURNS, PUSH_TURN
 from openwork.graph.rules.conditions import (
@@ -63,6 +64,7 @@ from openwork.graph.rules.prepare.round_trips import (
     ROUNDED_ROWS,
 )
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.prepare.signed_integers import KEEP_SIGNED
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
@@ -88,6 +90,7 @@ PREPARE = Phase(
         REMOVE_IDENTITIES,
         EXPAND_QLINEAR,
         EXPAND_QLINEAR_MICROSOFT,
+        KEEP_SIGNED,
         QUANTIZE,
         DEQUANTIZE,
         SHARE_MULTIPLIER,
@@ -176,7 +179,7 @@ EPILOGUE = Phase(
 
 LAYOUT = Phase(
     "layout",
-    (PUSH, PUSH_ALONG, SHARE, CANCEL, CANCEL_ROUNDING, QUANTIZE_AND_MOVE, PUSH_TURN, CANCEL_TURNS),
+    (PUSH, PUSH_ALONG, SHARE, CANCEL, CANCEL_QUANTIZED, QUANTIZE_AND_MOVE, PUSH_TURN, CANCEL_TURNS),
     leaves=(MOVES_MEET_NOT,),
 )
 
@@ -186,11 +189,9 @@ def _beside_native(rule: Rule) -> Rule:
 
     One by one between other nodes of ONNX they would only cut the part that ONNX Runtime runs.
     """
-    return (
-        rule
-        if rule.domain
-        else replace(rule, match=lambda n: rule.match(n) if stands_among_native(n) else None)
-    )
+    if rule.domain:
+        return rule
+    return replace(rule, match=lambda node: rule.match(node) if stands_among_native(node) else None)
 
 
 REMAINS = Phase("remains", tuple(map(_beside_native, _with_others("remains", ()))), last=True)

@@ -16,13 +16,13 @@ from openwork.graph.model import (
     operand,
 )
 from openwork.graph.phase import Condition
+from openwork.graph.qoperators import FORMS as QOPERATORS
+from openwork.graph.qoperators import MICROSOFT
 from openwork.graph.rules.epilogue.quantized_outputs import IN_PLACE, made_by
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM
 from openwork.graph.rules.functions.normalize import LP_NORMALIZE
 from openwork.graph.rules.functions.unary import UNARY
 from openwork.graph.rules.prepare.constants import ANCHORS as FOLDED
-from openwork.graph.rules.prepare.qoperator import FORMS as QOPERATORS
-from openwork.graph.rules.prepare.qoperator import MICROSOFT
 from openwork.graph.rules.products.followed import is_plain, maker
 from openwork.graph.rules.products.linear import ANCHORS as PRODUCTS
 

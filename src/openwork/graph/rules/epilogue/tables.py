@@ -29,7 +29,7 @@ from openwork.graph.model import (
     topological,
 )
 from openwork.graph.reference import compute
-from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.rewrite import Replacement, Rule, home, never, precedes
 from openwork.graph.slots import rebuilt, row_of, slot
 
 BYTES = 256
@@ -83,12 +83,21 @@ def _source(quantize: ir.Node) -> _Function | None:
         if len(leaves) == 1 and not floats:
             nodes = topological(quantize.outputs, set(leaves))
             return _Function(quantize, leaves[0], [node for node in nodes if node in passed])
-        makers = [leaf.producer() for leaf in floats or leaves]
-        latest = next((node for node in makers if node is not None and _by_element(node)), None)
-        blocked = floats and any(not _by_element(leaf.producer()) for leaf in floats)
-        if latest is None or blocked or len(passed) >= MOST_NODES:
+        makers = [node for leaf in floats or leaves if (node := leaf.producer()) is not None]
+        latest = _latest(makers)
+        blocked = len(makers) < len(floats) or (floats and not all(map(_by_element, makers)))
+        if latest is None or blocked or not _by_element(latest) or len(passed) >= MOST_NODES:
             return None
         passed.add(latest)
+
+
+def _latest(makers: Sequence[ir.Node]) -> ir.Node | None:
+    """The one behind all others, which depends on none that is not behind them: of two bytes that one value
+    decides, the earlier may be that value."""
+    latest = None
+    for node in makers:
+        latest = node if latest is None or precedes(latest, node) else latest
+    return latest
 
 
 def _leaves(nodes: set[ir.Node]) -> list[ir.Value]:
@@ -119,7 +128,8 @@ def _replace(found: _Function) -> Replacement:
     table = table_of(found.nodes, found.source)
     assert table is not None
     old = found.quantize.outputs[0]
-    if np.array_equal(table, np.arange(BYTES)) and not old.is_graph_output():
+    named = found.source.producer() is None or found.source.is_graph_output()
+    if np.array_equal(table, np.arange(BYTES)) and not (named and old.is_graph_output()):
         return Replacement((), [(old, found.source)])
     name = found.quantize.name or ""
     held = add_initializer(home(found.quantize), f"{name}.table", table)

@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
 from openwork.graph.model import constant, needed, operand
+from openwork.graph.qoperators import FORMS, MICROSOFT, Form, form_of
 from openwork.graph.rewrite import Replacement, Rule, home
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
-MICROSOFT = "com.microsoft"
-
-
-@dataclass(frozen=True)
-class Form:
-    """How an operator of integers is written: which float operator it is, the first place of each of its
-    operands (the value, then its scale and zero point), the place of the output's scale, of an INT32 bias or
-    -1, and the attributes that the float operator has not."""
-
-    float_op: str
-    operands: tuple[int, ...]
-    output: int
-    bias: int = -1
-    weight: int = -1
-    dropped: tuple[str, ...] = ()
-
-
-FORMS = {
-    "": {
-        "QLinearMatMul": Form("MatMul", (0, 3), 6, weight=3),
-        "QLinearConv": Form("Conv", (0, 3), 6, bias=8, weight=3),
-    },
-    MICROSOFT: {
-        "QGemm": Form("Gemm", (0, 3), 7, bias=6, weight=3),
-        "QLinearAdd": Form("Add", (0, 3), 6),
-        "QLinearMul": Form("Mul", (0, 3), 6),
-        "QLinearAveragePool": Form("AveragePool", (0,), 3, dropped=("channels_last",)),
-        "QLinearGlobalAveragePool": Form("GlobalAveragePool", (0,), 3, dropped=("channels_last",)),
-        "QLinearReduceMean": Form("ReduceMean", (0,), 3),
-        "QLinearSigmoid": Form("Sigmoid", (0,), 3),
-        "QLinearLeakyRelu": Form("LeakyRelu", (0,), 3),
-        "QLinearSoftmax": Form("Softmax", (0,), 3, dropped=("opset",)),
-        "QLinearConcat": Form("Concat", (), 0),
-    },
-}
-"""By domain and operator. QLinearConcat has any number of operands behind what its output is quantized by."""
 
 OUTPUT_AXIS = {"MatMul": 1, "Gemm": 0, "Conv": 0}
 """Along which axis of its second operand a product's output channels lie."""
 
 
 def _form(node: ir.Node) -> Form:
-    found = FORMS[MICROSOFT if node.domain == MICROSOFT else ""][node.op_type]
-    if node.op_type != "QLinearConcat":
-        return found
-    return Form(found.float_op, tuple(range(2, len(node.inputs), 3)), found.output)
+    found = form_of(node.domain, node.op_type, len(node.inputs))
+    assert found is not None
+    return found
 
 
 def _match(node: ir.Node) -> ir.Node | None:
