@@ -220,11 +220,11 @@ def test_a_residual_and_its_relu_go_into_the_convolution(post: bool, tmp_path: P
     ]
 
 
-def test_a_residual_behind_a_rounding_is_a_sum_of_integers(tmp_path: Path) -> None:
+def test_a_residual_behind_a_rounding_is_rounded_in_the_product(tmp_path: Path) -> None:
     b = builder()
     y, feeds = residual(b, (2, 16, 6, 6), True, True)
     found = agrees(b.model(y=y), feeds, tmp_path)
-    assert found.steps == ["to_channels_last", "conv", "conv", "add", "to_channels_first"]
+    assert found.steps == ["to_channels_last", "conv", "conv", "to_channels_first"]
 
 
 REFUSED: dict[str, tuple[tuple[int, ...], Attributes, str]] = {

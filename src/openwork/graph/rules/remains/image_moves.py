@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
 from openwork.graph.layout import FIRST, LAST
-from openwork.graph.model import dims, native_producer
+from openwork.graph.model import attributes, dims, native_producer
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.slots import filled
 from openwork.graph.views import reshaped, target_shape
@@ -17,7 +17,7 @@ from openwork.graph.views import reshaped, target_shape
 def _match_pixel(node: ir.Node) -> ir.Node | None:
     """A move that leaves every element at its place: of one channel or of one pixel."""
     shape = dims(filled(node, "x"))
-    if shape is None:
+    if shape is None or attributes(node):
         return None
     _, *sizes = shape
     channels, pixels = (sizes[0], sizes[1:]) if node.op_type == LAST else (sizes[-1], sizes[:-1])
