@@ -1,4 +1,4 @@
-"""Whether a linear layer may run sparse on this machine, and the reason either way."""
+"""Whether a product may run sparse on this machine, and the reason either way."""
 
 from __future__ import annotations
 

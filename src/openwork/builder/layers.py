@@ -68,7 +68,7 @@ class Decided:
                 "any training: the engine shows the speed, and the model's accuracy is not kept."
             )
         if self.untimed:
-            notes.append(f"Not quantized, so dense in FP32: {_counted(self.untimed, 'linear layer')}.")
+            notes.append(f"Not quantized, so dense in FP32: {_counted(self.untimed, 'product')}.")
         return tuple(notes)
 
 

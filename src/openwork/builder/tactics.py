@@ -1,4 +1,4 @@
-"""Timing every way to run a linear layer and picking the fastest."""
+"""Timing every way to run a product and picking the fastest."""
 
 from __future__ import annotations
 

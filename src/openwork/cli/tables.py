@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,29 +12,26 @@ from rich.table import Table
 
 from openwork.backends.backend import StepTime
 from openwork.engine.inspection import Inspection
-from openwork.engine.report import BuildReport
+from openwork.engine.report import Bucket, BuildReport
 
 _PICKED = "Picked"
 
 
 def layers(report: BuildReport) -> Table:
-    """One row per linear layer: what its weights hold, what was picked, and how much faster that is.
+    """One row per product: what its weights hold, what was picked, and how much faster that is.
 
-    A column headed by a number of rows shows dense time / picked time there;
-    names stand without what they share.
+    A column shows dense time / picked time at a number of rows, or where layers have numbers of their own, as
+    convolutions do, at a shape; names stand without what they share.
     """
     shared = _shared_modules([layer.name for layer in report.layers])
-    rows = sorted({bucket.rows for layer in report.layers for bucket in layer.buckets})
-    title = f"{report.model}: {len(report.layers)} INT8 linear layers"
-    caption = "Under each number of rows: time of dense / time of the pick." + (
+    heads, gains = _gains(report)
+    title = f"{report.model}: {len(report.layers)} products with weights"
+    caption = "Under each number of rows, or shape: time of dense / time of the pick." + (
         f" Names stand without '{shared}'." if shared else ""
     )
-    table = _table(title, ("Layer", "N x K", "Pattern", _PICKED), ("Zeros", "Stored", *map(str, rows)))
+    table = _table(title, ("Layer", "N x K", "Pattern", _PICKED), ("Zeros", "Stored", *heads))
     table.caption, table.caption_justify = caption, "left"
-    for layer in report.layers:
-        gains = {
-            bucket.rows: bucket.dense / bucket.seconds[bucket.pick] for bucket in layer.buckets
-        }
+    for layer, found in zip(report.layers, gains, strict=True):
         table.add_row(
             layer.name.removeprefix(shared),
             f"{layer.n}x{layer.k}",
@@ -41,9 +39,27 @@ def layers(report: BuildReport) -> Table:
             " ".join(dict.fromkeys(pick.tactic for pick in layer.picks)),
             f"{layer.zeros:.0%}",
             f"{layer.bytes_stored / layer.bytes_dense:.0%}",
-            *(f"{gains[count]:.2f}x" if count in gains else "" for count in rows),
+            *(f"{found[head]:.2f}x" if head in found else "" for head in heads),
         )
     return table
+
+
+def _gains(report: BuildReport) -> tuple[list[str], list[dict[str, float]]]:
+    """The heads of the columns, and by head what each layer gained."""
+    rows = sorted({bucket.rows for layer in report.layers for bucket in layer.buckets})
+    shapes = sorted(report.settings.shapes, key=math.prod)
+    if len(rows) <= max(len(shapes), 1):
+        heads = {count: str(count) for count in rows}
+        return list(heads.values()), [
+            {heads[bucket.rows]: _gain(bucket) for bucket in layer.buckets} for layer in report.layers
+        ]
+    names = ["x".join(map(str, shape)) or "times" for shape in shapes]
+    # A layer whose rows are the same at several shapes stands under the first of them.
+    return names, [dict(zip(names, map(_gain, layer.buckets), strict=False)) for layer in report.layers]
+
+
+def _gain(bucket: Bucket) -> float:
+    return bucket.dense / bucket.seconds[bucket.pick]
 
 
 def reasons(report: BuildReport) -> list[str]:
