@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from openwork.engine.dtypes import DTYPES
+from openwork.engine.operators import row_of_step
 from openwork.engine.program import FALLBACK, MOST_AXES, Named, Step, Value
 from openwork.engine.shapes import Dim
 from openwork.support.fields import EngineFileError, Field
@@ -55,13 +56,17 @@ def _read_dim(item: Field) -> Dim:
 def check_free_dimensions(
     array: Field, values: tuple[Value, ...], inputs: tuple[Named, ...], steps: list[Step]
 ) -> None:
-    """Every free dimension must be readable from an input, or from what a fallback step returns."""
+    """Every free dimension must be readable from an input, or from what a step makes whose sizes follow from
+    its own attributes or data: a window's, a border's, a fallback step's."""
     readable = {named.value for named in inputs}
-    readable |= {
-        index for step in steps if step.op == FALLBACK for index in step.outputs if index is not None
-    }
+    readable |= {index for step in steps if _gives_sizes(step) for index in step.outputs if index is not None}
     names = {dim for index in readable for dim in values[index].shape if isinstance(dim, str)}
     for value, item in zip(values, array.items(), strict=True):
         for dim in value.shape:
             if isinstance(dim, str) and dim not in names:
-                item.refuse("free dimensions that an input has")
+                item.refuse("free dimensions that an input has, or that a step gives a size")
+
+
+def _gives_sizes(step: Step) -> bool:
+    row = row_of_step(step.op)
+    return step.op == FALLBACK or (row is not None and row.derive is not None)
