@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from openwork.graph.model import constant, consumers, is_openwork
+from openwork.graph.model import constant, consumers, is_onnx, is_openwork
+
+MOVING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Nodes of ONNX that give the elements of their first input another order or shape."""
 
 
 def stands_among_native(node: ir.Node) -> bool:
     """Whether all that a node reads is made by operators of openwork or fed, and one of them, or nobody but
-    the graph, reads each of its results."""
+    the graph, reads each of its results; nodes that only move elements may stand in between."""
     read = [value for value in node.inputs if value is not None and constant(value) is None]
     made = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     return all(map(_given, read)) and all(map(_taken, made))
@@ -17,8 +20,15 @@ def stands_among_native(node: ir.Node) -> bool:
 
 def _given(value: ir.Value) -> bool:
     maker = value.producer()
+    while is_onnx(maker, *MOVING) and maker is not None and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
     return maker is None or is_openwork(maker)
 
 
 def _taken(value: ir.Value) -> bool:
-    return value.is_graph_output() or any(map(is_openwork, consumers(value)))
+    if value.is_graph_output():
+        return True
+    return any(
+        is_openwork(reader) or (is_onnx(reader, *MOVING) and _taken(reader.outputs[0]))
+        for reader in consumers(value)
+    )
