@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from engine_files import rewritten
 from engine_samples import encoder
 from openwork.engine import file_tensors
 from openwork.engine.engine_file import read_engine, write_engine
-from openwork.engine.program import Named, Value
+from openwork.engine.program import Named, Step, Value
 from openwork.engine.program_values import check_free_dimensions
 from openwork.support.fields import EngineFileError, Field
 
@@ -44,7 +45,7 @@ def test_what_is_written_is_read_back(engine: Path) -> None:
 def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
     _, tensors = encoder()
     with safetensors.safe_open(engine, framework="numpy") as file:
-        assert file.metadata()["openwork_format"] == "3"
+        assert file.metadata()["openwork_format"] == "4"
         for name, tensor in tensors.items():
             np.testing.assert_array_equal(file.get_tensor(name), tensor)
 
@@ -153,7 +154,7 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "version": (
         lambda h, p: h["__metadata__"].update(openwork_format="1"),
-        "'header.__metadata__.openwork_format': expected '3' (another version of openwork wrote this engine: "
+        "'header.__metadata__.openwork_format': expected '4' (another version of openwork wrote this engine: "
         "build it again from its model), found '1'",
     ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "is no engine file; build one"),
@@ -362,6 +363,10 @@ def test_a_free_dimension_that_no_input_has_is_refused() -> None:
     check_free_dimensions(field, values[:1] * 2, (Named("x", 0),), [])
     with pytest.raises(EngineFileError, match=r"'values\[1\]': expected free dimensions that an input has"):
         check_free_dimensions(field, values, (Named("x", 0),), [])
+    step = Step("max_pool", "p", (0,), (1,))
+    check_free_dimensions(field, values, (Named("x", 0),), [step])
+    with pytest.raises(EngineFileError, match=r"'values\[1\]': .*, or that a step gives a size"):
+        check_free_dimensions(field, values, (Named("x", 0),), [replace(step, op="softmax")])
 
 
 def test_hostile_json_is_refused(engine: Path, tmp_path: Path) -> None:

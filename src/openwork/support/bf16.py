@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-UNIT_ROUNDOFF = 2.0**-9
+UNIT_ROUNDOFF = 2.0**-8
 """What rounding to nearest moves a normal number by at most, of itself: it has 8 significant bits."""
 
 
