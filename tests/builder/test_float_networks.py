@@ -1,4 +1,4 @@
-"""Float convolutional networks, through both of torch's exporters: native steps, and ONNX Runtime's numbers."""
+"""Float convolutional networks by both of torch's exporters: native steps, and ONNX Runtime's numbers."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def timing_key(problem: Problem, tactics: Sequence[Tactic], rows: int, environme
         f"kernels {environment.kernels}",
         str(problem),
         *((f"work {work}",) if work else ()),
-        *(f"beside {element}" for element in sorted({t.element for t in tactics} - {problem.element})),
+        *(("beside bf16",) if problem.element == "f32" and any(t.element == "bf16" for t in tactics) else ()),
         f"{rows} rows",
     )
     return "; ".join(parts)

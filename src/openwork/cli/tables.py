@@ -24,7 +24,7 @@ def layers(report: BuildReport) -> Table:
     """
     shared = _shared_modules([layer.name for layer in report.layers])
     rows = sorted({bucket.rows for layer in report.layers for bucket in layer.buckets})
-    title = f"{report.model}: {len(report.layers)} INT8 linear layers"
+    title = f"{report.model}: {len(report.layers)} layers with weights"
     caption = "Under each number of rows: time of dense / time of the pick." + (
         f" Names stand without '{shared}'." if shared else ""
     )
