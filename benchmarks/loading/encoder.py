@@ -127,7 +127,7 @@ def write_encoder(path: Path, size: Size, pattern: str | None, tactic: str) -> N
     encoder = _Encoder(size, pattern, tactic)
     program = encoder.program()
     environment = Environment("0", "none", "none", 1, "none")
-    settings = Settings("on", "exact", "on", False, (), False)
+    settings = Settings("on", "exact", "fp32", "on", False, (), False)
     report = BuildReport(
         version=REPORT_VERSION,
         model="random",

@@ -42,11 +42,11 @@ nb::object conv(const Images& x, const Weights& weights, const Floats1& scale, i
 }
 
 nb::ndarray<nb::numpy, double, nb::ndim<2>> time_conv(const std::vector<Weights>& weights, const std::array<int64_t, 3>& size,
-                                                      bool quantized, int threads, int repeats, const nb::kwargs& named) {
+                                                      bool quantized, int threads, int repeats, bool floats, const nb::kwargs& named) {
   const Given given = given_of(named, "time_conv(): ");
   const GivenReader reader("time_conv(): ", given);
   const ConvTiming timing{{size[0], size[1], size[2]}, read_attributes(reader),
-                          reader.activation(reader.text("activation", "none")), quantized, threads, repeats};
+                          reader.activation(reader.text("activation", "none")), quantized, threads, repeats, floats};
   reader.expect_all_read();
   std::vector<std::vector<double>> seconds;
   {
@@ -75,10 +75,10 @@ void bind_convolution(nb::module_& m) {
         "`strides` and `dilations` (height, width), `pads` (top, left, bottom, right), where x is `x_zero_point`, and all that\n"
         "linear() takes. `scale` f32 [N] is x_scale * weight_scale. Raises ValueError for shapes that do not fit.");
   m.def("time_conv", &time_conv, nb::arg("weights"), nb::arg("size"), nb::arg("quantized") = true, nb::arg("threads") = 1,
-        nb::arg("repeats") = 10, nb::arg("attributes"),
+        nb::arg("repeats") = 10, nb::arg("floats") = false, nb::arg("attributes"),
         "Seconds f64 [len(weights), repeats] of one convolution of random images, `size` (batch, height, width), with each of the\n"
         "weights in turn, the weights coming from the third level of cache, the activations from the second. By name: `strides`,\n"
-        "`dilations`, `pads` and `activation`. Raises ValueError.");
+        "`dilations`, `pads` and `activation`. `floats` as time_linear() has it. Raises ValueError.");
   m.def("conv_run", &conv_run, nb::arg("shape"), nb::arg("groups"), nb::arg("dilations"), nb::arg("form"), nb::arg("type") = "i8",
         "What one run of activations best holds for a weight of shape (N, KH, KW, C / groups) in this form: \"tap\", \"row\" (of\n"
         "taps) or \"patch\" (all of them, copied). PackedWeights.pack takes it.");

@@ -66,11 +66,12 @@ nb::object linear(const Activations& x, const Weights& weights, const Floats1& s
 }
 
 nb::ndarray<nb::numpy, double, nb::ndim<2>> time_layers(const std::vector<Weights>& weights, int64_t rows,
-                                                        const std::string& activation, bool quantized, int threads, int repeats) {
+                                                        const std::string& activation, bool quantized, int threads, int repeats,
+                                                        bool floats) {
   std::vector<std::vector<double>> seconds;
   {
     const nb::gil_scoped_release no_gil;
-    seconds = time_linear(weights, {rows, activation_named(activation), quantized, threads, repeats});
+    seconds = time_linear(weights, {rows, activation_named(activation), quantized, threads, repeats, floats});
   }
   auto* flat = new std::vector<double>;
   const nb::capsule owner(flat, [](void* p) noexcept { delete static_cast<std::vector<double>*>(p); });
@@ -143,9 +144,10 @@ void bind_linear(nb::module_& m) {
         "`y_zero_point` make u8 of what else is f32, `y_type` \"bf16\" (as uint16) or \"s8\" of either; `lookup` u8 [256] holds\n"
         "what is stored in the place of each u8. Raises ValueError for shapes, types and numbers that do not fit.");
   m.def("time_linear", &time_layers, nb::arg("weights"), nb::arg("rows"), nb::arg("activation") = "none",
-        nb::arg("quantized") = true, nb::arg("threads") = 1, nb::arg("repeats") = 10,
+        nb::arg("quantized") = true, nb::arg("threads") = 1, nb::arg("repeats") = 10, nb::arg("floats") = false,
         "Seconds f64 [len(weights), repeats] of one product of `rows` random rows with each of the weights in turn, the\n"
-        "weights coming from the third level of cache, the activations from the second. Raises ValueError.");
+        "weights coming from the third level of cache, the activations from the second. `floats`: x is f32, which weights of\n"
+        "BF16 round, so that they may take turns with weights of f32. Raises ValueError.");
 }
 
 }  // namespace openwork::bind

@@ -18,7 +18,7 @@ from graph_models import Builder
 from openwork import build, load
 from openwork.builder import lower
 from openwork.builder.lower import BuildError
-from openwork.builder.verification import difference
+from openwork.builder.verification import TOLERANCE, difference
 
 WIDTH = 16
 
@@ -172,7 +172,7 @@ def test_samples_that_a_model_does_not_take_are_no_fault(tmp_path: Path) -> None
     ],
 )
 def test_differences(made: np.ndarray, expected: np.ndarray, why: str | None) -> None:
-    found = difference(made, expected)
+    found = difference(made, expected, TOLERANCE)
     assert (found is None) == (why is None)
     if why is not None and found is not None:
         assert re.search(why, found)

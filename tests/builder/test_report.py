@@ -58,7 +58,7 @@ def report() -> BuildReport:
         version=REPORT_VERSION,
         model="m.onnx",
         environment=Environment("0.1", "a CPU", "avx2", 2, "k1"),
-        settings=Settings("on", "exact", "on", True, ((1, 32),), False),
+        settings=Settings("on", "exact", "fp32", "on", True, ((1, 32),), False),
         accuracy_kept=True,
         notes=("A note.",),
         layers=(layer("a", "2:4", "window8"), layer("b", "2:4", "dense"), layer("c", None, "dense")),
@@ -100,7 +100,7 @@ def test_a_long_fallback_is_cut_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 1, "expected a build report of version 4"),
+        (("version",), 1, "expected a build report of version 5"),
         (("accuracy_kept",), 1, "'report.accuracy_kept': expected true or false, found 1"),
         (("environment", "threads"), "2", "'report.environment.threads': expected an integer"),
         (("layers", 1, "zeros"), "x", "'report.layers[1].zeros': expected a number"),

@@ -54,7 +54,7 @@ def test_build_shows_the_layers_and_writes_the_report(folder: Path) -> None:
     out = run(
         "build", folder / "m.onnx", "-o", folder / "m.engine", "--shapes", "8,64", "--json", folder / "r.json"
     )
-    assert "m.onnx: 2 products with weights" in out
+    assert "m.onnx: 2 layers with weights" in out
     assert "96x64" in out
     assert "Dense, 1 of 2 layers: The weights hold no pattern that a sparse kernel runs.\n" in out
     assert "(Sparsity) Layers eligible for sparse math: first\n" in out

@@ -67,7 +67,7 @@ def _report(pattern: str | None) -> BuildReport:
         version=3,
         model="m",
         environment=Environment("0", "cpu", "avx2", 2, "1"),
-        settings=BuildSettings("on", "exact", "on", True, ((1, 32),), True),
+        settings=BuildSettings("on", "exact", "fp32", "on", True, ((1, 32),), True),
         accuracy_kept=True,
         notes=(),
         layers=layers,

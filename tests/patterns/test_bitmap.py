@@ -44,7 +44,7 @@ def test_every_altered_bit_is_refused(seed: int, bit: int) -> None:
         check(replace(found, bits=bits))
 
 
-TYPES = r"has uint8 bits \[n, bytes\] and int8 or float32 values"
+TYPES = r"has uint8 bits \[n, bytes\] and int8, uint16 \(BF16\) or float32 values"
 GOOD = compress(np.array([[0, 3, 0], [4, 0, 0]], np.int8))
 
 
@@ -62,15 +62,15 @@ GOOD = compress(np.array([[0, 3, 0], [4, 0, 0]], np.int8))
         (replace(GOOD, bits=GOOD.bits[:0], values=GOOD.values[:0]), r"at least 1, but they are \[0, 1\]"),
         (
             replace(GOOD, bits=GOOD.bits.reshape(-1)),
-            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+            r"has uint8 bits \[n, bytes\] and int8, uint16 \(BF16\) or float32 values",
         ),
         (
             replace(GOOD, values=GOOD.values.reshape(2, 1)),
-            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+            r"has uint8 bits \[n, bytes\] and int8, uint16 \(BF16\) or float32 values",
         ),
         (
             replace(GOOD, values=GOOD.values.astype(np.int16)),
-            r"has uint8 bits \[n, bytes\] and int8 or float32 values",
+            r"has uint8 bits \[n, bytes\] and int8, uint16 \(BF16\) or float32 values",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_other_than_the_canonical_form_is_refused(broken: Bitmap, message: str) 
 
 @pytest.mark.parametrize("weight", [np.zeros((2, 8)), np.zeros(8, np.int8), np.zeros((0, 8), np.int8)])
 def test_other_weights_are_refused(weight: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="compressed from a non-empty int8 or float32"):
+    with pytest.raises(ValueError, match=r"compressed from a non-empty int8, uint16 \(BF16\) or float32"):
         compress(weight)
 
 

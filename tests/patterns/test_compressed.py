@@ -107,7 +107,7 @@ def test_numbers_that_name_no_pattern_are_refused(kept: int, group: int) -> None
 
 @pytest.mark.parametrize("weight", [np.zeros((2, 8)), np.zeros(8, np.int8), np.zeros((1, 2, 4), np.int8)])
 def test_other_types_and_shapes_are_refused(weight: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="compressed from int8 or float32"):
+    with pytest.raises(ValueError, match=r"compressed from int8, uint16 \(BF16\) or float32"):
         compress(weight, 2, 4)
 
 

@@ -19,7 +19,6 @@ std::string text(const WeightShape& w) {
 
 const PackedWeights& check_weights(const StepContext& c, const std::vector<PackedTactic>& weights, int64_t channels) {
   const PackedWeights& first = *weights[0].weights;
-  c.expect(first.type() != Type::bf16, "expected weights of i8 or f32, found bf16.");
   c.expect(first.shape().pixel() == channels, "expected weights of " + std::to_string(channels) +
                                                   " input channels in all groups, found " +
                                                   std::to_string(first.shape().pixel()) + ".");
@@ -31,6 +30,9 @@ const PackedWeights& check_weights(const StepContext& c, const std::vector<Packe
   }
   return first;
 }
+
+// Of the image for weights of a type: each pixel is read for several taps, so it is rounded to BF16 before.
+DType dtype_of(Type weights) { return weights == Type::i8 ? DType::u8 : weights == Type::bf16 ? DType::bf16 : DType::f32; }
 
 // What the program says of the weights as well.
 void check_attributes(const StepContext& c, const WeightShape& w) {
@@ -52,7 +54,7 @@ std::shared_ptr<const Layers> make_layers(const std::vector<PackedTactic>& weigh
 
 Step make_conv(const StepContext& c) {
   const auto& weights = c.weights();
-  const Operand x = read_image(c, "x", {weights[0].weights->type() == Type::i8 ? DType::u8 : DType::f32});
+  const Operand x = read_image(c, "x", {dtype_of(weights[0].weights->type())});
   const PackedWeights& first = check_weights(c, weights, x.dims()[3]);
   const ConvAttributes attributes = window_attributes(c);
   const ConvShape shape = conv_shape(first.shape(), attributes);

@@ -1,5 +1,6 @@
 #include "runtime/timing/convolution.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -30,6 +31,24 @@ struct Planned {
   }
 };
 
+// Activations f32 rounded to BF16, all of them before a layer, as a step of its own does it.
+class Rounding {
+ public:
+  explicit Rounding(int64_t count) : count_(count), rounded_(count * element_bytes(Type::bf16)) {}
+
+  const void* run(ThreadPool& pool, const KernelTable& table, const void* x) const {
+    const RoundArgs args{static_cast<const float*>(x), count_, rounded_.as<uint16_t>()};
+    const int64_t blocks = (count_ + kElementBlock - 1) / kElementBlock, parts = std::min<int64_t>(blocks, kPartsPerThread * pool.threads());
+    pool.run(parts, [&](int64_t part, int) { table.round_bf16(args, blocks * part / parts, blocks * (part + 1) / parts); });
+    return rounded_.data();
+  }
+
+ private:
+  static constexpr int64_t kPartsPerThread = 4;
+  int64_t count_;
+  AlignedBuffer rounded_;
+};
+
 void check_timing(const std::vector<std::shared_ptr<const PackedWeights>>& weights, const ConvTiming& timing) {
   check(!weights.empty(), "Expected at least one set of weights to time, found none.");
   check(timing.repeats > 0, "Expected repeats of at least 1, found " + std::to_string(timing.repeats) + ".");
@@ -37,8 +56,8 @@ void check_timing(const std::vector<std::shared_ptr<const PackedWeights>>& weigh
   for (const auto& w : weights) {
     const WeightShape& s = w->shape();
     check(s.n == first.n && s.channels == first.channels && s.kernel_h == first.kernel_h && s.kernel_w == first.kernel_w &&
-              s.groups == first.groups && w->type() == weights[0]->type(),
-          "Expected weights of one shape and type to time against each other.");
+              s.groups == first.groups,
+          "Expected weights of one shape to time against each other.");
   }
 }
 
@@ -57,6 +76,7 @@ void run_convolution(const ConvLayer& layer, const ImageSize& size, const Linear
 std::vector<std::vector<double>> time_convolution(const std::vector<std::shared_ptr<const PackedWeights>>& weights,
                                                   const ConvTiming& timing) {
   check_timing(weights, timing);
+  const Type type = activation_type(weights, timing.floats);
   const LinearEpilogue epilogue = timing_epilogue(weights[0]->n(), timing.activation, timing.quantized);
   std::vector<ConvLayer> layers;
   layers.reserve(weights.size());
@@ -65,10 +85,14 @@ std::vector<std::vector<double>> time_convolution(const std::vector<std::shared_
   for (const auto& layer : layers) planned.push_back(std::make_unique<Planned>(layer, timing.size, timing.threads));
   const ConvGeometry geometry =
       make_geometry(layers[0].shape(), timing.size.batch, timing.size.height, timing.size.width);
-  LayerTimer timer(timing.threads, weights[0]->type(), geometry.pixels() * geometry.shape.channels,
-                   geometry.rows() * geometry.shape.n * (timing.quantized ? 1 : 4));
+  const int64_t elements = geometry.pixels() * geometry.shape.channels;
+  const Rounding rounding(timing.floats ? elements : 0);
+  LayerTimer timer(timing.threads, type, elements, geometry.rows() * geometry.shape.n * (timing.quantized ? 1 : 4));
   const auto once = [&](size_t w, int repeat) {
-    return timer.once(repeat, [&](const LinearBuffers& buffers) { planned[w]->run(timer.pool(), buffers); });
+    return timer.once(repeat, [&](LinearBuffers buffers) {
+      if (weights[w]->type() != type) buffers.x = rounding.run(timer.pool(), weights[w]->table(), buffers.x);
+      planned[w]->run(timer.pool(), buffers);
+    });
   };
   return time_in_turns(weights.size(), timing.repeats, once);
 }

@@ -23,6 +23,7 @@ struct ConvTiming {
   bool quantized = false;
   int threads = 1;
   int repeats = 1;
+  bool floats = false;  // x is f32, which is rounded for weights of BF16; weights of both types may take turns
 };
 
 // Seconds [weights.size()][repeats] on random activations. All weights stand for the same layer and take turns, so that a

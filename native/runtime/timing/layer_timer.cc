@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <stdexcept>
+#include <string>
 
 namespace openwork {
 
@@ -57,6 +59,15 @@ void LayerTimer::fill(const std::vector<uint8_t>& set) {
     const size_t part = static_cast<size_t>(unit), begin = size * part / parts, end = size * (part + 1) / parts;
     std::memcpy(x_.data() + begin, set.data() + begin, end - begin);
   });
+}
+
+Type activation_type(const std::vector<std::shared_ptr<const PackedWeights>>& weights, bool floats) {
+  const Type first = floats ? Type::f32 : weights[0]->type();
+  for (const auto& w : weights)
+    if (w->type() != first && !(floats && w->type() == Type::bf16))
+      throw std::invalid_argument("Expected weights " + std::string(floats ? "of f32 or bf16" : "of one type") + " to time, found " +
+                                  type_name(w->type()) + ".");
+  return first;
 }
 
 LinearEpilogue timing_epilogue(int64_t n, const ActivationFunction& activation, bool quantized) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <memory>
 #include <vector>
 
 #include "runtime/buffer.h"
@@ -38,6 +39,10 @@ class LayerTimer {
   std::vector<std::vector<uint8_t>> sets_;
   std::vector<int64_t> other_, seen_;
 };
+
+// What activations are made for weights that take turns: of their one type, or where `floats` is set of f32, which weights of
+// BF16 round. Throws std::invalid_argument where the weights' types are others.
+Type activation_type(const std::vector<std::shared_ptr<const PackedWeights>>& weights, bool floats);
 
 // An epilogue of plausible numbers for n output channels.
 LinearEpilogue timing_epilogue(int64_t n, const ActivationFunction& activation, bool quantized);

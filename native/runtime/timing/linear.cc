@@ -34,8 +34,8 @@ void check_timing(const std::vector<std::shared_ptr<const PackedWeights>>& weigh
                                                    " and " + std::to_string(timing.repeats) + ".");
   for (const auto& w : weights) {
     check_matrix(*w);
-    check(w->n() == weights[0]->n() && w->k() == weights[0]->k() && w->type() == weights[0]->type(),
-          "Expected weights of one shape and type to time against each other.");
+    check(w->n() == weights[0]->n() && w->k() == weights[0]->k(),
+          "Expected weights of one shape to time against each other.");
   }
 }
 
@@ -56,14 +56,15 @@ void run_linear(std::shared_ptr<const PackedWeights> weights, const LinearEpilog
 std::vector<std::vector<double>> time_linear(const std::vector<std::shared_ptr<const PackedWeights>>& weights,
                                              const LinearTiming& timing) {
   check_timing(weights, timing);
+  const Type type = activation_type(weights, timing.floats);
   const int64_t n = weights[0]->n();
   const LinearEpilogue epilogue = timing_epilogue(n, timing.activation, timing.quantized);
   std::vector<LinearLayer> layers;
-  for (const auto& w : weights) layers.emplace_back(w, epilogue);
+  for (const auto& w : weights) layers.emplace_back(w, epilogue, w->type() != type);
   int64_t scratch_bytes = 0;
   for (const auto& layer : layers) scratch_bytes = std::max(scratch_bytes, layer.scratch_bytes(timing.rows));
   const ThreadScratch scratch(timing.threads, scratch_bytes);
-  LayerTimer timer(timing.threads, weights[0]->type(), timing.rows * weights[0]->k(), timing.rows * n * (timing.quantized ? 1 : 4));
+  LayerTimer timer(timing.threads, type, timing.rows * weights[0]->k(), timing.rows * n * (timing.quantized ? 1 : 4));
   const auto once = [&](size_t w, int repeat) {
     const auto run = [&](const LinearBuffers& buffers) { run_layer(timer.pool(), layers[w], timing.rows, buffers, scratch); };
     return timer.once(repeat, run);

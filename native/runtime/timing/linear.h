@@ -19,6 +19,7 @@ struct LinearTiming {
   bool quantized = false;
   int threads = 1;
   int repeats = 1;
+  bool floats = false;  // x is f32, which weights of BF16 round; weights of both types may take turns
 };
 
 // Seconds [weights.size()][repeats] on random activations. All weights stand for the same layer and take turns, so that a

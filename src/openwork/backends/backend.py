@@ -106,7 +106,10 @@ class Backend(Protocol):
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target
     ) -> Callable[[int], Seconds]:
         """Make tactics ready for a weight; what is returned takes a number of repeats and gives the
-        seconds of each, [tactics, repeats], one tactic after the other in turn."""
+        seconds of each, [tactics, repeats], one tactic after the other in turn.
+
+        Beside those of a weight of f32 there may be tactics of bf16: they round the weight and, in the time
+        that they are given, x."""
 
     def adapted(self, model: Any) -> Any:
         """The model of a part (onnx.ModelProto) as this back end has kernels for it."""

@@ -14,7 +14,7 @@ from openwork.backends.registry import backends as chosen_backends
 from openwork.backends.target import choose_target, environment
 from openwork.builder.choosing import Chooser, Chosen
 from openwork.builder.draft import Order, Source, make_draft
-from openwork.builder.options import check_options, native_mode
+from openwork.builder.options import check_options, native_mode, precision_of
 from openwork.builder.tactics import Timer
 from openwork.builder.timing_cache import TimingCache, default_path
 from openwork.engine.engine_file import write_engine
@@ -34,6 +34,7 @@ def build(
     *,
     sparsity: str = "on",
     rounding: str = "exact",
+    precision: str | None = None,
     shapes: Sequence[Sequence[int]] | None = None,
     threads: int | None = None,
     strict: bool = False,
@@ -49,6 +50,9 @@ def build(
         to 2:4 by magnitude first; accuracy is not kept).
     rounding : "exact" (every quantizer of the model rounds and clamps as ONNX Runtime does), or "relaxed"
         (roundings between float operators may be left out, clamps stay; the report lists what was left out).
+    precision : what the float products of the model become: "fp32" (as the model has them; the default),
+        "bf16" (BF16 weights and inputs, sums in FP32, of each layer where that is faster; the report says of
+        which), or "int8" (for a model that is quantized already: one that is not is refused).
     shapes : one size per free dimension of the inputs, in order of appearance; what the tactics are timed at.
         Default 1x32, 1x128 and 16x128.
     threads : what the tactics are timed with; default the physical cores that this process may use.
@@ -66,7 +70,7 @@ def build(
     where the output cannot be written; both before anything is timed.
     """
     check_options(sparsity, rounding, shapes, strict=strict, verify=verify)
-    mode, source = native_mode(native), _source(model)
+    mode, source, kind = native_mode(native), _source(model), precision_of(precision)
     output_file(output)
     cache = TimingCache.open(default_path()) if timing_cache is None else TimingCache.at(timing_cache)
     keep_apart((output, timing_cache), () if isinstance(source, onnx.ModelProto) else (source,))
@@ -74,14 +78,20 @@ def build(
     timer = Timer(target, environment(target), cache)
     usable = chosen_backends(backends)
     order = Order(
-        source=source, sparsity=sparsity, rounding=rounding, shapes=shapes, strict=strict, backends=usable
+        source=source,
+        sparsity=sparsity,
+        rounding=rounding,
+        precision=kind,
+        shapes=shapes,
+        strict=strict,
+        backends=usable,
     )
     with progress_bar("Building", 1.0, progress) as advance:
         advance(0.0, "reading and fusing")
         chooser = _chooser(order, timer, advance, mode, verify)
         chosen = chooser.choose()
         cache.save()
-        settings = Settings(sparsity, rounding, mode, verify, chosen.draft.feeds, strict)
+        settings = Settings(sparsity, rounding, kind, mode, verify, chosen.draft.feeds, strict)
         report = _report(source, timer, settings, chosen)
         advance(1.0, "writing")
         decided = chosen.draft.decided

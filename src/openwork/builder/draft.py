@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ class Order:
     source: Source
     sparsity: str
     rounding: str
+    precision: str
     shapes: Sequence[Sequence[int]] | None
     strict: bool
     backends: tuple[Backend, ...]
@@ -98,6 +100,7 @@ def make_draft(
     Raises ModelError and BuildError, in a sentence, for a model that cannot become such an engine.
     """
     model = read(order.source, modernize=keep is not None, probe=keep is not None)
+    check_quantized(order.precision, model.graph)
     nodes = frozenset(str(node.name) for node in model.graph)
     verbatim = keep is None or VERBATIM in model.meta or order.backends[0].takes_models
     # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
@@ -108,13 +111,28 @@ def make_draft(
     _check_fallbacks(lowered.fallbacks, order.strict)
     inputs = _sizes(order, model, lowered.program, like)
     known = known_sizes(lowered.program, lowered.tensors, inputs)
-    request = Request(order.sparsity, known.sizes, stated_patterns(reduced.graph))
+    stated = stated_patterns(reduced.graph)
+    request = Request(order.sparsity, known.sizes, stated, reduced=order.precision == "bf16")
     decided = decide(lowered.program, lowered.tensors, request, timer, advance)
     said = (model.meta[VERBATIM],) if VERBATIM in model.meta else ()
     decided.tensors = used_tensors(decided)
     return Draft(
         lowered, decided, nodes, tuple(changes), tuple(refusals), tuple(inputs), (*known.notes, *said)
     )
+
+
+QUANTIZED = re.compile("QLinear|Quantize|Integer|^Q(Attention|Gemm|MoE)")
+"""What the names of operators that make, read or multiply quantized values hold."""
+
+
+def check_quantized(precision: str, nodes: Iterable[ir.Node]) -> None:
+    """Raise BuildError, saying how it is quantized, for a float model of which INT8 is asked."""
+    if precision == "int8" and not any(QUANTIZED.search(node.op_type) for node in nodes):
+        raise BuildError(
+            "The precision int8 needs a quantized model, but nothing in this one is quantized: quantize it "
+            "with calibration data first (`openwork quantize MODEL -o QUANTIZED --data DATA`, or "
+            "openwork.quantize_onnx), and build what that writes."
+        )
 
 
 def _explain(nodes: Iterable[ir.Node], like: Draft | None) -> None:

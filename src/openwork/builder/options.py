@@ -8,6 +8,7 @@ from openwork.builder.eligibility import SPARSITY_MODES
 from openwork.engine.sizes import whole_shapes
 from openwork.graph import check_rounding
 
+PRECISIONS = ("fp32", "bf16", "int8")
 NATIVE_MODES = ("on", "off", "force")
 VARIABLE = "OPENWORK_NATIVE"
 
@@ -22,6 +23,14 @@ def native_mode(native: str | None) -> str:
     if mode not in NATIVE_MODES:
         raise ValueError(f"{source} is one of {', '.join(NATIVE_MODES)}, but it is {mode!r}.")
     return mode
+
+
+def precision_of(precision: str | None) -> str:
+    """What was asked for, or "fp32"; raises ValueError for anything that is not one of PRECISIONS."""
+    chosen = "fp32" if precision is None else precision
+    if chosen not in PRECISIONS:
+        raise ValueError(f"The precision is one of {', '.join(PRECISIONS)}, but it is {precision!r}.")
+    return chosen
 
 
 def check_options(sparsity: str, rounding: str, shapes: object, **switches: object) -> None:

@@ -37,14 +37,20 @@ class Timer:
     disturbed: list[str] = field(default_factory=list)
     timed: dict[str, Bucket] = field(default_factory=dict)
 
-    def bucket(self, backend: Backend, problem: Problem, weight: Array, size: Timed) -> Bucket:
+    def bucket(
+        self, backend: Backend, problem: Problem, weight: Array, size: Timed, also: Problem | None = None
+    ) -> Bucket:
         """Time the tactics of a product's weight at one size, or take known times, and pick.
 
-        Equal problems of one build are timed once. Times of a disturbed machine are used for want of better
-        ones, noted in `disturbed`, and not kept for the next build.
+        also : the same product of reduced precision, whose tactics take turns with the others. Equal
+        problems of one build are timed once. Times of a disturbed machine are used for want of better ones,
+        noted in `disturbed`, and not kept for the next build.
         """
         rows, problem = size.rows, problem if size.image is None else problem.on(size.image)
         tactics = backend.tactics(problem, rows)
+        if also is not None:
+            tactics = (*tactics, *backend.tactics(also, rows))
+            problem = replace(problem, work={**problem.work, **also.work})
         key = timing_key(problem, tactics, rows, self.environment)
         if key not in self.timed:
             known = self.cache.get(key, tuple(map(str, tactics)))
@@ -82,6 +88,7 @@ def timing_key(problem: Problem, tactics: Sequence[Tactic], rows: int, environme
         f"kernels {environment.kernels}",
         str(problem),
         *((f"work {work}",) if work else ()),
+        *(("beside bf16",) if problem.element == "f32" and any(t.element == "bf16" for t in tactics) else ()),
         f"{rows} rows",
     )
     return "; ".join(parts)
@@ -105,6 +112,23 @@ def fastest(seconds: Mapping[str, float]) -> str:
     dense, *others = seconds
     best = min(others, key=seconds.__getitem__, default=dense)
     return best if seconds[best] <= seconds[dense] else dense
+
+
+def of_element(bucket: Bucket, element: str) -> Bucket:
+    """The bucket with the fastest tactic of an element type as its pick."""
+    seconds = {text: s for text, s in bucket.seconds.items() if Tactic.parse(text).element == element}
+    return replace(bucket, pick=fastest(seconds))
+
+
+def reduced_is_faster(buckets: Sequence[Bucket]) -> bool:
+    """Whether the best tactics of BF16 gain over those of FP32, by more than timings differ anyway, in the
+    geometric mean of all numbers of rows, and lose so much at none."""
+    ratios = []
+    for bucket in buckets:
+        full, half = (of_element(bucket, element) for element in ("f32", "bf16"))
+        ratios.append(half.seconds[half.pick] / full.seconds[full.pick])
+    mean = math.prod(ratios) ** (1 / len(ratios))
+    return mean < 1 - NEGLIGIBLE and max(ratios) <= 1 + NEGLIGIBLE
 
 
 def settle(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:

@@ -14,6 +14,7 @@ from openwork.backends.target import Target
 from openwork.builder.draft import Draft, Source
 from openwork.engine.program import FALLBACK, Named
 from openwork.runtime.engine import Engine, bound_engine
+from openwork.support.bf16 import UNIT_ROUNDOFF
 from openwork.support.texts import first_line
 
 Array = NDArray[Any]
@@ -22,6 +23,15 @@ Arrays = Mapping[str, Array]
 TOLERANCE = 0.05
 """The length of the difference, of that of the expected numbers, that roundings which fall the other way
 explain in a deep network; a wrong operator makes more."""
+
+
+def tolerance_of(bf16: int) -> float:
+    """The same with a number of products in BF16 among the steps (docs/arithmetic.md, "Linear, FP32 and
+    BF16"): each moves its result by a further part, and parts that do not depend on each other add up in
+    squares."""
+    return float(TOLERANCE + 2 * UNIT_ROUNDOFF * np.sqrt(bf16))
+
+
 _FLAT = 1e-5
 """A difference that no operator of single precision promises to stay below, where all numbers are about 0."""
 
@@ -76,7 +86,8 @@ class Judge:
 
     def _compare(self, draft: Draft, engine: Engine, feed: Arrays, expected: Arrays) -> Verdict | None:
         made = engine.run(feed)
-        differing = {name: difference(made[name], expected[name]) for name in made}
+        tolerance = tolerance_of(draft.decided.bf16)
+        differing = {name: difference(made[name], expected[name], tolerance) for name in made}
         numbers = {name: why for name, why in differing.items() if why and _is_measure(expected[name])}
         if not any(differing.values()):
             return None
@@ -110,7 +121,9 @@ class Judge:
         made = probe.run(feed)
         for index, step in watched.items():
             known, found = expected.get(names[index]), made[f"{index}"]
-            if known is not None and _comparable(found, known) and difference(found, known) is not None:
+            if known is None or not _comparable(found, known):
+                continue
+            if difference(found, known, tolerance_of(draft.decided.bf16)) is not None:
                 return step
         return None
 
@@ -209,10 +222,10 @@ def _comparable(made: Array, expected: Array) -> bool:
     return made.dtype == expected.dtype and made.shape == expected.shape
 
 
-def difference(made: Array, expected: Array) -> str | None:
+def difference(made: Array, expected: Array, tolerance: float) -> str | None:
     """How an array differs from the expected one by more than roundings explain; None where it does not.
 
-    Floats and 8-bit integers may be off by TOLERANCE of their spread, all else must be equal. What is not
+    Floats and 8-bit integers may be off by `tolerance` of their spread, all else must be equal. What is not
     finite in the expected array may be anything.
     """
     if not _comparable(made, expected):
@@ -229,7 +242,7 @@ def difference(made: Array, expected: Array) -> str | None:
         return None
     if not np.isfinite(a).all():
         return "is not finite where it should be"
-    allowed = TOLERANCE * np.linalg.norm(b) + (_FLAT if _is_measure(expected) else 1) * np.sqrt(b.size)
+    allowed = tolerance * np.linalg.norm(b) + (_FLAT if _is_measure(expected) else 1) * np.sqrt(b.size)
     off = float(np.linalg.norm(a - b))
     if off <= allowed:
         return None

@@ -49,6 +49,12 @@ def build(
     rounding: Annotated[
         str, typer.Option(help="exact, or relaxed (fewer roundings between float operators; clamps stay).")
     ] = "exact",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32 (the default), bf16 (float layers that are faster so), or int8 (a quantized model)."
+        ),
+    ] = None,
     shapes: Shapes = None,
     threads: Threads = None,
     strict: Annotated[bool, typer.Option(help="Refuse a model that needs ONNX Runtime for a part.")] = False,
@@ -69,6 +75,7 @@ def build(
             output,
             sparsity,
             rounding,
+            precision,
             parse_shapes(shapes),
             threads,
             strict,

@@ -32,6 +32,7 @@ class Build:
     output: Path
     sparsity: str
     rounding: str
+    precision: str | None
     shapes: Shapes | None
     threads: int | None
     strict: bool
@@ -59,6 +60,7 @@ def build(request: Build, output: Path | None) -> None:
         request.output,
         sparsity=request.sparsity,
         rounding=request.rounding,
+        precision=request.precision,
         shapes=request.shapes,
         threads=request.threads,
         strict=request.strict,

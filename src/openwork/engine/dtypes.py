@@ -26,9 +26,29 @@ DTYPES: dict[str, np.dtype[Any]] = {
 NATIVE_DTYPES = ("u8", "f32", "i64")
 """What flows between native steps; the others only between fallback steps."""
 
+FLOATS = frozenset({"f16", "bf16", "f32", "f64"})
+"""Of all type names those of floats."""
+
+STORED: dict[str, np.dtype[Any]] = {
+    "u8": np.dtype(np.uint8),
+    "s8": np.dtype(np.int8),
+    "bf16": np.dtype(np.uint16),
+    "f32": np.dtype(np.float32),
+}
+"""The types of stored tensors; of BF16 the bits stand in uint16, which no stored tensor is of."""
+
+ELEMENTS = {np.dtype(np.int8): "i8", np.dtype(np.uint16): "bf16", np.dtype(np.float32): "f32"}
+"""What a product with stored weights of a type multiplies, as tactics name it."""
+
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_STORED_NAMES = {dtype: name for name, dtype in STORED.items()}
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The name of a NumPy type: the table's, or NumPy's own for one that no program has."""
     return _NAMES.get(dtype.newbyteorder("="), dtype.name)
+
+
+def stored_dtype_name(dtype: np.dtype[Any]) -> str:
+    """The name of a stored tensor's type."""
+    return _STORED_NAMES.get(dtype.newbyteorder("="), dtype.name)

@@ -22,7 +22,7 @@ from openwork.engine.stored_tensors import Lookup, Tensors
 from openwork.support.fields import EngineFileError, Field, parse_json
 from openwork.support.files import write_atomic
 
-FORMAT_VERSION = "3"
+FORMAT_VERSION = "4"
 
 _LENGTH_BYTES = 8
 _BEGINNING = b'{"__metadata__":{"openwork_format":"'
@@ -115,7 +115,8 @@ def _lay_out(tensors: Tensors) -> tuple[dict[str, Any], list[memoryview]]:
 
     for name, array in tensors.items():
         if array.dtype not in codes or name == "__metadata__" or name.startswith(PADDING):
-            raise ValueError(f"An engine stores u8, s8 and f32 tensors, but '{name}' is {array.dtype}.")
+            known = "u8, s8, bf16 (as uint16) and f32 tensors"
+            raise ValueError(f"An engine stores {known}, but '{name}' is {array.dtype}.")
         if not array.size:
             raise ValueError(f"An engine stores no empty tensors, but '{name}' is {list(array.shape)}.")
         put(name, codes[array.dtype], np.ascontiguousarray(array))

@@ -17,7 +17,13 @@ from openwork.support.fields import EngineFileError, Field
 
 ALIGNMENT = 64
 PADDING = "__padding__."
-DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "BF16": np.dtype("<u2"),
+    "F32": np.dtype("<f4"),
+}
+"""The types of an engine file; NumPy has none for BF16, so that its bits stand in unsigned integers."""
 
 LARGEST_CHECKED_TABLE = 64 << 20
 """Bytes up to which a table that steps read row by row is checked when an engine is loaded. A larger one

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from openwork.engine.problem import Tactic
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 
 _MOST_NODES_NAMED = 3
 
@@ -52,7 +53,7 @@ class Pick:
 class Layer:
     """One linear layer.
 
-    n, k : output and input channels. element : type of the weights, i8 or f32. pattern : the one its integer
+    n, k : output and input channels. element : type of the weights, i8, f32 or bf16. pattern : the one its
     weights hold, or None. zeros : the fraction of zero weights. eligible : whether it may run sparse on this
     machine, with `reason` in either case. work : what each sparse form that may run it is expected to take,
     dense taking 1.
@@ -79,7 +80,8 @@ class Layer:
     @property
     def sparse(self) -> bool:
         """Whether a sparse tactic was picked for any number of rows."""
-        return any(bucket.pick != bucket.base for bucket in self.buckets) and self.eligible
+        forms = [(Tactic.parse(bucket.pick).form, Tactic.parse(bucket.base).form) for bucket in self.buckets]
+        return any(picked != base for picked, base in forms) and self.eligible
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,14 @@ class Environment:
 class Settings:
     """What the build was asked for; shapes hold one size per free dimension of the inputs.
 
-    rounding : "exact", or "relaxed" where roundings between float operators may be left out. native : "on",
-    "off" or "force", of `openwork.build`. verify : whether the engine was run and compared.
+    rounding : "exact", or "relaxed" where roundings between float operators may be left out. precision :
+    "fp32", "bf16" or "int8", of `openwork.build`. native : "on", "off" or "force", of `openwork.build`.
+    verify : whether the engine was run and compared.
     """
 
     sparsity: str
     rounding: str
+    precision: str
     native: str
     verify: bool
     shapes: tuple[tuple[int, ...], ...]

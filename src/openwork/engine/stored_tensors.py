@@ -9,16 +9,15 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.engine.dtypes import dtype_name
+from openwork.engine.dtypes import stored_dtype_name
 from openwork.engine.shapes import Dim, Shape
+from openwork.patterns.bitmap import WEIGHT_TYPES
 from openwork.patterns.compressed import shapes
 from openwork.patterns.pattern import BlockPattern, GroupPattern, Pattern
 from openwork.patterns.stored import is_grouped, names
 from openwork.support.fields import EngineFileError, Field, shown
 
 Tensors = Mapping[str, NDArray[Any]]
-
-_VALUES = (np.dtype("i1"), np.dtype("<f4"))
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,10 @@ class Lookup:
         name = item.text()
         if pattern is None:
             array = self._find(item, name)
-            return dtype_name(array.dtype), array.shape
+            return stored_dtype_name(array.dtype), array.shape
         found = _pattern(item, pattern)
         shape = self._compressed(item, name, found, width)
-        return dtype_name(self.tensors[names(name, found)[0]].dtype), shape
+        return stored_dtype_name(self.tensors[names(name, found)[0]].dtype), shape
 
     def _find(self, item: Field, name: str) -> NDArray[Any]:
         if name not in self.tensors:
@@ -60,9 +59,9 @@ def _check_groups(
     item: Field, pattern: GroupPattern, values: NDArray[Any], indices: NDArray[Any], width: int
 ) -> None:
     """The types and shapes of the N:M form; its positions are checked where they are read."""
-    if values.ndim != 2 or values.dtype not in _VALUES or indices.ndim != 2 or indices.dtype != np.uint8:
+    if values.ndim != 2 or values.dtype not in WEIGHT_TYPES or indices.ndim != 2 or indices.dtype != np.uint8:
         found = f"{values.dtype} {list(values.shape)}, {indices.dtype} {list(indices.shape)}"
-        _refuse(item, "s8 or f32 values [n, kept] and u8 indices [n, bytes]", found)
+        _refuse(item, "s8, bf16 or f32 values [n, kept] and u8 indices [n, bytes]", found)
     try:
         expected = shapes(values.shape[0], width, pattern.kept, pattern.group)
     except ValueError as error:
@@ -73,9 +72,9 @@ def _check_groups(
 
 def _check_bitmap(item: Field, values: NDArray[Any], bits: NDArray[Any], width: int) -> None:
     """The types and shapes of a bitmap; its bits are counted where they are read."""
-    if values.ndim != 1 or values.dtype not in _VALUES or bits.ndim != 2 or bits.dtype != np.uint8:
+    if values.ndim != 1 or values.dtype not in WEIGHT_TYPES or bits.ndim != 2 or bits.dtype != np.uint8:
         found = f"{values.dtype} {list(values.shape)}, {bits.dtype} {list(bits.shape)}"
-        _refuse(item, "s8 or f32 values [bits set] and a u8 bitmap [n, bytes]", found)
+        _refuse(item, "s8, bf16 or f32 values [bits set] and a u8 bitmap [n, bytes]", found)
     if bits.shape[1] != -(-width // 8) or width < 1:
         _refuse(item, f"a bitmap [n, {-(-width // 8)}] for {width} input channels", str(list(bits.shape)))
 

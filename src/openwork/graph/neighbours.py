@@ -12,7 +12,7 @@ VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 
 def stands_among_native(node: ir.Node) -> bool:
     """Whether all that a node reads is made by operators of openwork or fed, and one of them, or nobody but
-    the graph, reads each of its results."""
+    the graph, reads each of its results; nodes that only move elements may stand in between."""
     read = [value for value in node.inputs if value is not None and constant(value) is None]
     made = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     return all(map(_given, read)) and all(map(_taken, made))
@@ -20,6 +20,8 @@ def stands_among_native(node: ir.Node) -> bool:
 
 def _given(value: ir.Value) -> bool:
     maker = value.producer()
+    while is_onnx(maker, *VIEWS) and maker is not None and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
     return maker is None or is_openwork(maker)
 
 

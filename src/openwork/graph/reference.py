@@ -38,7 +38,7 @@ def linear(
 ) -> Array:
     """x u8 [..., K] times weight s8 [N, K], exact, then scaled and stored by the epilogue: [..., N].
 
-    Without a weight_scale both are f32: `linear_float`.
+    Without a weight_scale both are f32, or the weight is BF16 (uint16) and x rounded: `linear_float`.
     """
     if weight_scale is None:
         return looked_up(linear_float(x, residual, weight, bias, a, y_multiplier), lookup)
@@ -59,6 +59,7 @@ def linear_float(
     y_multiplier: Float | None = None,
 ) -> Array:
     """x f32 [..., K] times weight f32 [N, K], one fma per input channel in increasing order: [..., N]."""
+    x, weight = binary32.factors(x, weight)
     total = np.zeros((*x.shape[:-1], weight.shape[0]), np.float32)
     for i in range(x.shape[-1]):
         total = fma(x[..., i, None], weight[:, i], total)

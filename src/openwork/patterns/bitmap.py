@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Weights = NDArray[Any]
-"""s8, or f32."""
+"""s8, BF16 as uint16, or f32."""
+
+WEIGHT_TYPES = (np.dtype(np.int8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Bitmap:
     """A weight matrix of `n` output and `k` input channels, its zeros anywhere.
 
     bits : u8 [n, ceil(k / 8)], bit i % 8 of byte i / 8 of a row set where its weight i is not zero.
-    values : s8 or f32 [number of bits set], the non-zero weights, row by row in order of their position.
+    values : s8, BF16 or f32 [number of bits set], the non-zero weights, row by row in order of their
+    position.
     k : input channels.
     """
 
@@ -39,10 +42,10 @@ def compress(weight: Weights) -> Bitmap:
 
     raises ValueError where the weight has another type or shape or is empty.
     """
-    if weight.ndim != 2 or weight.dtype not in (np.int8, np.float32) or not weight.size:
+    if weight.ndim != 2 or weight.dtype not in WEIGHT_TYPES or not weight.size:
         raise ValueError(
-            f"A weight is compressed from a non-empty int8 or float32 [n, k], but it is {weight.dtype} "
-            f"{list(weight.shape)}."
+            f"A weight is compressed from a non-empty int8, uint16 (BF16) or float32 [n, k], but it is "
+            f"{weight.dtype} {list(weight.shape)}."
         )
     bits = np.packbits(weight != 0, axis=1, bitorder="little")
     return Bitmap(bits, weight[weight != 0], weight.shape[1])
@@ -67,10 +70,11 @@ def check(bitmap: Bitmap) -> None:
 def mask(bitmap: Bitmap) -> NDArray[np.bool_]:
     """Where the weight is not zero, bool [n, k]; raises what `decompress` raises."""
     bits, values, k = bitmap.bits, bitmap.values, bitmap.k
-    typed = bits.dtype == np.uint8 and values.dtype in (np.int8, np.float32)
+    typed = bits.dtype == np.uint8 and values.dtype in WEIGHT_TYPES
     if bits.ndim != 2 or values.ndim != 1 or not typed:
         raise ValueError(
-            "A bitmap weight has uint8 bits [n, bytes] and int8 or float32 values [number of bits set]."
+            "A bitmap weight has uint8 bits [n, bytes] and int8, uint16 (BF16) or float32 values "
+            "[number of bits set]."
         )
     if k < 1 or not len(bits) or bits.shape[1] != -(-k // 8):
         raise ValueError(

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Bytes = NDArray[np.uint8]
-Weights = NDArray[Any]
-"""s8, or f32."""
+from openwork.patterns.bitmap import WEIGHT_TYPES, Bytes, Weights
 
 LARGEST_GROUP = 256
 """A position in a group fits one byte. Weights of longer groups are stored as a bitmap, which is smaller from
@@ -26,7 +24,7 @@ the caches."""
 class Compressed:
     """An N:M weight matrix of `n` output and `k` input channels.
 
-    values : s8 or f32 [n, ceil(k / group) * kept], the kept weights in order of their position.
+    values : s8, BF16 or f32 [n, ceil(k / group) * kept], the kept weights in order of their position.
     indices : u8 [n, ceil(values.shape[1] * ceil(log2 group) / 8)], the positions within each group.
     kept, group : N and M.
     k : input channels.
@@ -70,10 +68,10 @@ def compress(weight: Weights, kept: int, group: int) -> Compressed:
     weight : s8 or f32 [n, k].
     raises ValueError where the weight has another type or shape or breaks the pattern.
     """
-    if weight.ndim != 2 or weight.dtype not in (np.int8, np.float32):
+    if weight.ndim != 2 or weight.dtype not in WEIGHT_TYPES:
         raise ValueError(
-            f"A weight is compressed from int8 or float32 [n, k], but it is {weight.dtype} "
-            f"{list(weight.shape)}."
+            f"A weight is compressed from int8, uint16 (BF16) or float32 [n, k], but it is "
+            f"{weight.dtype} {list(weight.shape)}."
         )
     n, k = weight.shape
     (_, columns), _ = shapes(n, k, kept, group)
@@ -132,10 +130,11 @@ def check(compressed: Compressed) -> None:
 
 def _check_shapes(compressed: Compressed) -> None:
     values, indices, kept, group = compressed.values, compressed.indices, compressed.kept, compressed.group
-    typed = values.dtype in (np.int8, np.float32) and indices.dtype == np.uint8
+    typed = values.dtype in WEIGHT_TYPES and indices.dtype == np.uint8
     if values.ndim != 2 or indices.ndim != 2 or not typed:
         raise ValueError(
-            "A compressed weight has int8 or float32 values [n, kept] and uint8 indices [n, bytes]."
+            "A compressed weight has int8, uint16 (BF16) or float32 values [n, kept] and uint8 indices "
+            "[n, bytes]."
         )
     expected = shapes(values.shape[0], compressed.k, kept, group)
     if (values.shape, indices.shape) != expected:

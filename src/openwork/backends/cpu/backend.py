@@ -21,8 +21,8 @@ from openwork.engine.program import Program, Step
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-ELEMENTS = frozenset({"i8", "f32"})
-"""The element types whose products run packed weights in a program. The kernels know BF16 as well."""
+ELEMENTS = frozenset({"i8", "f32", "bf16"})
+"""The element types whose products run packed weights in a program."""
 
 
 class Cpu:
@@ -62,8 +62,10 @@ class Cpu:
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target
     ) -> Callable[[int], Seconds]:
         of = _layer(problem, weight, target)
-        packed = [pack(of, tactic) for tactic in tactics]
+        layers = {element: of.of_element(element) for element in {tactic.element for tactic in tactics}}
+        packed = [pack(layers[tactic.element], tactic) for tactic in tactics]
         given: dict[str, Any] = {"activation": problem.activation, "quantized": problem.output == "u8"}
+        given["floats"] = of.element != "i8"
         sizes, size = problem.sizes, tuple[Any, ...]((rows,))
         time: Any = native().time_linear
         if isinstance(sizes, Convolution):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openwork.backends.cpu.packing import Tensors
+from openwork.backends.cpu.rounding import ROUNDS_ITSELF, made_as_bf16
 from openwork.backends.cpu.weights import pack_weights
 from openwork.backends.library import native
 from openwork.engine.dtypes import NATIVE_DTYPES
@@ -13,6 +14,9 @@ from openwork.engine.file_tensors import table
 from openwork.engine.operators import Operator, Slot, pair, row_of_step
 from openwork.engine.program import Program, Step, Value
 from openwork.engine.shapes import Dim
+
+ROUND = "round_bf16"
+"""The native step that makes BF16 of f32."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class _Binding:
         self.program, self.tensors, self.isa = program, tensors, isa
         self.native = native().Program(isa)
         self._packed = pack_weights(program, tensors, isa)
+        self._as_bf16 = made_as_bf16(program, self._is_bf16)
+        self._reduced: dict[int, int] = {}
         self._dims: dict[str, int] = {}
         self._handles: dict[int, int] = {}
 
@@ -53,11 +59,30 @@ class _Binding:
     def handle(self, index: int) -> int:
         """The native handle of a value."""
         if index not in self._handles:
-            self._handles[index] = self._declare(self.program.values[index])
+            value = self.program.values[index]
+            if index in self._as_bf16:
+                value = value._replace(dtype="bf16")
+                self._reduced[index] = self._handles[index] = self._declare(value)
+            else:
+                self._handles[index] = self._declare(value)
         return self._handles[index]
 
+    def _is_bf16(self, step: Step) -> bool:
+        packed = self._packed.get(step.outputs[0])
+        return packed is not None and packed.tactics[0][0].type == "bf16"
+
+    def _bf16(self, index: int) -> int:
+        """The native handle of a value's BF16; a step that rounds it is added where there is none yet."""
+        if index not in self._reduced:
+            shape = [self._dim(dim) for dim in self.program.values[index].shape]
+            made = int(self.native.value("bf16", shape))
+            name = f"{ROUND}.{index}"
+            self.native.step(ROUND, name, {"x": [self.handle(index)]}, {"y": [made]}, {}, {}, [])
+            self._reduced[index] = made
+        return self._reduced[index]
+
     def _declare(self, value: Value) -> int:
-        if value.dtype not in NATIVE_DTYPES:
+        if value.dtype not in (*NATIVE_DTYPES, "bf16"):
             raise ValueError(
                 f"A native step handles values of the types {', '.join(NATIVE_DTYPES)}, but one is "
                 f"{value.dtype}."
@@ -74,10 +99,14 @@ class _Binding:
         row = row_of_step(step.op)
         if row is None:
             raise ValueError(f"The step '{step.name}' is a '{step.op}', which is no operator.")
+        inputs = self._handles_of(row.activations, step.inputs)
+        x = step.inputs[0] if step.inputs else None
+        if x is not None and self._is_bf16(step) and (x in self._reduced or step.op not in ROUNDS_ITSELF):
+            inputs[row.activations[0].name] = [self._bf16(x)]
         self.native.step(
             step.op,
             step.name,
-            self._handles_of(row.activations, step.inputs),
+            inputs,
             self._handles_of(row.outputs, step.outputs),
             self._tensors_of(row, step),
             dict(step.attributes),

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openwork.backends.library import native
+from openwork.engine.dtypes import ELEMENTS
 from openwork.engine.problem import DENSE, Tactic
 from openwork.engine.program import Step
 from openwork.engine.weights import as_matrix
 from openwork.patterns.pattern import Pattern
 from openwork.patterns.stored import Weight, assemble
+from openwork.support import bf16
 
 log = logging.getLogger(__name__)
-
-ELEMENTS = {np.dtype(np.int8): "i8", np.dtype(np.uint16): "bf16", np.dtype(np.float32): "f32"}
-"""What weights of a NumPy type multiply; BF16 stands in uint16."""
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -39,6 +38,16 @@ class Layer:
     def element(self) -> str:
         """What it multiplies."""
         return ELEMENTS[self.weight.dtype]
+
+    def of_element(self, element: str) -> Layer:
+        """The same, its weight of f32 rounded where it multiplies BF16; raises ValueError where BF16 does not
+        hold the weight."""
+        if element == self.element:
+            return self
+        rounded = bf16.weights(self.weight) if element == "bf16" and self.element == "f32" else None
+        if rounded is None:
+            raise ValueError(f"A weight of {self.element} cannot be made one of {element}.")
+        return replace(self, weight=rounded)
 
     @property
     def forms(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from openwork.engine.dtypes import FLOATS
 from openwork.engine.operators.attribute import Attribute
 from openwork.engine.shapes import Letters, Partial, Words
 
@@ -47,7 +48,7 @@ class Slot:
         if not self.scale:
             return self.dtypes
         quantized = self.scale in attributes
-        return tuple(dtype for dtype in self.dtypes if (dtype[0] != "f") == quantized)
+        return tuple(dtype for dtype in self.dtypes if (dtype not in FLOATS) == quantized)
 
 
 class Problem(NamedTuple):

@@ -24,7 +24,7 @@ CONV = Operator(
     (
         value("x", "u8|f32", "B H W C", scale="x_scale"),
         value("residual", "f32|u8", "B P Q N", optional=True, scale="residual_scale"),
-        tensor("weight", "s8|f32", "N R S G", scale="x_scale"),
+        tensor("weight", "s8|f32|bf16", "N R S G", scale="x_scale"),
         tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         tensor("bias", "f32", "N", optional=True),
         *OUTPUT_TENSORS,

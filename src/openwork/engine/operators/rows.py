@@ -55,7 +55,7 @@ LINEAR = Operator(
     (
         value("x", "u8|f32", "... K", scale="x_scale"),
         value("residual", "f32|u8", "... N", optional=True, scale="residual_scale"),
-        tensor("weight", "s8|f32", "N K", scale="x_scale"),
+        tensor("weight", "s8|f32|bf16", "N K", scale="x_scale"),
         tensor("weight_scale", "f32", "N", needs=("x_scale",)),
         tensor("bias", "f32", "N", optional=True),
         *OUTPUT_TENSORS,

@@ -5,10 +5,13 @@ Arrays are float32 throughout; every function broadcasts over leading dimensions
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from openwork.graph.numerics.coefficients import EXP, GELU, GELU_CLAMP, GELU_STEPS, LN2_HIGH, LN2_LOW, LOG2E
+from openwork.support import bf16
 
 Float = NDArray[np.float32]
 Operand = Float | np.float32
@@ -20,6 +23,14 @@ _ONE = np.float32(1)
 def quiet() -> np.errstate:
     """The arithmetic's own view of overflow and NaN: values like any other, not warnings."""
     return np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
+def factors(x: Float, weight: NDArray[Any]) -> tuple[Float, Float]:
+    """What a product of floats multiplies: both as they are, or of a weight of BF16 (uint16) its numbers and
+    those of x rounded to BF16."""
+    if weight.dtype != np.uint16:
+        return x, weight
+    return bf16.widened(bf16.rounded(x)), bf16.widened(weight)
 
 
 def fma(a: Operand, b: Operand, c: Operand) -> Float:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openwork.graph.numerics.binary32 import Float, fma
+from openwork.graph.numerics.binary32 import Float, factors, fma
 from openwork.graph.numerics.epilogue import Channels, finish, looked_up
 
 Array = NDArray[Any]
@@ -25,11 +25,14 @@ def conv(
     lookup: NDArray[np.uint8] | None,
     a: Attributes,
 ) -> Array:
-    """x [B, H, W, C] and weight [N, KH, KW, C / groups]: u8 and s8, exact, or both f32; then the epilogue."""
+    """x [B, H, W, C] and weight [N, KH, KW, C / groups]: u8 and s8, exact, or both f32; then the epilogue.
+
+    A weight may be BF16 (uint16), to which x is then rounded.
+    """
     n = len(weight)
     offset = np.zeros(n, np.float32) if bias is None else bias
     if weight_scale is None:
-        total, scale = _sums_of_floats(x, weight, a), np.ones(n, np.float32)
+        total, scale = _sums_of_floats(*factors(x, weight), a), np.ones(n, np.float32)
     else:
         # Sums stay below 2^53, so binary64 holds them exactly in any order.
         centred = x.astype(np.float64) - a["x_zero_point"]

@@ -53,6 +53,7 @@ from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.functions.unary import CLIP, GATE, UNARY
 from openwork.graph.rules.prepare.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
 from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
+from openwork.graph.rules.prepare.numbered import NUMBERED
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR, EXPAND_QLINEAR_MICROSOFT
 from openwork.graph.rules.prepare.quantizers import DEQUANTIZE, QUANTIZE, SHARE_QUANTIZE
 from openwork.graph.rules.prepare.relaxed import RELAX
@@ -88,6 +89,7 @@ PREPARE = Phase(
         FOLD_CONSTANTS,
         SHAPE_OF_INPUT,
         REMOVE_IDENTITIES,
+        NUMBERED,
         EXPAND_QLINEAR,
         EXPAND_QLINEAR_MICROSOFT,
         KEEP_SIGNED,
