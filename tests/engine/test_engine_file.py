@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -363,10 +362,6 @@ def test_a_free_dimension_that_no_input_has_is_refused() -> None:
     check_free_dimensions(field, values[:1] * 2, (Named("x", 0),), [])
     with pytest.raises(EngineFileError, match=r"'values\[1\]': expected free dimensions that an input has"):
         check_free_dimensions(field, values, (Named("x", 0),), [])
-    step = Step("max_pool", "p", (0,), (1,))
-    check_free_dimensions(field, values, (Named("x", 0),), [step])
-    with pytest.raises(EngineFileError, match=r"'values\[1\]': .*, or that a step gives a size"):
-        check_free_dimensions(field, values, (Named("x", 0),), [replace(step, op="softmax")])
 
 
 def test_a_free_dimension_is_one_that_a_native_step_makes_of_others() -> None:
