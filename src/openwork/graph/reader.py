@@ -19,6 +19,7 @@ from openwork.graph import shapes
 from openwork.graph.edit import own_model
 from openwork.graph.inference import infer_types
 from openwork.graph.model import ONNX_DOMAINS, ModelError
+from openwork.graph.model_files import LARGEST_MESSAGE
 from openwork.graph.ports import check_ports, copy_stored_outputs, name_dimensions, name_nodes
 from openwork.graph.stated_patterns import attach_patterns
 from openwork.graph.verify import verify
@@ -44,7 +45,7 @@ def read(
     _check_header(proto, where)
     _check_dense(proto, where)
     if _lack_shapes(proto):
-        proto = source = _with_shapes(proto, where)
+        proto = source = _with_shapes(_whole(source, proto), where)
     _check(source, proto, where)
     model = _convert(source, proto, where)
     model.graph.opset_imports.setdefault("", opset_of(model))
@@ -112,11 +113,29 @@ def _lack_shapes(proto: onnx.ModelProto) -> list[str]:
     return [port.name for port in ports if not port.type.tensor_type.HasField("shape")]
 
 
+def _outside(proto: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """The initializers whose numbers stand in other files."""
+    return [t for t in proto.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+
+
+def _whole(source: str | PathLike[str] | onnx.ModelProto, proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its external data in it, where one message holds them and they can be read."""
+    tensors = _outside(proto)
+    lengths = (
+        int(e.value) for t in tensors for e in t.external_data if e.key == "length" and e.value.isdigit()
+    )
+    if isinstance(source, onnx.ModelProto) or not tensors or sum(lengths) > LARGEST_MESSAGE:
+        return proto
+    try:
+        return onnx.load(str(source), "protobuf")
+    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError):
+        return proto
+
+
 def _with_shapes(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """The model with the shapes of its outputs inferred, which onnx demands and ONNX Runtime does not."""
-    outside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
     try:
-        found = proto if outside else onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        found = proto if _outside(proto) else onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
         found = proto
     lacking = _lack_shapes(found)

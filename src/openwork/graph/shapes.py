@@ -27,9 +27,10 @@ from openwork.graph.thresholds import thresholds
 
 LADDERS = (
     *(Ladder(first, 7 + number, 4) for number, first in enumerate(((2, 3), (3, 5), (5, 2)))),
-    *(Ladder(first, 157 + number, 6) for number, first in enumerate(((67, 101), (131, 83), (103, 149)))),
+    *(Ladder(first, 211 + 41 * n, 67 + 4 * n) for n, first in enumerate(((67, 131), (173, 89), (113, 193)))),
 )
-"""Small and large sizes; three of a kind, since H / 2 is 1 for both 2 and 3."""
+"""Small and large sizes; three of a kind, since H / 2 is 1 for both 2 and 3. The large ones lie further apart
+than strides, so that what a model divides by 32 still tells names apart, and a size from a number."""
 MET = 67
 """The numbers below it are met by the large ones: each name is beyond them."""
 FEWEST = 3

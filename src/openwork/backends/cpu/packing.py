@@ -121,7 +121,9 @@ def base(of: Layer) -> str:
     for form in ("depthwise",) * depthwise + (DENSE,):
         if form in of.forms and not of.refusal(form):
             return form
-    held = {form: work for form, work in expected_work(of, of.forms).items() if not isinstance(work, str)}
+    # As if nothing were zero: what leaves zeros out is measured by it.
+    full = replace(of, weight=np.ones_like(of.weight))
+    held = {form: work for form, work in expected_work(full, of.forms).items() if not isinstance(work, str)}
     if not held:
         raise ValueError(f"No form of {of.isa} holds a weight {of.element} of shape {list(of.weight.shape)}.")
     return min(held, key=held.__getitem__)

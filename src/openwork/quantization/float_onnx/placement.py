@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from openwork.graph.model import constant, is_onnx, needed, only_consumer
+from openwork.graph.model import constant, dims, is_onnx, needed, only_consumer
 from openwork.qdq.affine import Activation
 from openwork.quantization.float_onnx.layers import (
     Layer,
@@ -173,7 +173,8 @@ class _Plan:
         if reason is not None:
             self._refuse(node, reason)
         else:
-            self._operands(node, self.options.rules.additions, "residual additions", "both inputs per tensor")
+            wanted = self.options.rules.adds(len(dims(node.outputs[0]) or dims(node.inputs[0]) or ()))
+            self._operands(node, wanted, "residual additions", "both inputs per tensor")
 
     def _embedding(self, node: ir.Node) -> None:
         if not self.options.rules.embeddings:

@@ -226,7 +226,7 @@ def _function(
 
 
 def _style_refusal(event: Event, rules: Rules) -> str | None:
-    if event.kind == "add" and not rules.additions:
+    if event.kind == "add" and not rules.adds(max(len(seen.shape) if seen else 0 for seen in event.inputs)):
         return "this style leaves residual additions in float"
     products = event.kind == "attention" or (event.kind == "matmul" and not _any_fixed(event))
     return "this style leaves attention products in float" if products and not rules.products else None

@@ -20,13 +20,18 @@ inputs, and of the weights that read it.
 """
 
 
+IMAGE_AXES = 4
+"""Batch, channels, height, width."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """A style's rules.
 
     activation, observer: its defaults. products: quantize the operands of attention products. additions:
-    quantize both inputs of residual additions. embeddings: quantize what embeddings give. outputs: quantize
-    the outputs of layers and products as well as their inputs.
+    quantize both inputs of residual additions of sequences; those of images are, in every style, since the
+    floats of a shortcut take four times the memory of integers. embeddings: quantize what embeddings give.
+    outputs: quantize the outputs of layers and products as well as their inputs.
     """
 
     activation: Activation
@@ -35,6 +40,10 @@ class Rules:
     additions: bool = True
     embeddings: bool = True
     outputs: bool = False
+
+    def adds(self, axes: int) -> bool:
+        """Whether the inputs of a residual addition of so many axes are quantized."""
+        return self.additions or axes == IMAGE_AXES
 
 
 STYLES: Mapping[Style, Rules] = {
