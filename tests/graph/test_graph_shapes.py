@@ -159,3 +159,36 @@ def test_a_mask_is_probed_by_the_names_of_its_dimensions() -> None:
     found = reduced(b.model(y=b.add("Div", total, count)), feeds)
     assert found.operators == ["onnx.Transpose", "MeanPool"]
     assert_close(found, 1e-6)
+
+
+def strided(b: Builder, x: str, depth: int, **pool: int) -> str:
+    """Convolutions of stride 2, or pools behind one of them, one after the other."""
+    for number in range(depth):
+        if pool and number:
+            x = b.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], **pool)
+            continue
+        weight = b.normal(4, 3 if number == 0 else 4, 3, 3)
+        x = b.add("Conv", x, weight, strides=[2, 2], pads=[1] * 4)
+    return x
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_sizes_that_strides_make_of_two_images_stay_apart(depth: int) -> None:
+    b = builder()
+    first, second = b.input("x", ["b", 3, "h", "w"]), b.input("z", ["b", 3, "h2", "w2"])
+    made = [strided(b, image, depth) for image in (first, second)]
+    model = read(b.model(y=b.add("Relu", made[0]), v=b.add("Relu", made[1])))
+    relus = [node.inputs[0] for node in model.graph if node.op_type == "Relu"]
+    names = [dim for value in relus for dim in (dims(value) or ())[2:]]
+    assert len(names) == 4
+    assert len(set(names)) == 4
+    assert all(isinstance(name, str) for name in names)
+
+
+def test_a_width_behind_pools_that_count_up_is_no_constant() -> None:
+    b = builder()
+    y = strided(b, b.input("x", ["b", 3, "h", "w"]), 3, ceil_mode=1)
+    height, width = (dims(read(b.model(y=y)).graph.outputs[0]) or ())[2:]
+    assert isinstance(height, str)
+    assert isinstance(width, str)
+    assert height != width

@@ -222,8 +222,8 @@ def fewer_rows(name: str, tensors: dict[str, np.ndarray]) -> None:
         (narrower, "expected a bitmap [n, 16] for 128 input channels"),
         (zeroed, "a zero among its values, at 5"),
         (fuller, "breaks its pattern 4x1:0.8: 4608 blocks are non-zero where 4x1:0.8 allows 922"),
-        (signed, "s8 or f32 values [bits set] and a u8 bitmap"),
-        (swapped, "s8 or f32 values [bits set] and a u8 bitmap"),
+        (signed, "s8, bf16 or f32 values [bits set] and a u8 bitmap"),
+        (swapped, "s8, bf16 or f32 values [bits set] and a u8 bitmap"),
         (fewer_rows, "in agreement with the other shapes"),
     ],
 )
