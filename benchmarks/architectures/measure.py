@@ -116,7 +116,8 @@ def cell(network: Network, exporter: str, names: tuple[str, ...], path: Path, th
             "ort": partial(probe.run, None, feed),
             "control": partial(control.run, None, feed),
         }
-        timings = measure(runners, Options(warm_up=0.05, duration=0.3, turn=0.02, settle=0.06, minimum_rounds=8))
+        how = Options(warm_up=0.05, duration=0.3, turn=0.02, settle=0.06, minimum_rounds=8)
+        timings = measure(runners, how)
         speeds.append(ratio(timings["ort"], timings["engine"]))
         controls.append(ratio(timings["ort"], timings["control"]))
     nodes = sum(len(part.nodes) for part in report.fallbacks)

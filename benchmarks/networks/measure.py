@@ -17,7 +17,7 @@ from benchmarks.networks.runners import Runner
 from openwork.bench.latency import Options, Timing, measure, ratio
 
 SETTLE = 0.06
-"""Seconds: the threads of engines wait busily for up to 50 ms after a turn, and take a core of whoever comes next."""
+"""Seconds: the threads of engines wait busily for up to 50 ms after a turn, and take a core of the next one."""
 _LOOK = Options(warm_up=0.05, duration=0.2, turn=0.02, minimum_rounds=3)
 
 
@@ -105,7 +105,8 @@ class _Run:
         """Everybody in turns."""
         calls = {pattern: one.call for pattern, one in self.made.items()}
         calls |= {name: one.call for name, one in self.others.items()}
-        self.timings = measure(calls, Options(duration=self.how.seconds, settle=SETTLE, minimum_rounds=self.how.rounds))
+        how = Options(duration=self.how.seconds, settle=SETTLE, minimum_rounds=self.how.rounds)
+        self.timings = measure(calls, how)
 
     def cell(self, pattern: str) -> Cell:
         """What was found of one pattern."""

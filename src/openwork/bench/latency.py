@@ -33,8 +33,8 @@ class Options:
     turn: float = 0.05
     """Timed calls in one turn; at least one call is timed in each turn."""
     settle: float = 0.005
-    """Untimed calls at the beginning of each turn; at least one. Threads of another engine may wait busily for
-    50 ms after its turn."""
+    """Untimed calls at the beginning of each turn; at least one. Threads of another engine may wait busily
+    for 50 ms after its turn."""
     minimum_rounds: int = 10
     """Rounds to run even if the duration is used up."""
 

@@ -16,8 +16,8 @@ WHOLE = "onnxruntime"
 """The model as one part in ONNX Runtime, which no engine may be slower than."""
 
 _OPTIONS = Options(warm_up=0.02, duration=0.1, turn=0.02, settle=0.06, minimum_rounds=5)
-"""ONNX Runtime's threads wait busily for up to 50 ms after a turn of theirs, and take a core of whoever comes next,
-who does not begin to count before they sleep."""
+"""ONNX Runtime's threads wait busily for up to 50 ms after a turn of theirs, and take a core of whoever comes
+next, who does not begin to count before they sleep."""
 
 
 @dataclass(frozen=True)
