@@ -17,7 +17,7 @@ from benchmarks.networks.runners import Runner
 from openwork.bench.latency import Options, Timing, measure, ratio
 
 SETTLE = 0.06
-"""Seconds: the threads of engines wait busily for up to 50 ms after a turn, and take a core of the next one."""
+"""Seconds: the threads of engines wait busily for up to 50 ms after a turn, and take a core of the next."""
 _LOOK = Options(warm_up=0.05, duration=0.2, turn=0.02, minimum_rounds=3)
 
 
