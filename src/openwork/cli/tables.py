@@ -31,9 +31,7 @@ def layers(report: BuildReport) -> Table:
     table = _table(title, ("Layer", "N x K", "Pattern", _PICKED), ("Zeros", "Stored", *map(str, rows)))
     table.caption, table.caption_justify = caption, "left"
     for layer in report.layers:
-        gains = {
-            bucket.rows: bucket.dense / bucket.seconds[bucket.pick] for bucket in layer.buckets
-        }
+        gains = {bucket.rows: bucket.dense / bucket.seconds[bucket.pick] for bucket in layer.buckets}
         table.add_row(
             layer.name.removeprefix(shared),
             f"{layer.n}x{layer.k}",
