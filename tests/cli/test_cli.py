@@ -72,6 +72,8 @@ def test_build_options_reach_the_build(folder: Path) -> None:
         "force",
         "--rounding",
         "relaxed",
+        "--precision",
+        "bf16",
         "--threads",
         "1",
         "--timing-cache",
@@ -84,6 +86,7 @@ def test_build_options_reach_the_build(folder: Path) -> None:
     assert "pruned 1 layer to 2:4 by magnitude" in out
     assert (folder / "t.json").exists()
     assert written(folder / "r.json")["environment"]["threads"] == 1
+    assert written(folder / "r.json")["settings"]["precision"] == "bf16"
 
 
 def test_bench_times_each_shape(built: Path, folder: Path) -> None:
@@ -173,6 +176,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "other shapes": (("build", "m.onnx", "-o", "x.engine", "--shapes", "1x32"), "(batch), but one is 1x32."),
     "bad mode": (("build", "m.onnx", "-o", "x.engine", "--sparsity", "very"), "one of off, on, force"),
     "bad rounding": (("build", "m.onnx", "-o", "x.engine", "--rounding", "no"), "'exact' or 'relaxed'"),
+    "bad precision": (("build", "m.onnx", "-o", "x.engine", "--precision", "fp16"), "fp32, bf16, int8"),
     "strict": (("build", "sin.onnx", "-o", "x.engine", "--strict"), "The build is strict, but"),
     "no engine": (("bench", "none.engine"), "none.engine: No such file or directory."),
     "not an engine": (("bench", "m.onnx"), "'m.onnx' is no engine file; build one with `openwork build`."),

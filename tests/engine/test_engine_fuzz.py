@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,30 @@ import pytest
 
 import openwork
 from engine_files import REPORT, rewritten
-from engine_samples import dense_tensor, encoder, encoder_inputs
+from engine_samples import dense_tensor, encoder, encoder_inputs, pruned
 from openwork.engine.engine_file import write_engine
-from openwork.engine.program import Program
+from openwork.engine.program import Choice, Program
+from openwork.patterns.pattern import Pattern
+from openwork.patterns.stored import arrays, store
+from openwork.support import bf16
 from openwork.support.fields import EngineFileError
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 16, 255, 256, 2**31, 2**63, 2**70, 0.0, -0.5, 1e-300, 1e300)
-TEXTS = ("", "x", "u8", "f32", "i64", "batch", "length", "dense", "window64x2", "blocks4")
+TEXTS = (
+    "",
+    "x",
+    "u8",
+    "f32",
+    "i64",
+    "batch",
+    "length",
+    "dense",
+    "window64x2",
+    "blocks4",
+    "bf16",
+    "BF16",
+    "bf16:dense",
+)
 PATTERNS = ("2:4", "1:4", "4:16", "2:4@2", "1x1:0.5", "4x4:0.5", "4x1:0.99", "99999999x9999999:0.5")
 NAMES = ("linear", "attention", "word")
 STRUCTURES: tuple[Any, ...] = ([], {}, [0], [1, 2], {"a": 1}, ["batch", "length"], ["batch", "length", 16])
@@ -97,6 +115,44 @@ def test_lying_weights_are_refused_or_other_weights(seed: int, pattern: str, tmp
         if message is None and not np.array_equal(lying[name], tensors[name]):
             assert weights(program, lying) != truth, f"seed {seed}: {name}"
     assert refused > 5, f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("pattern", [None, "2:4", "1x1:0.5"])
+def test_lies_about_weights_of_bf16_are_refused_or_harmless(
+    seed: int, pattern: str | None, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    good, path = tmp_path / "good.engine", tmp_path / "lie.engine"
+    program, tensors, names = with_bf16(pattern)
+    write_engine(good, program, REPORT.to_json(), tensors)
+    assert outcome(good) is None
+    refused = 0
+    for count in range(60):
+        if count % 2:
+            name = names[rng.integers(len(names))]
+            write_engine(path, program, REPORT.to_json(), {**tensors, name: distorted(tensors[name], rng)})
+        elif (content := lied(good, rng)) is not None:
+            path.write_bytes(content)
+        message = outcome(path)
+        assert message is None or message.startswith(f"{path}: "), message
+        refused += message is not None
+    assert refused > 20, f"seed {seed}"
+
+
+def with_bf16(pattern: str | None) -> tuple[Program, dict[str, np.ndarray], list[str]]:
+    """The encoder with its product of floats in BF16, and the names of that weight's arrays."""
+    program, tensors = encoder()
+    place = next(n for n, step in enumerate(program.steps) if step.tensors.get("weight") == "projection")
+    whole = tensors.pop("projection")
+    halves = bf16.weights(whole if pattern is None else pruned(whole, pattern).astype(np.float32))
+    assert halves is not None
+    kept = {"projection": halves}
+    if pattern is not None:
+        kept = arrays("projection", store(halves, Pattern.parse(pattern)))
+    step = replace(program.steps[place], pattern=pattern, tactics=(Choice(None, "bf16:dense"),))
+    steps = (*program.steps[:place], step, *program.steps[place + 1 :])
+    return replace(program, steps=steps), {**tensors, **kept}, list(kept)
 
 
 def weights(program: Program, tensors: dict[str, np.ndarray]) -> list[bytes]:
