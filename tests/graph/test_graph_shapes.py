@@ -1,4 +1,4 @@
-"""Free dimensions: each keeps its name, a number is what never changes, and the rest stays unknown."""
+"""Free dimensions: each keeps its name, a number is what never changes, the rest gets names of its own."""
 
 from __future__ import annotations
 

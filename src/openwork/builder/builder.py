@@ -54,7 +54,7 @@ def build(
         "bf16" (BF16 weights and inputs, sums in FP32, of each layer where that is faster; the report says of
         which), or "int8" (for a model that is quantized already: one that is not is refused).
     shapes : one size per free dimension of the inputs, in order of appearance; what the tactics are timed at.
-        Default 1x32, 1x128 and 16x128.
+        Default 1x32, 1x128 and 16x128; of images with free sizes 224x224.
     threads : what the tactics are timed with; default the physical cores that this process may use.
     strict : refuse a model that needs more than the first back end.
     native : "on" (native steps where the whole engine gains by them: it is timed beside the whole model in

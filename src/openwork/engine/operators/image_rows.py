@@ -5,7 +5,6 @@ from __future__ import annotations
 from openwork.engine.operators.attribute import flag, integer, integers, number, quantizer
 from openwork.engine.operators.checks import activation_numbers, ordered_clip, rounded_sums, weight_of_windows
 from openwork.engine.operators.contract import Operator
-from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.image_checks import (
     few_pixels,
     overhang_is_padding,
@@ -13,7 +12,8 @@ from openwork.engine.operators.image_checks import (
     quantizes_floats,
     value_of_bytes,
 )
-from openwork.engine.operators.slot_words import tensor, value
+from openwork.engine.operators.product_parts import EPILOGUE_ATTRIBUTES, product_tensors
+from openwork.engine.operators.slot_words import value
 from openwork.engine.operators.windows import LARGEST_WINDOW, WINDOW, slides
 
 MOST_GROUPS = 1 << 20
@@ -24,10 +24,7 @@ CONV = Operator(
     (
         value("x", "u8|f32", "B H W C", scale="x_scale"),
         value("residual", "f32|u8", "B P Q N", optional=True, scale="residual_scale"),
-        tensor("weight", "s8|f32|bf16", "N R S G", scale="x_scale"),
-        tensor("weight_scale", "f32", "N", needs=("x_scale",)),
-        tensor("bias", "f32", "N", optional=True),
-        *OUTPUT_TENSORS,
+        *product_tensors("N R S G"),
     ),
     (value("y", "f32|u8", "B P Q N", scale="y_scale"),),
     (*WINDOW, integer("groups", 1, MOST_GROUPS), *EPILOGUE_ATTRIBUTES),

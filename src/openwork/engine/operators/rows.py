@@ -16,8 +16,8 @@ from openwork.engine.operators.checks import (
 )
 from openwork.engine.operators.contract import Operator, Slot
 from openwork.engine.operators.element_rows import ELEMENT_ROWS
-from openwork.engine.operators.epilogue_attributes import EPILOGUE_ATTRIBUTES, OUTPUT_TENSORS
 from openwork.engine.operators.image_rows import IMAGE_ROWS
+from openwork.engine.operators.product_parts import EPILOGUE_ATTRIBUTES, product_tensors
 from openwork.engine.operators.shape_checks import LARGEST_SIZE, cuts, reshapes
 from openwork.engine.operators.slot_words import tensor, value
 from openwork.engine.program import MOST_AXES
@@ -55,10 +55,7 @@ LINEAR = Operator(
     (
         value("x", "u8|f32", "... K", scale="x_scale"),
         value("residual", "f32|u8", "... N", optional=True, scale="residual_scale"),
-        tensor("weight", "s8|f32|bf16", "N K", scale="x_scale"),
-        tensor("weight_scale", "f32", "N", needs=("x_scale",)),
-        tensor("bias", "f32", "N", optional=True),
-        *OUTPUT_TENSORS,
+        *product_tensors("N K"),
     ),
     (value("y", "f32|u8", "... N", scale="y_scale"),),
     EPILOGUE_ATTRIBUTES,
