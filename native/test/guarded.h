@@ -8,7 +8,12 @@
 #include <cstring>
 #include <new>
 
+#include "kernels/gemm.h"
+
 namespace openwork {
+
+// The whole elements, in bytes, that a kernel may read behind an operand: a page's end less these is where its type may lie.
+constexpr size_t read_ahead(size_t element_bytes) { return static_cast<size_t>(kReadAhead) / element_bytes * element_bytes; }
 
 class Guarded {
  public:

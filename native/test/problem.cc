@@ -171,7 +171,7 @@ std::string describe(const Problem& p, const PackedWeights& w) {
 std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeights& w, int64_t block_rows, int64_t block_spans) {
   // What lies behind the last run is no number of any type.
   std::vector<uint8_t> padded = d.x;
-  padded.resize(padded.size() + kReadAhead, 0xff);
+  padded.resize(padded.size() + read_ahead(element_bytes(p.type)), 0xff);
   const Guarded x(padded.data(), padded.size(), 0);
   const auto count = static_cast<size_t>(p.rows * p.shape.n);
   const Guarded y(nullptr, count * (p.quantized ? 1 : sizeof(float)), 0);

@@ -128,7 +128,7 @@ std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& l
   const ConvPlan plan = layer.plan(p.g.batch, p.g.in_height, p.g.in_width, threads);
   const auto bytes = encode(p.type, d.x);
   const size_t count = static_cast<size_t>(p.g.rows() * p.g.shape.n);
-  const Guarded x(bytes.data(), bytes.size(), static_cast<size_t>(kReadAhead));
+  const Guarded x(bytes.data(), bytes.size(), read_ahead(element_bytes(p.type)));
   const Guarded y(nullptr, count * (p.quantized ? 1 : sizeof(float)), 0);
   const Guarded residual(d.residual.data(), d.residual.size() * sizeof(float), 0);
   const Guarded scratch(nullptr, static_cast<size_t>(plan.scratch_bytes()), 0);

@@ -53,7 +53,7 @@ void check_run(const ConvGeometry& g, ConvRun run, int element_bytes, std::mt199
   const int zero_point = element_bytes == 1 ? static_cast<int>(rng() % 256) : 0;
   std::vector<uint8_t> x(static_cast<size_t>(g.pixels() * g.shape.channels * element_bytes));
   for (auto& byte : x) byte = static_cast<uint8_t>(rng());
-  const Guards input{x, Guarded(x.data(), x.size(), static_cast<size_t>(kReadAhead))};
+  const Guards input{x, Guarded(x.data(), x.size(), read_ahead(1))};
   const Indirection indirection(g, run, element_bytes, zero_point);
   check_block(indirection, input, {0, g.rows()}, zero_point, what);
   for (int i = 0; i < 3; ++i) {

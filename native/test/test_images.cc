@@ -99,7 +99,7 @@ void check_max(int64_t channels, int64_t parts) {
   Random random{std::mt19937(static_cast<unsigned>(channels))};
   auto x = random.values<T>(image.pixels() * channels);
   if constexpr (std::is_same_v<T, float>) x[0] = NAN, x[x.size() / 2] = -INFINITY;
-  const Memory<T> from(x, kReadAhead);
+  const Memory<T> from(x, read_ahead(sizeof(T)));
   const bool bytes = std::is_same_v<T, uint8_t>;
   std::vector<T> expected(static_cast<size_t>(image.windows() * channels));
   image.each([&](const std::vector<int64_t>& taps, int64_t at, int64_t) {
@@ -124,7 +124,7 @@ void check_average(int64_t channels, int64_t parts) {
   image.channels = channels;
   Random random{std::mt19937(static_cast<unsigned>(channels))};
   const auto x = random.values<T>(image.pixels() * channels);
-  const Memory<T> from(x, kReadAhead);
+  const Memory<T> from(x, read_ahead(sizeof(T)));
   PoolArgs a = image.args(from.data(), std::is_same_v<T, uint8_t>, parts);
   a.y_bytes = std::is_same_v<Y, uint8_t>;
   a.x_scale = 0.31f, a.x_zero_point = 120, a.quantizer = kQuantizer;
@@ -265,7 +265,7 @@ TEST(average_pool_of_large_windows_is_exact) {
     const int64_t channels = 70;
     std::vector<uint8_t> x(static_cast<size_t>(width * channels), 255);
     x[0] = 3;
-    const Memory<uint8_t> from(x, kReadAhead);
+    const Memory<uint8_t> from(x, read_ahead(1));
     const PoolSpan row{0, 1, 1}, column{0, width, width};
     PoolArgs a;
     a.x = from.data();
