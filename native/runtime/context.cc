@@ -45,7 +45,7 @@ bool aligned(const InputTensor& input) { return reinterpret_cast<uintptr_t>(inpu
 
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
     : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
-      slice_plans_(*program_, 1, max_plans), batch_(batch_dimension(*program_)), copied_(find_copied(*program_)),
+      slice_plans_(*program_, 1, max_plans), sliced_(has_batch(*program_)), copied_(find_copied(*program_)),
       copies_(copied_.size()), slice_arenas_(threads), seconds_(program_->steps().size(), 0.0),
       slice_seconds_(threads, seconds_) {}
 
@@ -129,21 +129,21 @@ void Context::run_slice(const Plan& plan, const Operands& operands, int thread) 
   run_steps(plan, slice_seconds_[thread], [&](const Work& work) { work.run(buffers, {0, work.units, 0}); });
 }
 
-void Context::run_slices(const Slicing& slicing, std::vector<int64_t> free, const Operands& operands) {
-  free[*batch_] = slicing.size;
-  const auto plan = slice_plans_.get(free);
+void Context::run_slices(const Slicing& slicing, RunSizes sizes, const Operands& operands) {
+  sizes.batch = slicing.size;
+  const auto plan = slice_plans_.get(sizes);
   for (auto& arena : slice_arenas_) grow(arena, plan->arena_bytes);
   pool_.run(slicing.count, [&](int64_t i, int thread) {
     run_slice(*plan, {operands.inputs, operands.outputs, i * slicing.size}, thread);
   });
 }
 
-void Context::run_rest(const Plan& plan, int64_t done, std::vector<int64_t> free, Operands operands) {
+void Context::run_rest(const Plan& plan, int64_t done, RunSizes sizes, Operands operands) {
   if (done == 0) return run_whole(plan, operands);
-  if (done == free[*batch_]) return;
+  sizes.batch = plan.sizes.dims.front().front() - done;
+  if (sizes.batch == 0) return;
   operands.begin = done;
-  free[*batch_] -= done;
-  run_whole(*plans_.get(free), operands);
+  run_whole(*plans_.get(sizes), operands);
 }
 
 std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
@@ -151,15 +151,15 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   check_inputs(inputs);
   std::vector<std::vector<int64_t>> shapes;
   for (const auto& input : inputs) shapes.push_back(input.dims);
-  const auto free = free_sizes(*program_, shapes);
-  const auto plan = plans_.get(free);
+  const RunSizes sizes{free_sizes(*program_, shapes)};
+  const auto plan = plans_.get(sizes);
   auto outputs = make_outputs(*program_, *plan);
   const auto readable = held(*plan, inputs);
   const Operands operands{readable, outputs};
   check_contents(*plan, operands);
-  const Slicing slicing = batch_ ? slice_batch(*program_, *batch_, plan->sizes) : Slicing{};
-  if (slicing.count > 0) run_slices(slicing, free, operands);
-  run_rest(*plan, slicing.covered(), free, operands);
+  const Slicing slicing = sliced_ ? slice_batch(plan->sizes) : Slicing{};
+  if (slicing.count > 0) run_slices(slicing, sizes, operands);
+  run_rest(*plan, slicing.covered(), sizes, operands);
   if (profiling_) ++profiled_;
   return outputs;
 }

@@ -62,11 +62,11 @@ class Context {
   // A whole plan on all threads; each step in turn.
   void run_whole(const Plan& plan, const Operands& operands);
   void run_step(const Work& work, const Buffers& buffers);
-  void run_slices(const Slicing& slicing, std::vector<int64_t> free, const Operands& operands);
+  void run_slices(const Slicing& slicing, RunSizes sizes, const Operands& operands);
   // One slice on the calling thread.
   void run_slice(const Plan& plan, const Operands& operands, int thread);
   // What the slices left of the batch.
-  void run_rest(const Plan& plan, int64_t done, std::vector<int64_t> free, Operands operands);
+  void run_rest(const Plan& plan, int64_t done, RunSizes sizes, Operands operands);
   template <class Run>
   void run_steps(const Plan& plan, std::vector<double>& seconds, const Run& run) const;
 
@@ -74,7 +74,7 @@ class Context {
   std::mutex mutex_;
   ThreadPool pool_;
   PlanCache plans_, slice_plans_;
-  std::optional<int> batch_;
+  bool sliced_;  // where the batch is large enough
   std::vector<bool> copied_;  // of each input: it may not be read where it is
   std::vector<AlignedBuffer> copies_;
   AlignedBuffer arena_;

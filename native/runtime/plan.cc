@@ -69,40 +69,39 @@ int64_t place(const Program& program, std::vector<Life>& lives) {
   return total;
 }
 
-std::vector<int64_t> sized(const Value& value, const std::vector<int64_t>& free) {
+std::vector<int64_t> sized(const Value& value, const RunSizes& sizes) {
   auto dims = value.dims;
   for (auto& d : dims)
-    if (d < 0) d = free[-1 - d];
+    if (d < 0) d = sizes.free[-1 - d];
+  if (sizes.batch > 0) dims.front() = sizes.batch;
   return dims;
 }
 
 // Gives the free dimensions of a value the sizes that a step makes, where they have none yet.
-void take_made(const Step& step, const Value& value, const std::vector<int64_t>& made, std::vector<int64_t>& free) {
-  bool fits = made.size() == value.dims.size();
-  for (size_t d = 0; fits && d < made.size(); ++d) {
+void take_made(const Step& step, const Value& value, const std::vector<int64_t>& made, RunSizes& sizes) {
+  for (size_t d = 0; d < std::min(made.size(), value.dims.size()); ++d) {
     const int64_t dim = value.dims[d];
-    if (dim < 0 && free[-1 - dim] == 0) free[-1 - dim] = made[d];
-    fits = (dim < 0 ? free[-1 - dim] : dim) == made[d];
+    if (dim < 0 && sizes.free[-1 - dim] == 0) sizes.free[-1 - dim] = made[d];
   }
-  if (!fits)
-    throw std::invalid_argument("Step \"" + step.name + "\": expected to make " + shape_text(sized(value, free)) +
+  if (made != sized(value, sizes))
+    throw std::invalid_argument("Step \"" + step.name + "\": expected to make " + shape_text(sized(value, sizes)) +
                                 ", as the steps before and the program's shapes have it, found that it makes " + shape_text(made) +
                                 "; feed inputs of sizes that agree.");
 }
 
-// free: of the inputs, 0 for those that steps give a size.
-Sizes make_sizes(const Program& program, std::vector<int64_t> free, int threads) {
+// asked: the free sizes of the inputs, 0 for those that steps give a size.
+Sizes make_sizes(const Program& program, RunSizes asked, int threads) {
   const auto& values = program.values();
   for (const Step& step : program.steps()) {
     if (!step.shapes) continue;
     Shapes reads;
-    for (const Read& read : step.reads) reads.push_back(sized(values[read.value], free));
+    for (const Read& read : step.reads) reads.push_back(sized(values[read.value], asked));
     const Shapes made = step.shapes(reads);
-    for (size_t i = 0; i < step.writes.size(); ++i) take_made(step, values[step.writes[i]], made[i], free);
+    for (size_t i = 0; i < step.writes.size(); ++i) take_made(step, values[step.writes[i]], made[i], asked);
   }
   Sizes sizes;
   sizes.threads = threads;
-  for (const Value& value : values) sizes.dims.push_back(sized(value, free));
+  for (const Value& value : values) sizes.dims.push_back(sized(value, asked));
   return sizes;
 }
 
@@ -114,9 +113,9 @@ Work nothing_to_do() {
 
 }  // namespace
 
-std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<int64_t>& free, int threads) {
+std::shared_ptr<const Plan> make_plan(const Program& program, const RunSizes& sizes, int threads) {
   auto plan = std::make_shared<Plan>();
-  plan->sizes = make_sizes(program, free, threads);
+  plan->sizes = make_sizes(program, sizes, threads);
   auto lives = find_lives(program, plan->sizes);
   plan->scratch_offset = place(program, lives);
   for (int v = 0; v < static_cast<int>(lives.size()); ++v) plan->offset.push_back(lives[program.home(v)].offset);
@@ -155,13 +154,13 @@ PlanCache::PlanCache(const Program& program, int threads, int max_plans)
   if (max_plans < 1) throw std::invalid_argument("Expected max_plans of at least 1, found " + std::to_string(max_plans) + ".");
 }
 
-std::shared_ptr<const Plan> PlanCache::get(const std::vector<int64_t>& free) {
-  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.free == free; });
+std::shared_ptr<const Plan> PlanCache::get(const RunSizes& sizes) {
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.sizes == sizes; });
   if (found != entries_.end()) {
     entries_.splice(entries_.begin(), entries_, found);
     return found->plan;
   }
-  entries_.push_front({free, make_plan(program_, free, threads_)});
+  entries_.push_front({sizes, make_plan(program_, sizes, threads_)});
   if (entries_.size() > max_plans_) entries_.pop_back();
   return entries_.front().plan;
 }

@@ -19,8 +19,16 @@ struct Plan {
   int64_t arena_bytes = 0;
 };
 
-// `free` holds the sizes of the free dimensions. Throws std::invalid_argument where a step refuses the shapes.
-std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<int64_t>& free, int threads);
+// What the sizes of all values follow from.
+struct RunSizes {
+  std::vector<int64_t> free;  // of the free dimensions
+  int64_t batch = 0;          // instead of the first size of every value, of a program that has a batch; 0: no other
+
+  bool operator==(const RunSizes&) const = default;
+};
+
+// Throws std::invalid_argument where a step refuses the shapes.
+std::shared_ptr<const Plan> make_plan(const Program& program, const RunSizes& sizes, int threads);
 
 // The sizes of the free dimensions from the inputs' shapes. Throws std::invalid_argument with the input, the expected and
 // the found shape.
@@ -30,11 +38,11 @@ std::vector<int64_t> free_sizes(const Program& program, const std::vector<std::v
 class PlanCache {
  public:
   PlanCache(const Program& program, int threads, int max_plans);
-  std::shared_ptr<const Plan> get(const std::vector<int64_t>& free);
+  std::shared_ptr<const Plan> get(const RunSizes& sizes);
 
  private:
   struct Entry {
-    std::vector<int64_t> free;
+    RunSizes sizes;
     std::shared_ptr<const Plan> plan;
   };
   const Program& program_;

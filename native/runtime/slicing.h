@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "runtime/plan.h"
 
@@ -19,11 +18,13 @@ struct Slicing {
 // Fewer rows than this would leave the register tiles half empty and stream the weights too often.
 inline constexpr int64_t kSliceRows = 128;
 
-// The free dimension that is the first of every value and no other one of any, so that batch elements do not meet; none
-// where there is no such dimension, or where a step reads on behind an output's slice while the next one is written.
-std::optional<int> batch_dimension(const Program& program);
+// Whether the first dimension of every value is the batch, free or fixed, so that batch elements do not meet: every step keeps
+// the dimensions before those it works on, and where all values are equally long in the first, it works on none of these. Not
+// where a step reads on behind an output's slice while the next one is written.
+bool has_batch(const Program& program);
 
-// How the batch of these sizes is cut: as many slices as all threads finish in the same number of turns.
-Slicing slice_batch(const Program& program, int batch_dimension, const Sizes& sizes);
+// How the batch of these sizes, of a program that has one, is cut: as many slices as all threads finish in the same number of
+// turns.
+Slicing slice_batch(const Sizes& sizes);
 
 }  // namespace openwork

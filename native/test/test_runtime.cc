@@ -112,7 +112,7 @@ TEST(values_of_the_same_time_lie_apart) {
   for (int repeat = 0; repeat < 50; ++repeat) {
     const RandomProgram random(rng);
     const Program& program = *random.program;
-    const auto plan = make_plan(program, {7}, 2);
+    const auto plan = make_plan(program, {{7}}, 2);
     const int64_t bytes = padded_bytes(7 * 32 * 4);
     std::vector<int> last(program.values().size(), -1), first(program.values().size(), -1);
     for (int i = 0; i < static_cast<int>(program.steps().size()); ++i) {
@@ -133,11 +133,11 @@ TEST(plans_are_kept_and_the_oldest_goes) {
   std::mt19937 rng(6);
   const RandomProgram random(rng);
   PlanCache cache(*random.program, 1, 2);
-  const auto one = cache.get({1}), two = cache.get({2});
-  CHECK(cache.get({1}) == one);
-  cache.get({3});
-  CHECK(cache.get({1}) == one);
-  CHECK(cache.get({2}) != two);
+  const auto one = cache.get({{1}}), two = cache.get({{2}});
+  CHECK(cache.get({{1}}) == one);
+  cache.get({{3}});
+  CHECK(cache.get({{1}}) == one);
+  CHECK(cache.get({{2}}) != two);
 }
 
 namespace {
@@ -178,12 +178,14 @@ TEST(inputs_are_not_read_behind_their_end_and_threads_change_no_bit) {
 
 namespace {
 
-// Float in, float out, so that a large batch is run in slices; the caller's memory ends at a page which may not be touched.
-std::vector<float> run_quantized(int threads, int64_t rows) {
+// Float in, float out, so that a large batch, free or fixed in the program, is run in slices; the caller's memory ends at a page
+// which may not be touched.
+std::vector<float> run_quantized(int threads, int64_t rows, bool fixed = false) {
   std::mt19937 rng(9);
   auto program = std::make_shared<Program>(*available_tables().front());
-  const int x = program->value(DType::f32, {-1, 40}), q = program->value(DType::u8, {-1, 40});
-  const int y = program->value(DType::f32, {-1, 50});
+  const int64_t batch = fixed ? rows : -1;
+  const int x = program->value(DType::f32, {batch, 40}), q = program->value(DType::u8, {batch, 40});
+  const int y = program->value(DType::f32, {batch, 50});
   const std::vector<float> scale(50, 1e-3f);
   program->step({"quantize", "q", {{"x", {x}}}, {{"y", {q}}}, {{}, {{"y_scale", 0.05}, {"y_zero_point", 128}}}});
   const Given given{{{"weight_scale", tensor(scale, {50})}}, {{"x_scale", 1.0}, {"x_zero_point", 128}, {"activation", "none"}}};
@@ -206,7 +208,7 @@ TEST(slices_on_threads_change_no_bit) {
     const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
     add_relu(*program, x, y);
     program->finish({x}, {y});
-    return slice_batch(*program, 0, make_plan(*program, {rows}, threads)->sizes);
+    return slice_batch(make_plan(*program, {{rows}}, threads)->sizes);
   };
   CHECK(slices_of(700, 2).count == 4 && slices_of(700, 2).size == kSliceRows);
   CHECK(slices_of(100, 2).count == 0 && slices_of(128, 1).count == 0 && slices_of(300, 1).count == 2);
@@ -217,6 +219,39 @@ TEST(slices_on_threads_change_no_bit) {
     CHECK(std::equal(few.begin(), few.end(), one.begin()));
     CHECK(one == run_quantized(2, rows));
     CHECK(one == run_quantized(3, rows));
+    CHECK(one == run_quantized(1, rows, true) && one == run_quantized(2, rows, true));
+  }
+}
+
+TEST(a_batch_is_the_first_dimension_of_every_value) {
+  const auto batched = [](const std::vector<int64_t>& from, const std::vector<int64_t>& to) {
+    Program program(*available_tables().front());
+    const int x = program.value(DType::f32, from), y = program.value(DType::f32, to);
+    program.add_step({"any", {x}, {y}, [](const Sizes&) { return Work{}; }});
+    program.finish({x}, {y});
+    return has_batch(program);
+  };
+  CHECK(batched({-1, 4}, {-1, 2}) && batched({8, 4}, {8, 2, 2}) && batched({8, 8}, {8, 1}));
+  CHECK(!batched({-1, -2}, {-2, 4}) && !batched({-1, 4}, {-1, -1}));
+  CHECK(!batched({8, 4}, {4, 8}) && !batched({8}, {8}) && !batched({8, 4}, {8}));
+}
+
+// A shape that names the batch is that of the whole, not of a slice.
+TEST(a_reshape_keeps_the_batch_of_a_slice) {
+  constexpr int64_t kBatch = 300, kWidth = 12;
+  auto program = std::make_shared<Program>(*available_tables().front());
+  const int x = program->value(DType::f32, {kBatch, kWidth}), h = program->value(DType::f32, {kBatch, kWidth});
+  const int y = program->value(DType::f32, {kBatch, 3, 4}), z = program->value(DType::f32, {kBatch, 3, 4});
+  add_relu(*program, x, h);
+  program->step({"reshape", "r", {{"x", {h}}}, {{"y", {y}}}, {{}, {{"shape", std::vector<int64_t>{kBatch, 3, 4}}}}});
+  add_relu(*program, y, z);
+  program->finish({x}, {z});
+  CHECK(has_batch(*program) && slice_batch(make_plan(*program, {}, 1)->sizes).count > 0);
+  std::vector<float> values(kBatch * kWidth);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  for (const int threads : {1, 2}) {
+    const auto out = Context(program, threads, 2).run({{DType::f32, {kBatch, kWidth}, values.data()}});
+    CHECK(std::equal(values.begin(), values.end(), out[0].buffer.as<float>()));
   }
 }
 
@@ -376,7 +411,7 @@ TEST(a_value_too_large_to_address_is_refused) {
   program->finish({x}, {y});
   std::string message;
   try {
-    make_plan(*program, {int64_t{1} << 41}, 1);
+    make_plan(*program, {{int64_t{1} << 41}}, 1);
   } catch (const std::invalid_argument& e) {
     message = e.what();
   }
