@@ -157,7 +157,7 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   const auto readable = held(*plan, inputs);
   const Operands operands{readable, outputs};
   check_contents(*plan, operands);
-  const Slicing slicing = sliced_ ? slice_batch(plan->sizes) : Slicing{};
+  const Slicing slicing = sliced_ ? slice_batch(*program_, plan->sizes) : Slicing{};
   if (slicing.count > 0) run_slices(slicing, sizes, operands);
   run_rest(*plan, slicing.covered(), sizes, operands);
   if (profiling_) ++profiled_;

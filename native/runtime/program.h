@@ -92,6 +92,7 @@ struct Step {
   std::function<Shapes(const Shapes&)> shapes = nullptr;
   // What it makes is byte for byte what it reads first, so that both may lie in one place; bind() is for where they may not.
   bool view = false;
+  int64_t weight_bytes = 0;  // that it reads for any number of rows
 };
 
 struct Value {

@@ -208,9 +208,9 @@ TEST(slices_on_threads_change_no_bit) {
     const int x = program->value(DType::f32, {-1, 40}), y = program->value(DType::f32, {-1, 40});
     add_relu(*program, x, y);
     program->finish({x}, {y});
-    return slice_batch(make_plan(*program, {{rows}}, threads)->sizes);
+    return slice_batch(*program, make_plan(*program, {{rows}}, threads)->sizes);
   };
-  CHECK(slices_of(700, 2).count == 4 && slices_of(700, 2).size == kSliceRows);
+  CHECK(slices_of(700, 2).count == 4 && slices_of(700, 2).size == 175);
   CHECK(slices_of(100, 2).count == 0 && slices_of(128, 1).count == 0 && slices_of(300, 1).count == 2);
   for (const int64_t rows : {127, 128, 256, 300, 700}) {
     const auto one = run_quantized(1, rows);
@@ -221,6 +221,26 @@ TEST(slices_on_threads_change_no_bit) {
     CHECK(one == run_quantized(3, rows));
     CHECK(one == run_quantized(1, rows, true) && one == run_quantized(2, rows, true));
   }
+}
+
+// 64 rows of few weights, then one of many, which a slice of few elements would stream for a row each.
+TEST(slices_have_rows_enough_for_the_layers_that_hold_the_weights) {
+  std::mt19937 rng(9);
+  Program program(*available_tables().front());
+  const auto value = [&](const std::vector<int64_t>& dims) { return program.value(DType::u8, dims); };
+  const int x = value({-1, 64, 40}), h = value({-1, 64, 8}), wide = value({-1, 512}), y = value({-1, 50});
+  const std::vector<float> ones(64, 1e-3f);
+  const auto linear = [&](const char* name, int from, int to, int64_t n, int64_t k) {
+    const Given given{{{"weight_scale", tensor(ones, {n})}},
+                      {{"x_scale", 1.0}, {"x_zero_point", 0}, {"y_scale", 1.0}, {"y_zero_point", 0}, {"activation", "none"}}};
+    program.step({"linear", name, {{"x", {from}}}, {{"y", {to}}}, given, {{random_weights(n, k, program.table(), rng), -1}}});
+  };
+  linear("few", x, h, 8, 40);
+  program.step({"reshape", "r", {{"x", {h}}}, {{"y", {wide}}}, {{}, {{"shape", std::vector<int64_t>{0, -1}}}}});
+  linear("many", wide, y, 50, 512);
+  program.finish({x}, {y});
+  const auto slicing = [&](int64_t batch) { return slice_batch(program, make_plan(program, {{batch}}, 2)->sizes); };
+  CHECK(slicing(600).size >= 75 && slicing(600).count * slicing(600).size == 600);
 }
 
 TEST(a_batch_is_the_first_dimension_of_every_value) {
@@ -246,7 +266,7 @@ TEST(a_reshape_keeps_the_batch_of_a_slice) {
   program->step({"reshape", "r", {{"x", {h}}}, {{"y", {y}}}, {{}, {{"shape", std::vector<int64_t>{kBatch, 3, 4}}}}});
   add_relu(*program, y, z);
   program->finish({x}, {z});
-  CHECK(has_batch(*program) && slice_batch(make_plan(*program, {}, 1)->sizes).count > 0);
+  CHECK(has_batch(*program) && slice_batch(*program, make_plan(*program, {}, 1)->sizes).count > 0);
   std::vector<float> values(kBatch * kWidth);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
   for (const int threads : {1, 2}) {

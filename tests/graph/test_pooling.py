@@ -63,6 +63,31 @@ def test_every_max_pool_of_floats(form: str, opset: int, tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("pool", ["MaxPool", "GlobalMaxPool"])
+def test_a_pool_of_a_product_is_one_of_its_integers(pool: str, tmp_path: Path) -> None:
+    """The quantizer behind the pool is the product's own: no floats are stored in between."""
+    b = builder()
+    x, feeds = fed(b, 2, 8, 9, 9)
+    weight, _ = quantized_weight(b, (16, 8, 3, 3))
+    made = b.add("Relu", b.add("Conv", x, weight, pads=[1] * 4))
+    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4} if pool == "MaxPool" else {}
+    pooled = b.add(pool, made, **window)
+    found = agrees(b.model(y=quantized(b, pooled, 0.02, 3)), feeds, tmp_path)
+    back = "to_channels_first" if pool == "MaxPool" else "reshape"
+    name = "max_pool" if pool == "MaxPool" else "global_max_pool"
+    assert found.steps == ["to_channels_last", "conv", name, back]
+
+
+def test_a_product_that_is_read_besides_keeps_its_floats(tmp_path: Path) -> None:
+    b = builder()
+    x, feeds = fed(b, 2, 8, 9, 9)
+    weight, _ = quantized_weight(b, (16, 8, 3, 3))
+    made = b.add("Conv", x, weight, pads=[1] * 4)
+    pooled = b.add("MaxPool", made, kernel_shape=[2, 2], strides=[2, 2])
+    found = agrees(b.model(y=quantized(b, pooled), z=made), feeds, tmp_path)
+    assert [step for step in found.steps if not step.startswith("to_channels")] == ["conv", "max_pool", "quantize"]
+
+
 @pytest.mark.parametrize("form", {**WINDOWS, **DILATED})
 def test_every_max_pool_of_integers(form: str, tmp_path: Path) -> None:
     """The largest of the integers is the integer of the largest; equal quantizers round nothing again."""

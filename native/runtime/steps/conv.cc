@@ -65,7 +65,7 @@ Step make_conv(const StepContext& c) {
   const LinearEpilogue epilogue = make_epilogue(c, first, y, residual);
   const auto layers = made_at(c, [&] { return make_layers(weights, epilogue, attributes); });
 
-  return {c.name(), {{x.id, true}, residual.id}, {y.id},
+  Step step{c.name(), {{x.id, true}, residual.id}, {y.id},
           [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id](const Sizes& sizes) {
     const auto& dims = sizes.dims[static_cast<size_t>(x)];
     const ConvLayer* layer = &(*layers)[tactic_for(limits, sizes.rows(y))];
@@ -82,6 +82,8 @@ Step make_conv(const StepContext& c) {
   }, [place = c.place(), shape](const Shapes& reads) -> Shapes {
     return {window_output(place, shape, shape.n, reads[0])};
   }};
+  step.weight_bytes = weights.back().weights->bytes();
+  return step;
 }
 
 }  // namespace openwork

@@ -43,7 +43,7 @@ Step make_linear(const StepContext& c) {
   const auto layers = std::make_shared<std::vector<LinearLayer>>();
   for (const auto& tactic : weights) layers->emplace_back(tactic.weights, epilogue, rounds);
 
-  return {c.name(), {{x.id, !rounds}, residual.id}, {y.id},
+  Step step{c.name(), {{x.id, !rounds}, residual.id}, {y.id},
           [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     const LinearLayer* layer = &(*layers)[tactic_for(limits, rows)];
@@ -58,6 +58,8 @@ Step make_linear(const StepContext& c) {
     };
     return work;
   }};
+  step.weight_bytes = weights.back().weights->bytes();
+  return step;
 }
 
 }  // namespace openwork

@@ -10,6 +10,7 @@ from openwork.engine.operators import DOMAIN, OPERATORS, Operator
 from openwork.graph.layout import LAST
 from openwork.graph.model import attributes, native_producer, only_consumer, operand
 from openwork.graph.rewrite import Replacement, Rule, never
+from openwork.graph.rules.epilogue.quantized_outputs import IN_PLACE, made_by
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
 
@@ -70,20 +71,36 @@ DEQUANTIZE_LATER = Rule(
 )
 
 
-def _match_view(node: ir.Node) -> ir.Node | None:
-    """A Quantize of a Reshape that nothing else reads."""
-    view = native_producer(operand(node, 0), "Reshape")
-    return node if view is not None and only_consumer(view.outputs[0]) is node else None
+@dataclass(frozen=True)
+class _Kept:
+    """A Quantize of what keeps the numbers that it reads, and nothing else reads it."""
+
+    quantize: ir.Node
+    keeps: ir.Node
 
 
-def _replace_view(node: ir.Node) -> Replacement:
-    view = native_producer(operand(node, 0), "Reshape")
-    assert view is not None
-    inner = rebuilt(node, {"x": filled(view, "x")})
-    made = rebuilt(view, {"x": inner.outputs[0]})
-    return Replacement([inner, made], [(node.outputs[0], made.outputs[0])])
+def _match_kept(node: ir.Node) -> _Kept | None:
+    """A pool reads several times what it makes: of one whose producer does not quantize the Quantize is less."""
+    for op_type in ("Reshape", "MaxPool", "GlobalMaxPool"):
+        keeps = native_producer(operand(node, 0), op_type)
+        if keeps is not None and only_consumer(keeps.outputs[0]) is node:
+            x = filled(keeps, "x")
+            lone = made_by(x, IN_PLACE) is not None and only_consumer(x) is keeps
+            return _Kept(node, keeps) if op_type == "Reshape" or lone else None
+    return None
+
+
+def _replace_kept(found: _Kept) -> Replacement:
+    inner = rebuilt(found.quantize, {"x": filled(found.keeps, "x")})
+    made = rebuilt(found.keeps, {"x": inner.outputs[0]})
+    return Replacement([inner, made], [(found.quantize.outputs[0], made.outputs[0])])
 
 
 QUANTIZE_EARLIER = Rule(
-    "quantize before a reshape", frozenset({"Quantize"}), _match_view, never, _replace_view, domain=DOMAIN
+    "quantize before what keeps numbers",
+    frozenset({"Quantize"}),
+    _match_kept,
+    never,
+    _replace_kept,
+    domain=DOMAIN,
 )
