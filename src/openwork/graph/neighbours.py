@@ -16,7 +16,9 @@ def stands_among_native(node: ir.Node) -> bool:
     """Whether all that a node reads is made by operators of openwork or fed, and one of them, or nobody but
     the graph, reads each of its results; nodes that only move elements, or reckon with one number, may stand
     in between."""
-    read = [value for value in node.inputs if value is not None and constant(value) is None]
+    # What the shape of a view is computed from goes with it: a native one knows its sizes.
+    given = node.inputs[:1] if is_onnx(node, *VIEWS) else node.inputs
+    read = [value for value in given if value is not None and constant(value) is None]
     made = [value for value in node.outputs if value.uses() or value.is_graph_output()]
     return all(map(_given, read)) and all(map(_taken, made))
 
