@@ -68,6 +68,7 @@ from openwork.graph.rules.prepare.round_trips import (
 )
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.prepare.signed_integers import KEEP_SIGNED
+from openwork.graph.rules.prepare.transposed import TRANSPOSED
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
@@ -95,6 +96,7 @@ PREPARE = Phase(
         NUMBERED,
         EXPAND_QLINEAR,
         EXPAND_QLINEAR_MICROSOFT,
+        TRANSPOSED,
         KEEP_SIGNED,
         QUANTIZE,
         DEQUANTIZE,
