@@ -146,7 +146,12 @@ class Concrete:
             if value in self._contents
         }
         types = {str(value.name): self._types[value] for value in read}
-        nodes = list(stand_ins(self._message(node), self._imports))
+        try:
+            nodes = list(stand_ins(self._message(node), self._imports))
+        # Bytes that are no text in a name.
+        except ir.serde.SerdeError as error:
+            log.debug("shape inference: %s: %s", node.op_type, error)
+            return
         found = infer_chain(nodes, self._imports, types, contents)
         for value in node.outputs:
             if str(value.name) in found:
