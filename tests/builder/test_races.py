@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from openwork import build, load
 from openwork.bench.latency import Options, Timing
-from openwork.builder import race
+from openwork.builder import draft, race
 from openwork.builder.race import WHOLE
 from openwork.builder.shape_names import fitted, translated
 from openwork.engine.program import Named, Program, Value
@@ -135,6 +135,41 @@ def test_native_steps_between_parts_of_onnx_runtime_join_it_with_their_quantizer
     assert part.count("Relu") == 1
     assert part.count("QuantizeLinear") >= 2
     assert "What stands between parts of ONNX Runtime" in " ".join(report.notes)
+    check(path)
+
+
+def test_a_draft_of_the_race_that_cannot_be_made_is_left_out(
+    tmp_path: Path,
+    seconds: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seconds(native=[0.9, 0.9], onnxruntime=[1.0, 1.0])
+    plain = draft.reduce
+
+    def fails(*given: Any, keep: Any = (), **named: Any) -> Any:
+        if keep:
+            raise KeyError("lost")
+        return plain(*given, keep=keep, **named)
+
+    monkeypatch.setattr(draft, "reduce", fails)
+    path = built(tmp_path)
+    assert [layer.name for layer in load(path).report.layers] == ["head"]
+    assert "Making native operators of the model failed with KeyError" in caplog.text
+    check(path)
+
+
+def test_a_race_that_fails_leaves_the_model_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(race, "measure", fails)
+    path = built(tmp_path)
+    report = load(path).report
+    assert not report.layers
+    assert any("Timing the engine failed with KeyError" in note for note in report.notes)
     check(path)
 
 

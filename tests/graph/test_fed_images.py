@@ -23,9 +23,9 @@ Stage = Callable[["Preprocessing"], None]
 class Preprocessing:
     """A model under way from what is fed to a convolution; `last` is whether the channels stand last now."""
 
-    def __init__(self, last: bool, dtype: int) -> None:
+    def __init__(self, last: bool, dtype: int, pixels: tuple[int | str, int | str] = (SIZE, SIZE)) -> None:
         self.b, self.last, self.dtype = Builder(np.random.default_rng(5)), last, dtype
-        shape = ["n", SIZE, SIZE, CHANNELS] if last else ["n", CHANNELS, SIZE, SIZE]
+        shape = ["n", *pixels, CHANNELS] if last else ["n", CHANNELS, *pixels]
         self.value = self.b.input("x", shape, dtype)
 
     def numbers(self, values: tuple[float, ...], factor: float = 1.0) -> str:
@@ -111,9 +111,9 @@ BYTES: dict[str, tuple[bool, tuple[Stage, ...], list[str]]] = {
 }
 
 
-def model(last: bool, dtype: int, stages: tuple[Stage, ...]) -> tuple[Preprocessing, str]:
-    """Through the stages into a convolution, quantized where the image is."""
-    p = Preprocessing(last, dtype)
+def model(last: bool, dtype: int, stages: tuple[Stage, ...], free: bool = False) -> tuple[Preprocessing, str]:
+    """Through the stages into a convolution, quantized where the image is; free: height and width are."""
+    p = Preprocessing(last, dtype, ("h", "w") if free else (SIZE, SIZE))
     for stage in stages:
         stage(p)
     integers = any("rounded" in stage.__name__ for stage in stages)
@@ -134,10 +134,11 @@ def fed(image: Array, last: bool) -> dict[str, Array]:
     return {"x": np.ascontiguousarray(image.transpose(0, 2, 3, 1)) if last else image}
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("name", BYTES)
-def test_bytes(name: str, tmp_path: Path) -> None:
+def test_bytes(name: str, free: bool, tmp_path: Path) -> None:
     last, stages, steps = BYTES[name]
-    p, made = model(last, TensorProto.UINT8, stages)
+    p, made = model(last, TensorProto.UINT8, stages, free)
     proto, feeds = p.b.model(y=made), fed(every_byte(), last)
     found, expected = built(proto, feeds, tmp_path), runtime(proto, feeds)["y"]
     assert found.steps == steps
@@ -180,11 +181,12 @@ FLOATS: dict[str, tuple[bool, tuple[Stage, ...], list[str]]] = {
 }
 
 
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.UINT8])
 @pytest.mark.parametrize("name", FLOATS)
-def test_no_step_falls_back(name: str, dtype: int, tmp_path: Path) -> None:
+def test_no_step_falls_back(name: str, dtype: int, free: bool, tmp_path: Path) -> None:
     last, stages, steps = FLOATS[name]
-    p, made = model(last, dtype, stages if dtype == TensorProto.FLOAT else (cast, *stages))
+    p, made = model(last, dtype, stages if dtype == TensorProto.FLOAT else (cast, *stages), free)
     proto, image = p.b.model(y=made), every_byte()
     feeds = fed(image if dtype == TensorProto.UINT8 else image.astype(np.float32), last)
     found, expected = built(proto, feeds, tmp_path), runtime(proto, feeds)["y"]

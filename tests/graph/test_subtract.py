@@ -9,6 +9,7 @@ import pytest
 
 from graph_models import Builder, reduced, runtime
 from image_models import agrees, built, fed, quantized
+from openwork import build, load
 
 
 def builder() -> Builder:
@@ -78,6 +79,19 @@ def test_a_chain_of_numbers_between_native_steps(tmp_path: Path) -> None:
     found = built(proto, feeds, tmp_path)
     assert found.steps == ["relu", "multiply", "add", "multiply", "add"]
     np.testing.assert_array_equal(found.outputs["y"], runtime(proto, feeds)["y"])
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+def test_one_number_leaves_free_sizes_free(op: str, tmp_path: Path) -> None:
+    b = builder()
+    proto = b.model(y=b.add("Relu", b.add(op, b.input("x", ["n", "w"]), b.number(0.5))))
+    path = tmp_path / "m.engine"
+    build(proto, path, strict=True, progress=False, threads=1, timing_cache=tmp_path / "t.json")
+    engine = load(path, threads=1)
+    assert engine.inputs[0].shape == ("n", "w")
+    for width in (1, 5, 7):
+        feeds = {"x": b.rng.standard_normal((3, width)).astype(np.float32)}
+        np.testing.assert_array_equal(engine.run(feeds)["y"], runtime(proto, feeds)["y"])
 
 
 def test_other_shapes_stay_with_their_reason() -> None:
