@@ -156,9 +156,7 @@ def test_where_nothing_may_fall_back_a_defect_is_a_sentence(
     doing: str,
 ) -> None:
     failing(monkeypatch, module, name)
-    with pytest.raises(
-        BuildError, match=f"{doing} failed with KeyError .* please report this"
-    ):
+    with pytest.raises(BuildError, match=f"{doing} failed with KeyError .* please report this"):
         built(tmp_path, network(), **options)
     assert not list(tmp_path.glob("*.engine"))
 
@@ -253,6 +251,53 @@ def test_strict_refuses_outputs_of_another_shape(tmp_path: Path) -> None:
     model = b.model(y=b.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1))
     with pytest.raises(BuildError, match=r"the shape \[batch, 4, 4, 4\], but .* makes \[2, 4, 5, 5\]"):
         build(model, tmp_path / "m.engine", strict=True, progress=False, timing_cache=tmp_path / "t.json")
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect: a product has one size of rows."""
+    plain = lower._Lowering.declare
+
+    def declare(lowering: Any, value: ir.Value) -> int:
+        index = plain(lowering, value)
+        if value.name == "x":
+            lowering.dims.same(lowering.values[index].shape[0], 1)
+        return index
+
+    monkeypatch.setattr(lower._Lowering, "declare", declare)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_sizes_that_native_steps_do_not_take_are_left_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = draft.lower
+
+    def lowered(model: ir.Model, backends: Any) -> Any:
+        if any(node.domain for node in model.graph):
+            return plain(model, backends)
+        with monkeypatch.context() as patch:
+            patch.setattr(lower.Dims, "same", lambda *_: True)
+            return plain(model, backends)
+
+    monkeypatch.setattr(draft, "lower", lowered)
+    path = tmp_path / "m.engine"
+    build(network(), path, progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    (note,) = (note for note in load(path).report.notes if "differs" in note)
+    assert "the input 'x' takes [1, 16] alone, but ONNX Runtime takes [3, 16] too" in note
+
+
+def test_sizes_that_the_model_needs_are_no_fault(tmp_path: Path) -> None:
+    """The columns are free in the model's input, but its product wants sixteen."""
+    model, path = network(), tmp_path / "m.engine"
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "columns"
+    build(model, path, progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    engine = load(path, threads=1)
+    assert engine.inputs[0].shape == ("rows", WIDTH)
+    assert not [note for note in engine.report.notes if "ONNX Runtime" in note]
+    assert len(engine.report.layers) == 3
 
 
 def test_a_model_that_states_a_shape_which_does_not_hold_is_no_fault_of_its_native_steps(

@@ -28,6 +28,37 @@ def samples(engine: Engine, shapes: Sequence[tuple[int, ...]]) -> Iterator[Array
         yield plain
 
 
+def of_other_sizes(engine: Engine, stated: Mapping[str, Sequence[object]], feed: Arrays) -> Arrays | None:
+    """The samples with other sizes where an engine takes one size alone and the model leaves it free; None
+    where there is no such place.
+
+    stated : for each input of the model its shape, an integer for each axis of one size.
+    """
+    fixed = {
+        _place(info.name, axis, dim): size
+        for info in engine.inputs
+        for axis, (dim, size) in enumerate(zip(stated.get(info.name, ()), info.shape, strict=False))
+        if isinstance(size, int) and not isinstance(dim, int)
+    }
+    if not fixed:
+        return None
+    made = {}
+    for name, array in feed.items():
+        places = [_place(name, axis, dim) for axis, dim in enumerate(stated.get(name, ()))]
+        # An odd one, since what divides may be a number of the model.
+        sizes = [
+            2 * fixed[place] + 1 if place in fixed else size
+            for place, size in zip(places, array.shape, strict=False)
+        ]
+        made[name] = np.resize(array, sizes)
+    return made
+
+
+def _place(name: str, axis: int, dim: object) -> object:
+    """What has one size: a dimension of a name, else an axis of an input."""
+    return dim if isinstance(dim, str) else (name, axis)
+
+
 def with_float_masks(feed: Arrays) -> Arrays | None:
     """The samples with zeros and ones in the floats that may be masks: those of fewer axes than another
     input, or beside ids. As a mask, normal floats may keep nothing. None where there are none."""

@@ -12,7 +12,7 @@ from openwork.backends.onnxruntime.witness import Witness
 from openwork.backends.target import Target
 from openwork.builder.differences import comparable, difference, equal, is_measure, tolerance_of
 from openwork.builder.draft import Draft, Source
-from openwork.builder.samples import samples, with_float_masks
+from openwork.builder.samples import of_other_sizes, samples, with_float_masks
 from openwork.engine.program import FALLBACK, Named
 from openwork.runtime.engine import Engine, bound_engine
 from openwork.support.texts import first_line
@@ -41,6 +41,7 @@ class Judge:
         self.source, self.target = source, target
         self._expected: tuple[Arrays, Arrays] | None = None
         self._why_not: str | None = None
+        self._stated: Mapping[str, Sequence[object]] = {}
 
     @property
     def sample(self) -> Arrays | None:
@@ -58,11 +59,24 @@ class Judge:
             return Verdict(note=self._why_not)
         found = self._compare(draft, engine, *known)
         if found is None:
-            return Verdict()
+            return self._narrowed(draft, engine, known[0]) or Verdict()
         masked = with_float_masks(known[0])
         if masked is not None and self._agrees(draft, engine, masked):
             return Verdict()
         return found
+
+    def _narrowed(self, draft: Draft, engine: Engine, feed: Arrays) -> Verdict | None:
+        """That native steps take one size alone where the model takes others, if they do."""
+        other = of_other_sizes(engine, self._stated, feed) if draft.native else None
+        if other is None:
+            return None
+        try:
+            Witness(self.source, self.target.threads).run(other)
+        except ValueError:
+            return None
+        info = next(info for info in engine.inputs if not info.fits(other[info.name].shape))
+        stated, taken = ", ".join(map(str, info.shape)), list(other[info.name].shape)
+        return Verdict(f"the input '{info.name}' takes [{stated}] alone, but ONNX Runtime takes {taken} too")
 
     def _agrees(self, draft: Draft, engine: Engine, feed: Arrays) -> bool:
         """Whether the engine agrees on other samples, where the model runs with them."""
@@ -92,7 +106,9 @@ class Judge:
         be compared. Raises _Contradiction where the draft says otherwise of the outputs' shapes."""
         if self._expected is None and self._why_not is None:
             try:
-                self._expected = _answer(Witness(self.source, self.target.threads), engine, draft)
+                witness = Witness(self.source, self.target.threads)
+                self._stated = witness.inputs
+                self._expected = _answer(witness, engine, draft)
             except _Contradiction:
                 raise
             except (ValueError, ImportError) as error:

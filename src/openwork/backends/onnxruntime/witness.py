@@ -40,6 +40,8 @@ class Witness:
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
             raise ValueError(f"ONNX Runtime does not take the model as it is written: {error}") from error
+        self.inputs = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
+        """Of each input its shape: a size, a name, or None where it has none, for each axis."""
         ports = self._session.get_outputs()
         self.names = [port.name for port in ports]
         self._stated = {port.name: port.shape for port in ports}
