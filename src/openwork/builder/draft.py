@@ -137,7 +137,7 @@ def check_quantized(precision: str, nodes: Iterable[ir.Node]) -> None:
         raise BuildError(
             "The precision int8 needs a quantized model, but nothing in this one is quantized: quantize it "
             "with calibration data first (`openwork quantize MODEL -o QUANTIZED --data DATA`, or "
-            "openwork.quantize_onnx), and build what that writes."
+            "openwork.quantization.float_onnx.quantize_onnx), and build what that writes."
         )
 
 
