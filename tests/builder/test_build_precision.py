@@ -18,8 +18,8 @@ from openwork import _native
 from openwork.backends.cpu.backend import Cpu
 from openwork.builder import tactics
 from openwork.builder.builder import build
+from openwork.builder.differences import TOLERANCE, tolerance_of
 from openwork.builder.lower import BuildError
-from openwork.builder.verification import TOLERANCE, tolerance_of
 from openwork.engine.engine_file import read_engine
 from openwork.engine.inspection import inspect_engine
 from openwork.engine.problem import Tactic

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graph_models import Builder
+from graph_models import Builder, runtime
 from openwork import build, load
-from openwork.builder import lower
+from openwork.builder import choosing, draft, layers, lower
+from openwork.builder.differences import TOLERANCE, difference
 from openwork.builder.lower import BuildError
-from openwork.builder.verification import TOLERANCE, difference
+from openwork.engine.operators import Form
+from openwork.engine.program import FALLBACK, Program
+from openwork.graph.model import ModelError
+from openwork.runtime.engine import Engine
 
 WIDTH = 16
 
@@ -95,10 +103,211 @@ def test_where_nothing_may_fall_back_it_is_an_error_that_keeps_no_file(tmp_path:
     assert not list(tmp_path.glob("*.engine"))
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, *, after: int = 0) -> None:
+    """A defect: a function fails with what nobody wrote for users, from some call on, where it works on
+    native operators."""
+    plain, calls = getattr(module, name), itertools.count()
+
+    def fails(*given: Any, **named: Any) -> Any:
+        natively = name != "reduce" or given[1] is None
+        if natively and next(calls) >= after:
+            raise KeyError("lost")
+        return plain(*given, **named)
+
+    monkeypatch.setattr(module, name, fails)
+
+
+DEFECTS = [
+    (draft, "reduce", "Making native operators of the model"),
+    (lower, "form_of", "Making steps of the model"),
+    (layers, "problem_of", "Deciding how the model's products run"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "doing"), DEFECTS)
+def test_a_draft_that_cannot_be_made_leaves_the_model_to_onnx_runtime(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: ModuleType,
+    name: str,
+    doing: str,
+) -> None:
+    failing(monkeypatch, module, name)
+    with caplog.at_level(logging.WARNING):
+        path = built(tmp_path, network())
+    said = f"{doing} failed with KeyError \"'lost'\". ONNX Runtime runs the whole model"
+    assert said in caplog.text
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    report = load(path).report
+    assert [note for note in report.notes if note.startswith(said)]
+    assert not report.layers
+
+
+@pytest.mark.parametrize(("module", "name", "doing"), DEFECTS)
+@pytest.mark.parametrize("options", [{"strict": True}, {"backends": "cpu"}])
+def test_where_nothing_may_fall_back_a_defect_is_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    module: ModuleType,
+    name: str,
+    doing: str,
+) -> None:
+    failing(monkeypatch, module, name)
+    with pytest.raises(BuildError, match=f"{doing} failed with KeyError .* please report this"):
+        built(tmp_path, network(), **options)
+    assert not list(tmp_path.glob("*.engine"))
+
+
+def test_an_engine_that_fails_in_its_own_way_leaves_the_model_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = choosing.bound_engine
+
+    def fails(program: Program, *given: Any) -> Engine:
+        if any(step.op != FALLBACK for step in program.steps):
+            raise IndexError("nowhere")
+        return plain(program, *given)
+
+    monkeypatch.setattr(choosing, "bound_engine", fails)
+    path = built(tmp_path, network())
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    (note,) = (note for note in load(path).report.notes if "differs" in note)
+    assert 'it does not run: IndexError "nowhere"' in note
+
+
+@pytest.mark.usefixtures("bent")
+def test_a_draft_that_was_to_mend_another_and_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, draft, "reduce", after=1)
+    path = built(tmp_path, network())
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    assert any("Making native operators of the model failed" in note for note in load(path).report.notes)
+
+
+def test_what_is_wrong_with_the_model_itself_is_said_as_it_is(tmp_path: Path) -> None:
+    model = network()
+    model.graph.node[0].input[0] = "nowhere"
+    with pytest.raises(ModelError, match="is not a valid ONNX model"):
+        built(tmp_path, model)
+
+
 @pytest.mark.usefixtures("bent")
 def test_without_verification_nothing_is_compared(tmp_path: Path) -> None:
     made, expected = outputs(built(tmp_path, network(), verify=False), network())
     assert np.abs(made - expected).max() > 0.1
+
+
+def pooled() -> onnx.ModelProto:
+    """A convolution and a pool that keeps what hangs over the edge: 9 pixels become 5."""
+    b = Builder(np.random.default_rng(2))
+    x = b.input("x", ["batch", 4, 9, 9])
+    made = b.add("Relu", b.add("Conv", x, b.normal(4, 4, 3, 3), pads=[1, 1, 1, 1]))
+    pool = b.add("MaxPool", made, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+    return b.model(y=pool)
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect: every window loses what pads it on the right and at the bottom."""
+    plain = lower.form_of
+
+    def without_pads(node: ir.Node) -> Form:
+        form = plain(node)
+        if node.op_type != "MaxPool":
+            return form
+        return replace(form, attributes={**form.attributes, "pads": (0, 0, 0, 0)})
+
+    monkeypatch.setattr(lower, "form_of", without_pads)
+
+
+@pytest.mark.usefixtures("cut")
+def test_an_output_of_another_shape_is_left_to_onnx_runtime(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, path = pooled(), tmp_path / "m.engine"
+    with caplog.at_level(logging.ERROR):
+        build(model, path, native="force", progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    x = np.random.default_rng(5).normal(0, 1, (3, 4, 9, 9)).astype(np.float32)
+    expected = runtime(model, {"x": x})
+    engine = load(path, threads=1)
+    for name, array in engine.run({"x": x}).items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-5)
+    said = r"output 'y' has the shape \[batch, 4, 4, 4\], but ONNX Runtime makes \[2, 4, 5, 5\]"
+    assert [note for note in engine.report.notes if re.search(said, note)]
+    assert re.search(said, caplog.text)
+    assert not engine.report.layers
+
+
+@pytest.mark.usefixtures("cut")
+def test_strict_refuses_outputs_of_another_shape(tmp_path: Path) -> None:
+    b = Builder(np.random.default_rng(2))
+    x = b.input("x", ["batch", 4, 9, 9])
+    model = b.model(y=b.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1))
+    with pytest.raises(BuildError, match=r"the shape \[batch, 4, 4, 4\], but .* makes \[2, 4, 5, 5\]"):
+        build(model, tmp_path / "m.engine", strict=True, progress=False, timing_cache=tmp_path / "t.json")
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect: a product has one size of rows."""
+    plain = lower._Lowering.declare
+
+    def declare(lowering: Any, value: ir.Value) -> int:
+        index = plain(lowering, value)
+        if value.name == "x":
+            lowering.dims.same(lowering.values[index].shape[0], 1)
+        return index
+
+    monkeypatch.setattr(lower._Lowering, "declare", declare)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_sizes_that_native_steps_do_not_take_are_left_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = draft.lower
+
+    def lowered(model: ir.Model, backends: Any) -> Any:
+        if any(node.domain for node in model.graph):
+            return plain(model, backends)
+        with monkeypatch.context() as patch:
+            patch.setattr(lower.Dims, "same", lambda *_: True)
+            return plain(model, backends)
+
+    monkeypatch.setattr(draft, "lower", lowered)
+    path = tmp_path / "m.engine"
+    build(network(), path, progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    made, expected = outputs(path, network())
+    np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
+    (note,) = (note for note in load(path).report.notes if "differs" in note)
+    assert "the input 'x' takes [1, 16] alone, but ONNX Runtime takes [3, 16] too" in note
+
+
+def test_sizes_that_the_model_needs_are_no_fault(tmp_path: Path) -> None:
+    """The columns are free in the model's input, but its product wants sixteen."""
+    model, path = network(), tmp_path / "m.engine"
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "columns"
+    build(model, path, progress=False, timing_cache=tmp_path / "t.json", threads=1)
+    engine = load(path, threads=1)
+    assert engine.inputs[0].shape == ("rows", WIDTH)
+    assert not [note for note in engine.report.notes if "ONNX Runtime" in note]
+    assert len(engine.report.layers) == 3
+
+
+def test_a_model_that_states_a_shape_which_does_not_hold_is_no_fault_of_its_native_steps(
+    tmp_path: Path,
+) -> None:
+    model = network()
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    report = load(built(tmp_path, model, native="force")).report
+    assert not [note for note in report.notes if "ONNX Runtime" in note]
+    assert len(report.layers) == 3
 
 
 def test_a_right_engine_says_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from openwork import build, load
 from openwork.bench.latency import Options, Timing
-from openwork.builder import race
+from openwork.builder import draft, race
 from openwork.builder.race import WHOLE
 from openwork.builder.shape_names import fitted, translated
 from openwork.engine.program import Named, Program, Value
@@ -138,6 +138,41 @@ def test_native_steps_between_parts_of_onnx_runtime_join_it_with_their_quantizer
     check(path)
 
 
+def test_a_draft_of_the_race_that_cannot_be_made_is_left_out(
+    tmp_path: Path,
+    seconds: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seconds(native=[0.9, 0.9], onnxruntime=[1.0, 1.0])
+    plain = draft.reduce
+
+    def fails(*given: Any, keep: Any = (), **named: Any) -> Any:
+        if keep:
+            raise KeyError("lost")
+        return plain(*given, keep=keep, **named)
+
+    monkeypatch.setattr(draft, "reduce", fails)
+    path = built(tmp_path)
+    assert [layer.name for layer in load(path).report.layers] == ["head"]
+    assert "Making native operators of the model failed with KeyError" in caplog.text
+    check(path)
+
+
+def test_a_race_that_fails_leaves_the_model_to_onnx_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(race, "measure", fails)
+    path = built(tmp_path)
+    report = load(path).report
+    assert not report.layers
+    assert any("Timing the engine failed with KeyError" in note for note in report.notes)
+    check(path)
+
+
 @pytest.mark.parametrize("native", [[1.1, 1.1], [0.5, 1.1], [1.0, 1.0], [0.99, 0.98]])
 def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     tmp_path: Path, seconds: Callable[..., None], native: list[float]
@@ -152,7 +187,7 @@ def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     (part,) = engine.report.fallbacks
     assert len(part.nodes) == len(network().graph.node)
     # What had no native step says why, and what had one that it had.
-    assert "Einsum 'c0': no rule reduces Einsum" in part.reason
+    assert "Einsum 'c0': openwork does not run Einsum" in part.reason
     assert "MatMul 'head': it is left to ONNX Runtime with its neighbours." in part.reason
     assert engine.report.whole[0].seconds[WHOLE] == 1.0
     check(path)

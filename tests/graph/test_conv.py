@@ -229,7 +229,7 @@ def test_a_residual_behind_a_rounding_is_rounded_in_the_product(tmp_path: Path) 
 
 REFUSED: dict[str, tuple[tuple[int, ...], Attributes, str]] = {
     "three spatial axes": ((4, 2, 2, 2, 2), {}, "those over sequences and images are run"),
-    "a computed weight": ((4, 2, 2, 2), {}, "no rule reduces Conv"),
+    "a computed weight": ((4, 2, 2, 2), {}, "openwork does not run Conv"),
 }
 
 

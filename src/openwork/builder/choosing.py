@@ -9,6 +9,7 @@ from pathlib import Path
 
 from openwork.backends.target import Target
 from openwork.builder.draft import Draft, Order, idle_nodes
+from openwork.builder.faults import DraftError, said
 from openwork.builder.lower import BuildError, CrossingError
 from openwork.builder.race import WHOLE, race
 from openwork.builder.verification import Judge, Verdict
@@ -59,7 +60,7 @@ class Chooser:
         self._engines: dict[int, Engine] = {}
 
     def choose(self) -> Chosen:
-        """The draft to write; raises BuildError where none is right."""
+        """The draft to write; raises BuildError where none is right, ModelError where the model is not."""
         draft = self._right(self._first())
         whole: tuple[WholeTime, ...] = ()
         race_it = self.native == "on" and self.may_fall_back and draft.native and not draft.decided.pruned
@@ -89,14 +90,34 @@ class Chooser:
 
     def _first(self) -> Draft:
         if self.native == "off":
-            return self.make(None, None)
+            return self._whole(None)
         try:
             return self.make((), None)
         except CrossingError as error:
             if not self.may_fall_back:
                 raise
             self.notes.append(f"ONNX Runtime runs the whole model. {error}")
-            return self.make(None, None)
+            return self._whole(None)
+        except DraftError as error:
+            return self._instead(error, None)
+
+    def _whole(self, like: Draft | None) -> Draft:
+        """The draft that leaves all to ONNX Runtime; what fails is what is wrong with the model."""
+        try:
+            return self.make(None, like)
+        except DraftError as error:
+            raise error.cause from error.cause.__cause__
+
+    def _instead(self, error: DraftError, like: Draft | None) -> Draft:
+        """The draft that leaves all to ONNX Runtime, in the place of one that could not be made."""
+        if not self.may_fall_back:
+            raise error.cause from error.cause.__cause__
+        draft = self._whole(like)
+        log.warning("%s. ONNX Runtime runs the whole model.", error.fault)
+        self.notes.append(
+            f"{error.fault}. ONNX Runtime runs the whole model; please report this with the model."
+        )
+        return draft
 
     def _right(self, draft: Draft) -> Draft:
         """The draft, or one that leaves to ONNX Runtime what differs from it."""
@@ -113,15 +134,20 @@ class Chooser:
             if found.step is None:
                 break
             keep |= draft.lowered.origins[found.step]
-            draft = self.make(keep, draft)
-        return self.make(None, draft)
+            try:
+                draft = self.make(keep, draft)
+            except DraftError as error:
+                return self._instead(error, draft)
+        return self._whole(draft)
 
     def _verdict(self, draft: Draft) -> Verdict:
         self.said("comparing with ONNX Runtime")
         try:
             found = self.judge.check(draft, self._engine(draft))
-        except ValueError as error:
-            found = Verdict(f"it does not run: {str(error).rstrip('.')}")
+        except (ImportError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            found = Verdict(f"it does not run: {said(error)}")
         self.notes += [] if found.note is None else [found.note]
         return found
 
@@ -147,19 +173,33 @@ class Chooser:
 
     def _fastest(self, draft: Draft) -> tuple[Draft, tuple[WholeTime, ...]]:
         drafts = {"native": draft}
-        idle = idle_nodes(draft)
         try:
-            if idle and (joined := self._right(self.make(idle, draft))).native:
+            joined = self._joined(draft)
+            if joined is not None:
                 drafts["joined"] = joined
-            drafts[WHOLE] = self.make(None, draft)
+            drafts[WHOLE] = self._whole(draft)
             engines = {name: self._engine(one) for name, one in drafts.items()}
             self.said("timing beside ONNX Runtime")
             result = race(engines, draft.feeds)
         except ValueError as error:
             self.notes.append(f"The engine was not timed beside the model in ONNX Runtime: {error}")
             return draft, ()
+        except (ImportError, MemoryError, OSError):
+            raise
+        except Exception as error:
+            return self._instead(DraftError("Timing the engine", error), draft), ()
         self.notes += (*result.notes, *_why(result.best))
         return drafts[result.best], result.times
+
+    def _joined(self, draft: Draft) -> Draft | None:
+        """The draft without the native steps that no product needs, where there are any and it is right."""
+        idle = idle_nodes(draft)
+        try:
+            joined = self._right(self.make(idle, draft)) if idle else None
+        except DraftError as error:
+            log.warning("%s. The draft that it was for is left out.", error.fault)
+            return None
+        return joined if joined is not None and joined.native else None
 
 
 def _why(name: str) -> list[str]:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from openwork import graph
 from openwork.backends.backend import Backend
+from openwork.builder.faults import drafting
 from openwork.builder.free_sizes import known_sizes
 from openwork.builder.layers import Decided, Request, decide, used_tensors
 from openwork.builder.lower import BuildError, Fallback, Lowered, lower
@@ -97,23 +98,28 @@ def make_draft(
 
     keep : the names of nodes that stay as they are; None keeps all. like : another draft of the model, whose
     shapes are timed.
-    Raises ModelError and BuildError, in a sentence, for a model that cannot become such an engine.
+    Raises BuildError, in a sentence, for a model that cannot become such an engine: DraftError where another
+    draft of it may.
     """
-    model = read(order.source, modernize=keep is not None, probe=keep is not None)
+    with drafting("Reading the model"):
+        model = read(order.source, modernize=keep is not None, probe=keep is not None)
     check_quantized(order.precision, model.graph)
     nodes = frozenset(str(node.name) for node in model.graph)
     verbatim = keep is None or VERBATIM in model.meta or order.backends[0].takes_models
     # Operators of openwork are for those that run them: a back end that takes ONNX, asked first, gets it.
     limit = 0 if verbatim else None
     _explain([node for node in model.graph if keep is None or node.name in keep], like)
-    reduced, changes, refusals = reduce(model, limit, rounding=order.rounding, keep=keep or ())
-    lowered = lower(reduced, order.backends)
+    with drafting("Making native operators of the model"):
+        reduced, changes, refusals = reduce(model, limit, rounding=order.rounding, keep=keep or ())
+    with drafting("Making steps of the model"):
+        lowered = lower(reduced, order.backends)
     _check_fallbacks(lowered.fallbacks, order.strict)
     inputs = _sizes(order, model, lowered.program, like)
-    known = known_sizes(lowered.program, lowered.tensors, inputs)
-    stated = stated_patterns(reduced.graph)
-    request = Request(order.sparsity, known.sizes, stated, reduced=order.precision == "bf16")
-    decided = decide(lowered.program, lowered.tensors, request, timer, advance)
+    with drafting("Deciding how the model's products run"):
+        known = known_sizes(lowered.program, lowered.tensors, inputs)
+        stated = stated_patterns(reduced.graph)
+        request = Request(order.sparsity, known.sizes, stated, reduced=order.precision == "bf16")
+        decided = decide(lowered.program, lowered.tensors, request, timer, advance)
     said = (model.meta[VERBATIM],) if VERBATIM in model.meta else ()
     decided.tensors = used_tensors(decided)
     return Draft(
@@ -131,7 +137,7 @@ def check_quantized(precision: str, nodes: Iterable[ir.Node]) -> None:
         raise BuildError(
             "The precision int8 needs a quantized model, but nothing in this one is quantized: quantize it "
             "with calibration data first (`openwork quantize MODEL -o QUANTIZED --data DATA`, or "
-            "openwork.quantize_onnx), and build what that writes."
+            "openwork.quantization.float_onnx.quantize_onnx), and build what that writes."
         )
 
 

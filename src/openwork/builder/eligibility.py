@@ -9,7 +9,7 @@ import numpy as np
 
 from openwork.backends.backend import Array, Outlook
 from openwork.engine.problem import RIVAL, Work
-from openwork.patterns.detection import detect
+from openwork.patterns.detection import LEAST_ZERO, MOST_KEPT, detect
 from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.patterns.stored import Weight, store
 
@@ -60,7 +60,7 @@ def judge(
         pattern, weight = FORCED, prune(weight, FORCED)
     stored = store(weight, pattern)
     if pattern is None:
-        return Eligibility(weight, None, stored, "The weights hold no pattern that a sparse kernel runs.")
+        return Eligibility(weight, None, stored, _no_pattern(weight))
     if sparsity == "off":
         return Eligibility(weight, pattern, stored, "Sparse kernels are switched off for this build.")
     held = f"The weights hold {pattern}" + (", pruned by this build" if pruned else "")
@@ -73,6 +73,17 @@ def judge(
     hopeful = {tactic: value for tactic, value in work.items() if value <= RIVAL}
     reason = f"{held}{'.' if hopeful else _refusal(found)}"
     return Eligibility(weight, pattern, stored, reason, hopeful, pruned)
+
+
+def _no_pattern(weight: Array) -> str:
+    """Why zeros, where there are more than rounding leaves, are no pattern."""
+    found = "The weights hold no pattern that a sparse kernel runs"
+    if np.count_nonzero(weight) > MOST_KEPT * weight.size:
+        return f"{found}."
+    return (
+        f"{found}: their zeros follow no N:M, and zeros anywhere are taken for a pattern from "
+        f"{LEAST_ZERO:.0%} of the weights on."
+    )
 
 
 def _refusal(outlook: Outlook) -> str:

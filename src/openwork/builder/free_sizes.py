@@ -23,7 +23,8 @@ class Known:
 
 
 def known_sizes(program: Program, tensors: Tensors, inputs: Sequence[Sizes]) -> Known:
-    """Complete the sizes of the inputs' free dimensions by those of what such steps make.
+    """Complete the sizes of the inputs' free dimensions by those of what such steps make, as far as a step
+    that is timed stands behind them.
 
     A size that is not found is left out, and counts as 1 where layers are timed; a note says so.
     """
@@ -33,7 +34,7 @@ def known_sizes(program: Program, tensors: Tensors, inputs: Sequence[Sizes]) -> 
 
 def _completed(program: Program, tensors: Tensors, given: Sizes, notes: dict[str, None]) -> Sizes:
     sizes = dict(given)
-    for step in program.steps:
+    for step in program.steps[: _last_timed(program)]:
         open_names = _open_names(program, step, sizes)
         if not open_names:
             continue
@@ -43,6 +44,11 @@ def _completed(program: Program, tensors: Tensors, given: Sizes, notes: dict[str
         if step.op == FALLBACK:
             notes |= dict.fromkeys(_notes(step, open_names, made))
     return sizes
+
+
+def _last_timed(program: Program) -> int:
+    """The number of steps that stand before the last one which is timed."""
+    return max((number for number, step in enumerate(program.steps) if step.tactics), default=0)
 
 
 def _open_names(program: Program, step: Step, sizes: Mapping[str, int]) -> list[str]:
@@ -90,6 +96,6 @@ def _notes(step: Step, names: Sequence[str], made: Made | str) -> list[str]:
     if made.exact:
         return []
     return [
-        f"The sizes of {listed}, which {step.name} makes, follow from the data; "
+        f"The sizes of {listed}, which {step.name} makes, are not known from its inputs' sizes alone; "
         "the layers behind it were timed at those that it made of random inputs."
     ]

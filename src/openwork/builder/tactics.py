@@ -10,6 +10,7 @@ import numpy as np
 
 from openwork.backends.backend import Array, Backend, Seconds
 from openwork.backends.target import Target
+from openwork.builder.faults import RequestError
 from openwork.builder.timing_cache import TimingCache
 from openwork.engine.problem import Problem, Tactic
 from openwork.engine.program import Choice
@@ -67,7 +68,7 @@ class Timer:
         try:
             quick, middle = _quartiles(ready)
         except MemoryError:
-            raise ValueError(
+            raise RequestError(
                 f"A layer cannot be timed at {rows} rows, which do not fit in memory; give smaller shapes."
             ) from None
         seconds = dict(zip(map(str, tactics), quick.tolist(), strict=True))

@@ -118,7 +118,10 @@ def inspect(engine: Path, verify: bool, output: Path | None) -> None:
 
 
 def _show(console: Console, report: BuildReport) -> None:
-    console.print(tables.layers(report))
+    if report.layers:
+        console.print(tables.layers(report))
+    else:
+        console.print(tables.no_layers(report), markup=False, highlight=False, soft_wrap=True)
     for line in (*tables.reasons(report), *report.lines()):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -44,6 +44,13 @@ def layers(report: BuildReport) -> Table:
     return table
 
 
+def no_layers(report: BuildReport) -> str:
+    """What stands in the place of a table without rows."""
+    where = ", ".join(dict.fromkeys(part.backend for part in report.fallbacks))
+    rest = f"; {where} runs what is named below" if where else ""
+    return f"{report.model}: no layer with weights runs in a native step{rest}."
+
+
 def _gains(report: BuildReport) -> tuple[list[str], list[dict[str, float]]]:
     """The heads of the columns, and by head what each layer gained."""
     rows = sorted({bucket.rows for layer in report.layers for bucket in layer.buckets})

@@ -154,6 +154,38 @@ def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str
                 )
 
 
+def disagreement(program: Program, values: Mapping[int, Array], read: Sequence[int]) -> str | None:
+    """Which of the values that a part of a program reads has another size than the program says, in a
+    sentence; None where all have theirs.
+
+    values : what is known, by its number in the program. read : the numbers of what the part reads.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    for index in dict.fromkeys((*(port.value for port in program.inputs), *read)):
+        stated, who, array = program.values[index].shape, _origin(program, index), values[index]
+        came = f"{who[0].upper()}{who[1:]} has the shape {list(array.shape)}"
+        if len(stated) != array.ndim:
+            return f"{came}, but the engine's program gives it {len(stated)} dimensions."
+        for axis, (dim, size) in enumerate(zip(stated, array.shape, strict=True)):
+            expected, other = (dim, "") if isinstance(dim, int) else sizes.setdefault(dim, (size, who))
+            if size != expected:
+                why = f", since '{dim}' is {expected} in {other}" if other else ""
+                return (
+                    f"{came}, but dimension {axis} must be {expected} there{why}; feed inputs of sizes that "
+                    "agree, or export the model with names of their own for sizes that differ."
+                )
+    return None
+
+
+def _origin(program: Program, index: int) -> str:
+    """Where a value comes from, as messages name it."""
+    name = next((port.name for port in program.inputs if port.value == index), None)
+    if name is not None:
+        return f"the input '{name}'"
+    maker = next((step.name for step in program.steps if index in step.outputs), None)
+    return f"what the step '{maker}' makes"
+
+
 def check_made(step: str, info: TensorInfo, array: Array) -> None:
     """Refuse, with a ValueError, what a fallback step has made if the program says that it makes something
     else."""

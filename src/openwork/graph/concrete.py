@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, constant, dims, is_onnx, needed
+from openwork.graph.node_inference import infer_chain
 from openwork.graph.probe import Sizes, shape_content
+from openwork.graph.qoperators import form_of, stand_ins
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +72,19 @@ class Concrete:
         self._types[value] = onnx.helper.make_tensor_type_proto(dtype, shape)
 
     def _visit(self, node: ir.Node) -> None:
-        if not is_onnx(node):
+        if not is_onnx(node) and form_of(node.domain, node.op_type, len(node.inputs)) is None:
             return
         read = [value for value in node.inputs if value is not None]
         if node.op_type == "Shape" and None not in (self.shape(read[0]) or (None,)):
             self._store(node.outputs[0], self._shape_of(node))
         elif all(value in self._types for value in read):
             self._infer(node, read)
-            if read and self._small(node) and all(value in self._contents for value in read):
+            if (
+                read
+                and is_onnx(node)
+                and self._small(node)
+                and all(value in self._contents for value in read)
+            ):
                 self._compute(node)
             self._judge(node, read)
 
@@ -132,31 +139,20 @@ class Concrete:
         return self.messages[node]
 
     def _infer(self, node: ir.Node, read: list[ir.Value]) -> None:
-        data = {
+        """Of an operator on integers what its stand-ins say."""
+        contents = {
             str(value.name): onnx.numpy_helper.from_array(self._contents[value], str(value.name))
             for value in read
             if value in self._contents
         }
+        types = {str(value.name): self._types[value] for value in read}
         try:
-            schema = onnx.defs.get_schema(node.op_type, int(self.graph.opset_imports.get("", 18)), "")
-            found = onnx.shape_inference.infer_node_outputs(
-                schema,
-                self._message(node),
-                {str(v.name): self._types[v] for v in read},
-                data,
-                opset_imports=self._imports,
-            )
-        # onnx raises several unrelated classes here; each of them means that this node's shape stays unknown.
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            onnx.shape_inference.InferenceError,
-            onnx.checker.ValidationError,
-            onnx.defs.SchemaError,
-        ) as error:
+            nodes = list(stand_ins(self._message(node), self._imports))
+        # Bytes that are no text in a name.
+        except ir.serde.SerdeError as error:
             log.debug("shape inference: %s: %s", node.op_type, error)
             return
+        found = infer_chain(nodes, self._imports, types, contents)
         for value in node.outputs:
             if str(value.name) in found:
                 self._types[value] = found[str(value.name)]

@@ -83,7 +83,12 @@ def why_not_native(node: ir.Node) -> str | None:
     refusals = node.meta.get("refusals", [])
     if refusals:
         return "; ".join(f"{rule}: {reason}" for rule, reason in refusals)
-    shapes = ", ".join(
-        "absent" if value is None else str(list(dims(value) or ["?"])) for value in node.inputs
-    )
-    return f"no rule reduces {describe(node)} of {shapes} to a native operator"
+    shapes = ", ".join(map(_shape, node.inputs))
+    return f"openwork does not run {describe(node)} of {shapes or 'nothing'} itself"
+
+
+def _shape(value: ir.Value | None) -> str:
+    if value is None:
+        return "absent"
+    shape = dims(value)
+    return "unknown shape" if shape is None else str(list(shape))

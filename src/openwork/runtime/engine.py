@@ -10,13 +10,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from openwork.backends.backend import BoundPart, StepTime
+from openwork.backends.backend import BoundPart, Runner, StepTime
 from openwork.backends.registry import backend_named
 from openwork.backends.target import Target, choose_target, thread_count
 from openwork.engine.engine_file import read_engine
 from openwork.engine.file_tensors import FileTensors
 from openwork.engine.parts import Part, split
-from openwork.engine.ports import FeedCheck, TensorInfo, inputs_of, outputs_of
+from openwork.engine.ports import FeedCheck, TensorInfo, disagreement, inputs_of, outputs_of
 from openwork.engine.program import Program
 from openwork.engine.report import BuildReport, read_report
 from openwork.engine.sample import id_limits, sample_inputs
@@ -153,12 +153,22 @@ class Context:
         arrays = self._checked(feed)
         values = {port.value: array for port, array in zip(program.inputs, arrays, strict=True)}
         for part, runner in self._runners:
-            made = runner.run([values[index] for index in part.inputs])
+            made = self._made(part, runner, values)
             values.update(zip(part.outputs, made, strict=True))
         fed = {port.value for port in program.inputs}
         return {
             p.name: values[p.value].copy() if p.value in fed else values[p.value] for p in program.outputs
         }
+
+    def _made(self, part: _Loaded, runner: Runner, values: Mapping[int, Array]) -> list[Array]:
+        """What a part makes; sizes that it refuses are said by the names of the engine."""
+        try:
+            return runner.run([values[index] for index in part.inputs])
+        except ValueError as error:
+            reason = disagreement(self._engine._program, values, part.inputs)
+            if reason is None:
+                raise
+            raise ValueError(reason) from error
 
     def profile(self, feed: Mapping[str, Array], repeats: int) -> list[StepTime]:
         """Run once untimed, then `repeats` times, and say what each step took."""

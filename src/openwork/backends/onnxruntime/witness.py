@@ -40,7 +40,11 @@ class Witness:
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
             raise ValueError(f"ONNX Runtime does not take the model as it is written: {error}") from error
-        self.names = [port.name for port in self._session.get_outputs()]
+        self.inputs = {port.name: tuple(port.shape) for port in self._session.get_inputs()}
+        """Of each input its shape: a size, a name, or None where it has none, for each axis."""
+        ports = self._session.get_outputs()
+        self.names = [port.name for port in ports]
+        self._stated = {port.name: port.shape for port in ports}
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]:
         """The model's outputs by name, and the other values that were asked for."""
@@ -49,6 +53,19 @@ class Witness:
         except Exception as error:
             raise ValueError(f"ONNX Runtime does not run the model on samples: {error}") from error
         return dict(zip(self.names, made, strict=True))
+
+    def as_stated(self, made: Mapping[str, Array]) -> bool:
+        """Whether outputs have the shapes that the model states, as far as it states any."""
+        return all(_agrees(self._stated[name], array.shape) for name, array in made.items())
+
+
+def _agrees(stated: Sequence[object] | None, shape: Sequence[int]) -> bool:
+    """stated : an integer for each axis that has a fixed size."""
+    if stated is None:
+        return True
+    return len(stated) == len(shape) and all(
+        dim == size for dim, size in zip(stated, shape, strict=True) if isinstance(dim, int)
+    )
 
 
 def _with_outputs(source: Path | onnx.ModelProto, also: Sequence[str]) -> onnx.ModelProto:

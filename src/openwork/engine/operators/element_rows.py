@@ -42,9 +42,12 @@ def _other_shape(form: Form, letters: Letters) -> Problem | None:
 
 
 def _constant_shape(letters: Letters, shape: Partial | None, other: Partial) -> Problem | None:
+    # One number says nothing of the last dimension, which may be free.
+    if other == (1,):
+        return None
     last = None if shape is None else shape[-1:]
     channels = last is None or (len(last) == 1 and letters.equal(last[0], other[0]))
-    fits = other == (1,) or (len(other) == 1 and channels)
+    fits = len(other) == 1 and channels
     expected = f"one number, or one for each of the last dimension of a, {list(shape or ())}"
     return None if fits else Problem("constant", expected, f"{list(other)}")
 

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 
-from openwork.graph.layout import CANCEL, PUSH, PUSH_ALONG, SHARE
+from openwork.graph.layout import CANCEL, PUSH, SHARE
+from openwork.graph.layout_along import PUSH_ALONG
 from openwork.graph.neighbours import stands_among_native
 from openwork.graph.phase import Phase
 from openwork.graph.quantized_moves import CANCEL_QUANTIZED, QUANTIZE_AND_MOVE
@@ -52,6 +53,7 @@ from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.functions.unary import CLIP, GATE, UNARY
 from openwork.graph.rules.prepare.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
+from openwork.graph.rules.prepare.fed_images import MOVE_FIRST, NORMALIZED_BYTES
 from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.numbered import NUMBERED
 from openwork.graph.rules.prepare.qoperator import EXPAND_QLINEAR, EXPAND_QLINEAR_MICROSOFT
@@ -66,6 +68,7 @@ from openwork.graph.rules.prepare.round_trips import (
 )
 from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
 from openwork.graph.rules.prepare.signed_integers import KEEP_SIGNED
+from openwork.graph.rules.prepare.transposed import TRANSPOSED
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
@@ -89,12 +92,15 @@ PREPARE = Phase(
         FOLD_CONSTANTS,
         SHAPE_OF_INPUT,
         REMOVE_IDENTITIES,
+        MOVE_FIRST,
         NUMBERED,
         EXPAND_QLINEAR,
         EXPAND_QLINEAR_MICROSOFT,
+        TRANSPOSED,
         KEEP_SIGNED,
         QUANTIZE,
         DEQUANTIZE,
+        NORMALIZED_BYTES,
         SHARE_MULTIPLIER,
         SHARE_QUANTIZE,
     ),

@@ -13,11 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
+from openwork.graph.byte_functions import BYTES, outcome
 from openwork.graph.edit import add_initializer
-from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import (
     Array,
-    ModelError,
     constant,
     dims,
     is_onnx,
@@ -28,11 +27,9 @@ from openwork.graph.model import (
     only_consumer,
     topological,
 )
-from openwork.graph.reference import compute
 from openwork.graph.rewrite import Replacement, Rule, home, never, precedes
 from openwork.graph.slots import rebuilt, row_of, slot
 
-BYTES = 256
 _NATIVE = frozenset(
     {
         *("Quantize", "Dequantize", "Lookup", "Add", "Multiply"),
@@ -108,16 +105,8 @@ def _leaves(nodes: set[ir.Node]) -> list[ir.Value]:
 
 def table_of(function: Sequence[ir.Node], source: ir.Value) -> Array | None:
     """What becomes of each integer, u8 [256]; None where it cannot be computed."""
-    known: dict[ir.Value, Array | None] = {source: np.arange(BYTES, dtype=np.uint8)}
-    try:
-        for node in function:
-            given = [None if v is None else known.get(v, constant(v)) for v in node.inputs]
-            made = compute(node, given) if node.domain == DOMAIN else run_onnx_node(node, given)
-            known.update(zip(node.outputs, made, strict=False))
-    except ModelError:
-        return None
-    last = known.get(function[-1].outputs[0])
-    return None if last is None else np.asarray(last, np.uint8).reshape(BYTES)
+    made = outcome(function, source, np.arange(BYTES, dtype=np.uint8))
+    return None if made is None else np.asarray(made, np.uint8).reshape(BYTES)
 
 
 def _match(node: ir.Node) -> _Function | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.model import constant, needed, operand
-from openwork.graph.qoperators import FORMS, MICROSOFT, Form, form_of
+from openwork.graph.model import constant, dims, needed, operand
+from openwork.graph.qoperators import AXES_READ, FORMS, MICROSOFT, Form, form_of, reads_axes
 from openwork.graph.rewrite import Replacement, Rule, home
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
+SOFTMAX_BY_AXIS = 13
+"""The opset from which on a softmax is one along its axis alone."""
 OUTPUT_AXIS = {"MatMul": 1, "Gemm": 0, "Conv": 0}
 """Along which axis of its second operand a product's output channels lie."""
 
@@ -35,6 +35,8 @@ def _check(node: ir.Node) -> str | None:
         return "it gives floats and not integers"
     if node.attributes.get("channels_last") and node.attributes["channels_last"].as_int():
         return "its images stand channels last"
+    if form.float_op == "Softmax" and _is_over_many(node):
+        return "it is a softmax over several axes together, as before opset 13"
     for first in form.operands:
         scale = constant(needed(node, first + 1))
         if scale is None:
@@ -42,6 +44,14 @@ def _check(node: ir.Node) -> str | None:
         if scale.size > 1 and (first != form.weight or not _by_channel(node, form, scale.size)):
             return "the scales of an operand are neither one number nor one per output channel of a weight"
     return None
+
+
+def _is_over_many(node: ir.Node) -> bool:
+    """Whether a softmax takes all axes from its own on for one."""
+    opset, axis, shape = (node.attributes.get("opset"), node.attributes.get("axis"), dims(needed(node, 0)))
+    if opset is None or opset.as_int() >= SOFTMAX_BY_AXIS or axis is None:
+        return False
+    return shape is None or axis.as_int() % len(shape) != len(shape) - 1
 
 
 def _by_channel(node: ir.Node, form: Form, count: int) -> bool:
@@ -84,11 +94,21 @@ def _bias(node: ir.Node, form: Form) -> list[ir.Node]:
     return [_made(made, value, FLOAT)]
 
 
+def _axes(node: ir.Node, form: Form) -> list[ir.Value]:
+    """The axes of a reduction where the float operator reads them."""
+    given = node.attributes.get("axes")
+    if given is None or not reads_axes(form, home(node).opset_imports.get("", AXES_READ)):
+        return []
+    return [add_initializer(home(node), f"{node.name}.axes", np.array(given.as_ints(), np.int64))]
+
+
 def _replace(node: ir.Node) -> Replacement:
     form, old = _form(node), node.outputs[0]
     read = [_dequantize(node, first, _axis(node, form)) for first in form.operands] + _bias(node, form)
-    kept = {name: value for name, value in node.attributes.items() if name not in form.dropped}
-    given: Sequence[ir.Value] = [each.outputs[0] for each in read]
+    axes = _axes(node, form)
+    dropped = (*form.dropped, *(["axes"] if axes else []))
+    kept = {name: value for name, value in node.attributes.items() if name not in dropped}
+    given = [*(each.outputs[0] for each in read), *axes]
     name = f"{node.name}/{form.float_op}"
     made = _made(ir.Node("", form.float_op, given, kept, name=name), old, FLOAT)
     numbers = [made.outputs[0], needed(node, form.output), operand(node, form.output + 1)]

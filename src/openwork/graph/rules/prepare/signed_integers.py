@@ -14,7 +14,9 @@ from openwork.graph.model import constant, consumers, is_onnx, needed
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.rules.prepare.quantizers import read_quantizer
 
-KEEPS_NUMBERS = frozenset({"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice"})
+KEEPS_NUMBERS = frozenset(
+    {"MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split"}
+)
 """Operators that give some of the numbers that they read, whatever rising function these go through."""
 
 
@@ -26,10 +28,14 @@ class _Kept:
 
 def _match(node: ir.Node) -> _Kept | None:
     x = needed(node, 0)
-    if x.dtype != ir.DataType.INT8 or constant(x) is not None or len(node.outputs) != 1:
+    if x.dtype != ir.DataType.INT8 or constant(x) is not None:
         return None
-    readers = tuple(consumers(node.outputs[0]))
-    alone = not node.outputs[0].is_graph_output() and all(is_onnx(r, "DequantizeLinear") for r in readers)
+    # The second output of a MaxPool holds places and not numbers.
+    if len(node.outputs) != 1 and node.op_type != "Split":
+        return None
+    readers = tuple(reader for made in node.outputs for reader in consumers(made))
+    inside = not any(made.is_graph_output() for made in node.outputs)
+    alone = inside and all(is_onnx(reader, "DequantizeLinear") for reader in readers)
     return _Kept(node, readers) if readers and alone else None
 
 
@@ -43,12 +49,18 @@ def _check(found: _Kept) -> str | None:
 
 def _replace(found: _Kept) -> Replacement:
     node, (first, *_) = found.node, found.readers
-    x, old = needed(node, 0), first.outputs[0]
+    x, floats = needed(node, 0), ir.TensorType(ir.DataType.FLOAT)
     inside = ir.Node("", "DequantizeLinear", [x, *first.inputs[1:]], first.attributes, name=f"{node.name}.D")
-    inside.outputs[0].shape, inside.outputs[0].type = x.shape, ir.TensorType(ir.DataType.FLOAT)
-    made = ir.Node("", node.op_type, [inside.outputs[0], *node.inputs[1:]], node.attributes, name=node.name)
-    made.outputs[0].shape, made.outputs[0].type = old.shape, ir.TensorType(ir.DataType.FLOAT)
-    return Replacement([inside, made], [(reader.outputs[0], made.outputs[0]) for reader in found.readers])
+    inside.outputs[0].shape, inside.outputs[0].type = x.shape, floats
+    outputs = [ir.Value(shape=old.shape, type=floats) for old in node.outputs]
+    read = [inside.outputs[0], *node.inputs[1:]]
+    made = ir.Node("", node.op_type, read, node.attributes, outputs=outputs, name=node.name)
+    values = [
+        (reader.outputs[0], new)
+        for old, new in zip(node.outputs, outputs, strict=True)
+        for reader in consumers(old)
+    ]
+    return Replacement([inside, made], values)
 
 
 KEEP_SIGNED = Rule("dequantize before what keeps signed integers", KEEPS_NUMBERS, _match, _check, _replace)

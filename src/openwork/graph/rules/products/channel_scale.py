@@ -149,7 +149,11 @@ def _into(found: _Scaled, product: ir.Node) -> Replacement:
 
 
 def _on_its_own(found: _Scaled) -> Replacement:
-    """A convolution of floats, one pixel and one channel wide."""
+    """A convolution of floats, one pixel and one channel wide.
+
+    Of an image's three channels too: a product and a sum with a number for each took longer, 0.5 ms each of
+    224x224 pixels where the convolution takes 0.7 (AMD EPYC of Zen 4, one thread).
+    """
     graph, name, channels = home(found.node), found.node.name or "", len(found.factor)
     inputs = {
         "x": found.x,

@@ -12,6 +12,7 @@ from openwork.graph.layout import FIRST, IMAGE_AXES, LAST, moved
 from openwork.graph.model import Array, constant, dims, make, needed
 from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.functions.subtract import negated
 
 OPERATOR = {"Add": "Add", "Sub": "Add", "Mul": "Multiply", "Div": "Multiply"}
 
@@ -21,6 +22,8 @@ class _WithConstant:
     node: ir.Node
     x: ir.Value
     constant: Array
+    first: bool
+    """Whether the value stands before the constant."""
 
 
 def _match_constant(node: ir.Node) -> _WithConstant | None:
@@ -32,12 +35,12 @@ def _match_constant(node: ir.Node) -> _WithConstant | None:
     by_last = array.size == array.shape[-1] if array.ndim else False
     if array.dtype != np.float32 or not (array.size == 1 or (by_last and array.size == shape[-1])):
         return None
-    if node.op_type in ("Sub", "Div") and x is not needed(node, 0):
-        return None
-    return _WithConstant(node, x, array.reshape(-1))
+    return _WithConstant(node, x, array.reshape(-1), first=x is needed(node, 0))
 
 
 def _check_constant(found: _WithConstant) -> str | None:
+    if found.node.op_type == "Div" and not found.first:
+        return "it divides a constant by computed values; native steps divide by constants alone"
     with np.errstate(all="ignore"):
         numbers = _number(found)
     return None if np.isfinite(numbers).all() else "its constant holds numbers that are not finite"
@@ -45,15 +48,18 @@ def _check_constant(found: _WithConstant) -> str | None:
 
 def _number(found: _WithConstant) -> Array:
     if found.node.op_type == "Sub":
-        return -found.constant
+        return -found.constant if found.first else found.constant
     return (1 / found.constant).astype(np.float32) if found.node.op_type == "Div" else found.constant
 
 
 def _replace_constant(found: _WithConstant) -> Replacement:
-    node = found.node
-    value = add_initializer(home(node), f"{node.name}.constant", _number(found))
-    made = make(OPERATOR[node.op_type], {"a": found.x, "constant": value}, {}, node.name or "")
-    return Replacement([made], [(node.outputs[0], made.outputs[0])])
+    node, name, nodes, x = found.node, found.node.name or "", list[ir.Node](), found.x
+    if node.op_type == "Sub" and not found.first:
+        nodes.append(negated(node, x, f"{name}.x"))
+        x = nodes[-1].outputs[0]
+    value = add_initializer(home(node), f"{name}.constant", _number(found))
+    nodes.append(make(OPERATOR[node.op_type], {"a": x, "constant": value}, {}, name))
+    return Replacement(nodes, [(node.outputs[0], nodes[-1].outputs[0])])
 
 
 WITH_CONSTANT = Rule(
@@ -88,16 +94,20 @@ def _check_channels(found: _ByChannel) -> str | None:
 
 def _replace_channels(found: _ByChannel) -> Replacement:
     name = found.node.name or ""
-    image, pixel = (moved(LAST, v, f"{name}.{slot}") for v, slot in ((found.image, "a"), (found.pixel, "b")))
-    inputs = {"a": image.outputs[0], "b": pixel.outputs[0]}
-    made = make(OPERATOR[found.node.op_type], inputs, {}, name)
+    nodes, read = list[ir.Node](), list[ir.Value]()
+    for value, slot in ((found.image, "a"), (found.pixel, "b")):
+        nodes.append(moved(LAST, value, f"{name}.{slot}"))
+        if found.node.op_type == "Sub" and value is needed(found.node, 1):
+            nodes.append(negated(found.node, nodes[-1].outputs[0], f"{name}.{slot}.minus"))
+        read.append(nodes[-1].outputs[0])
+    made = make(OPERATOR[found.node.op_type], {"a": read[0], "b": read[1]}, {}, name)
     back = moved(FIRST, made.outputs[0], f"{name}.y")
-    return Replacement([image, pixel, made, back], [(found.node.outputs[0], back.outputs[0])])
+    return Replacement([*nodes, made, back], [(found.node.outputs[0], back.outputs[0])])
 
 
 BY_CHANNEL = Rule(
     "arithmetic with a number for each channel",
-    frozenset({"Add", "Mul"}),
+    frozenset({"Add", "Sub", "Mul"}),
     _match_channels,
     _check_channels,
     _replace_channels,

@@ -1,0 +1,28 @@
+"""What nodes make of bytes: the graph itself is asked, so that a table holds what it computes, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from openwork.engine.operators import DOMAIN
+from openwork.graph.evaluate import run_onnx_node
+from openwork.graph.model import Array, ModelError, constant
+from openwork.graph.reference import compute
+
+BYTES = 256
+
+
+def outcome(nodes: Sequence[ir.Node], source: ir.Value, content: Array) -> Array | None:
+    """The first output of the last of some nodes, makers first, for this content of the one computed value
+    that they read; None where it cannot be computed."""
+    known: dict[ir.Value, Array | None] = {source: content}
+    try:
+        for node in nodes:
+            given = [None if v is None else known.get(v, constant(v)) for v in node.inputs]
+            made = compute(node, given) if node.domain == DOMAIN else run_onnx_node(node, given)
+            known.update(zip(node.outputs, made, strict=False))
+    except ModelError:
+        return None
+    return known.get(nodes[-1].outputs[0])
