@@ -34,6 +34,14 @@ struct PackedView {
 // Output channels that an order mixes: their sums of one tile stay in L1.
 inline constexpr int64_t kSpanChannels = 512;
 
+// Rows that need only the runs [run_begin, run_end): all that the others read is padding, which adds nothing.
+struct RowBand {
+  int64_t row_end;
+  int64_t run_begin, run_end;
+
+  bool operator==(const RowBand&) const = default;
+};
+
 struct GemmArgs {
   // The first byte of each run of each row of the block: x[run * x_stride + row - row_begin]. Every run is readable for
   // kReadAhead bytes behind its end.
@@ -50,6 +58,7 @@ struct GemmArgs {
   void* y = nullptr;                // [rows, n]
   int64_t y_stride = 0;             // elements
   uint8_t* scratch = nullptr;       // of the calling thread: PackedWeights::scratch_bytes(), aligned to 64 bytes
+  const RowBand* bands = nullptr;   // all of the block's rows in order, or null: they need all runs. Only windows look at it
 };
 
 // The part of the output that one call makes.

@@ -21,14 +21,22 @@ struct Tiles<V, type, form, std::integer_sequence<int, below...>> {
   auto find(int rows) const { return tile[rows - 1]; }
 };
 
-// Rows of a block cut into tiles of nearly equal height.
+// Rows cut into tiles of nearly equal height.
 struct RowTiles {
   int64_t begin, rows, count;
-  RowTiles(const Block& block, int most)
-      : begin(block.row_begin), rows(block.row_end - block.row_begin), count((rows + most - 1) / most) {}
+  RowTiles(int64_t row_begin, int64_t row_end, int most)
+      : begin(row_begin), rows(row_end - row_begin), count((rows + most - 1) / most) {}
   int64_t first(int64_t tile) const { return begin + rows * tile / count; }
   int height(int64_t tile) const { return static_cast<int>(first(tile + 1) - first(tile)); }
 };
+
+// Calls f(tiles, band) for the bands of a block.
+template <class F>
+[[gnu::always_inline]] inline void for_each_band(const GemmArgs& a, const Block& block, int most, const F& f) {
+  const RowBand whole{block.row_end, 0, a.weights.runs};
+  const RowBand* band = a.bands ? a.bands : &whole;
+  for (int64_t row = block.row_begin; row < block.row_end; row = band++->row_end) f(RowTiles(row, band->row_end, most), *band);
+}
 
 template <class V, Type type, Form form>
 struct Gemm {
@@ -49,8 +57,20 @@ struct Gemm {
     return {nullptr, a.x_stride, a.row_bytes, w.data + w.group_data[group], w.advance + w.group_step[group],
             w.run_steps + group * w.runs, w.runs, nullptr, a.start + group * T::kChannels, sums};
   }
-  [[gnu::always_inline]] static void tile(const GemmArgs& a, const RowTiles& tiles, int64_t i, int64_t group, TileArgs<Sum>& args) {
-    args.x = a.x + (tiles.first(i) - tiles.begin);
+  // The same for the runs of a band.
+  [[gnu::always_inline]] static TileArgs<Sum> band_args(TileArgs<Sum> args, const RowBand& band) {
+    int64_t skipped = 0;
+    for (int64_t run = 0; run < band.run_begin; ++run) skipped += args.run_steps[run];
+    args.weights += skipped * T::kStepBytes;
+    args.advance += skipped;
+    args.run_steps += band.run_begin;
+    args.runs = band.run_end - band.run_begin;
+    return args;
+  }
+  // x: of the block's first row and the first run of `args`.
+  [[gnu::always_inline]] static void tile(const GemmArgs& a, const Block& block, const RowTiles& tiles, int64_t i, int64_t group,
+                                          const RowBand& band, TileArgs<Sum>& args) {
+    args.x = a.x + band.run_begin * a.x_stride + (tiles.first(i) - block.row_begin);
     args.ahead = ahead(a.weights, group, i);
     kTiles.find(tiles.height(i))(args);
   }
@@ -58,13 +78,15 @@ struct Gemm {
   static void natural(const GemmArgs& a, const Block& block) {
     alignas(64) Sum sums[T::kMaxRows * T::kChannels];
     const auto finish = choose_finish<V, Sum>(a);
-    const RowTiles tiles(block, T::kMaxRows);
     for (int64_t group = block.group_begin; group < block.group_end; ++group) {
-      TileArgs<Sum> args = group_args(a, group, sums);
-      for (int64_t i = 0; i < tiles.count; ++i) {
-        tile(a, tiles, i, group, args);
-        finish(a, {sums, T::kChannels}, {tiles.first(i), tiles.height(i), group * T::kChannels, T::kChannels});
-      }
+      const TileArgs<Sum> whole = group_args(a, group, sums);
+      for_each_band(a, block, T::kMaxRows, [&](const RowTiles& tiles, const RowBand& band) {
+        TileArgs<Sum> args = band_args(whole, band);
+        for (int64_t i = 0; i < tiles.count; ++i) {
+          tile(a, block, tiles, i, group, band, args);
+          finish(a, {sums, T::kChannels}, {tiles.first(i), tiles.height(i), group * T::kChannels, T::kChannels});
+        }
+      });
     }
   }
 
@@ -74,20 +96,21 @@ struct Gemm {
     alignas(64) Sum packed[T::kMaxRows * T::kChannels];
     alignas(64) Sum sums[T::kMaxRows * kSpanChannels];
     const auto finish = choose_finish<V, Sum>(a);
-    const RowTiles tiles(block, T::kMaxRows);
     for (int64_t span = block.group_begin; span < block.group_end; span += a.weights.span) {
       const int64_t end = span + a.weights.span < block.group_end ? span + a.weights.span : block.group_end;
-      for (int64_t i = 0; i < tiles.count; ++i) {
-        const int height = tiles.height(i);
-        for (int64_t group = span; group < end; ++group) {
-          TileArgs<Sum> args = group_args(a, group, packed);
-          tile(a, tiles, i, group, args);
-          const int32_t* to = a.weights.order + group * T::kChannels;
-          for (int r = 0; r < height; ++r)
-            for (int c = 0; c < T::kChannels; ++c) sums[r * kSpanChannels + to[c]] = packed[r * T::kChannels + c];
+      for_each_band(a, block, T::kMaxRows, [&](const RowTiles& tiles, const RowBand& band) {
+        for (int64_t i = 0; i < tiles.count; ++i) {
+          const int height = tiles.height(i);
+          for (int64_t group = span; group < end; ++group) {
+            TileArgs<Sum> args = band_args(group_args(a, group, packed), band);
+            tile(a, block, tiles, i, group, band, args);
+            const int32_t* to = a.weights.order + group * T::kChannels;
+            for (int r = 0; r < height; ++r)
+              for (int c = 0; c < T::kChannels; ++c) sums[r * kSpanChannels + to[c]] = packed[r * T::kChannels + c];
+          }
+          finish(a, {sums, kSpanChannels}, {tiles.first(i), height, span * T::kChannels, (end - span) * T::kChannels});
         }
-        finish(a, {sums, kSpanChannels}, {tiles.first(i), height, span * T::kChannels, (end - span) * T::kChannels});
-      }
+      });
     }
   }
 

@@ -34,7 +34,14 @@ ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threa
   Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_);
   const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()};
   LinearPartition partition = partition_convolution(indirection, size, threads);
-  return {std::move(indirection), partition, w.scratch_bytes()};
+  std::vector<Bands> bands;
+  if (padding_adds_nothing()) bands = find_bands(indirection, partition);
+  return {std::move(indirection), partition, w.scratch_bytes(), std::move(bands)};
+}
+
+bool ConvLayer::padding_adds_nothing() const {
+  const PackedWeights& w = weights();
+  return form_info(w.form()).body == Body::windows && (w.type() != Type::i8 || w.table().activation_offset == zero_point_);
 }
 
 void ConvLayer::run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t unit, std::byte* scratch) const {
@@ -45,6 +52,7 @@ void ConvLayer::run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t 
   args.x = table.x;
   args.x_stride = table.stride;
   args.row_bytes = table.row_bytes;
+  if (!plan.bands.empty()) args.bands = plan.bands[static_cast<size_t>(unit % plan.partition.row_blocks)].data();
   weights().kernel()(args, block);
 }
 

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "runtime/convolution/bands.h"
 #include "runtime/convolution/indirection.h"
 #include "runtime/linear/layer.h"
 
@@ -13,6 +14,7 @@ struct ConvPlan {
   Indirection indirection;
   LinearPartition partition;
   int64_t kernel_scratch;
+  std::vector<Bands> bands;  // of each row block of the partition, or none
 
   // Of one thread.
   int64_t scratch_bytes() const;
@@ -35,6 +37,9 @@ class ConvLayer {
   void run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t unit, std::byte* scratch) const;
 
  private:
+  // Whether padding is a number that leaves the sums as they began.
+  bool padding_adds_nothing() const;
+
   LinearLayer linear_;
   ConvShape shape_;
   int zero_point_;

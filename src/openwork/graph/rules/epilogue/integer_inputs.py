@@ -80,7 +80,7 @@ class _Kept:
 
 
 def _match_kept(node: ir.Node) -> _Kept | None:
-    """A pool reads several times what it makes: of one whose producer does not quantize the Quantize is less."""
+    """A pool reads more than it makes: where no product quantizes that, the Quantize behind it is less."""
     for op_type in ("Reshape", "MaxPool", "GlobalMaxPool"):
         keeps = native_producer(operand(node, 0), op_type)
         if keeps is not None and only_consumer(keeps.outputs[0]) is node:
