@@ -43,7 +43,7 @@ Step make_linear(const StepContext& c) {
   const auto layers = std::make_shared<std::vector<LinearLayer>>();
   for (const auto& tactic : weights) layers->emplace_back(tactic.weights, epilogue, rounds);
 
-  return {c.name(), {{x.id, !rounds}, residual.id}, {y.id},
+  Step step{c.name(), {{x.id, !rounds}, residual.id}, {y.id},
           [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     const LinearLayer* layer = &(*layers)[tactic_for(limits, rows)];
@@ -51,13 +51,15 @@ Step make_linear(const StepContext& c) {
     Work work;
     work.units = partition.units();
     work.scratch_bytes = layer->scratch_bytes(partition.most_rows());
-    work.run = [layers, layer, partition, x, residual, y](const Buffers& b, const Part& part) {
-      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y)};
+    work.run = [layers, layer, partition, x, residual, y, stride = sizes.stride(y)](const Buffers& b, const Part& part) {
+      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y), stride};
       auto* scratch = b.scratch_of<std::byte>(part.thread);
       for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), scratch);
     };
     return work;
   }};
+  step.strided = true;
+  return step;
 }
 
 }  // namespace openwork
