@@ -70,20 +70,32 @@ DEQUANTIZE_LATER = Rule(
 )
 
 
-def _match_view(node: ir.Node) -> ir.Node | None:
-    """A Quantize of a Reshape that nothing else reads."""
-    view = native_producer(operand(node, 0), "Reshape")
-    return node if view is not None and only_consumer(view.outputs[0]) is node else None
+_LATE = ("Reshape", "MaxPool")
+"""Behind what a Quantize does not stay: all numbers, or the largest, which a rising function keeps; a NaN is
+quantized to the least integer, and a pool passes over it."""
 
 
-def _replace_view(node: ir.Node) -> Replacement:
-    view = native_producer(operand(node, 0), "Reshape")
-    assert view is not None
-    inner = rebuilt(node, {"x": filled(view, "x")})
-    made = rebuilt(view, {"x": inner.outputs[0]})
+def _match_late(node: ir.Node) -> ir.Node | None:
+    """A Quantize of one of these that nothing else reads; nor does anything else read what a pool does."""
+    before = native_producer(operand(node, 0), *_LATE)
+    if before is None or only_consumer(before.outputs[0]) is not node:
+        return None
+    return node if before.op_type == "Reshape" or only_consumer(filled(before, "x")) is before else None
+
+
+def _replace_late(node: ir.Node) -> Replacement:
+    before = native_producer(operand(node, 0), *_LATE)
+    assert before is not None
+    inner = rebuilt(node, {"x": filled(before, "x")})
+    made = rebuilt(before, {"x": inner.outputs[0]})
     return Replacement([inner, made], [(node.outputs[0], made.outputs[0])])
 
 
 QUANTIZE_EARLIER = Rule(
-    "quantize before a reshape", frozenset({"Quantize"}), _match_view, never, _replace_view, domain=DOMAIN
+    "quantize before what keeps numbers",
+    frozenset({"Quantize"}),
+    _match_late,
+    never,
+    _replace_late,
+    domain=DOMAIN,
 )
