@@ -103,7 +103,6 @@ Sizes make_sizes(const Program& program, std::vector<int64_t> free, int threads)
   Sizes sizes;
   sizes.threads = threads;
   for (const Value& value : values) sizes.dims.push_back(sized(value, free));
-  for (int v = 0; v < static_cast<int>(values.size()); ++v) sizes.homes.push_back(program.home_of(v));
   return sizes;
 }
 
@@ -122,6 +121,7 @@ std::shared_ptr<const Plan> make_plan(const Program& program, const std::vector<
   plan->scratch_offset = place(program, lives);
   for (int v = 0; v < static_cast<int>(lives.size()); ++v) {
     const Home& home = program.home_of(v);
+    plan->sizes.homes.push_back(home);
     plan->offset.push_back(lives[home.value].offset == kOutside ? kOutside : lives[home.value].offset + home.offset);
   }
   for (const Step& step : program.steps()) {

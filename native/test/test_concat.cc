@@ -8,106 +8,15 @@
 #include <vector>
 
 #include "runtime/context.h"
+#include "test/branches.h"
+#include "test/convolution_problems.h"
 #include "test/guarded.h"
 #include "test/harness.h"
 
 namespace openwork {
 namespace {
 
-constexpr int64_t kFree = -1, kHeight = 6, kWidth = 7, kChannels = 20;
-
-// Images of u8, and steps that make more of them; the memory of tensors ends with the object.
-class Branches {
- public:
-  explicit Branches(const KernelTable& table, unsigned seed)
-      : program(std::make_shared<Program>(table)), rng_(seed), x(image(kChannels)) {}
-
-  std::shared_ptr<Program> program;
-
- private:
-  std::mt19937 rng_;
-  std::vector<std::unique_ptr<std::vector<float>>> floats_;
-  std::vector<std::unique_ptr<std::vector<uint8_t>>> tables_;
-
- public:
-  const int x;
-
-  int image(int64_t channels, DType dtype = DType::u8) {
-    return program->value(dtype, {kFree, kHeight, kWidth, channels});
-  }
-  int64_t channels(int v) const { return program->values()[static_cast<size_t>(v)].dims[3]; }
-
-  // Of kernel x kernel pixels.
-  int conv(int from, int64_t n, int64_t kernel, DType dtype = DType::u8, int residual = kAbsent) {
-    const WeightShape shape{n, channels(from), kernel, kernel, 1, kernel > 1, false};
-    std::vector<int8_t> weight(static_cast<size_t>(n * shape.k()));
-    for (auto& w : weight) w = static_cast<int8_t>(static_cast<int>(rng_() % 255) - 127);
-    Given given = windows(kernel, 1);
-    floats_.push_back(std::make_unique<std::vector<float>>(static_cast<size_t>(n), 1e-4f));
-    given.tensors["weight_scale"] = {DType::f32, floats_.back()->data(), {n}, nullptr};
-    given.attributes.insert({{"x_scale", 1.0}, {"x_zero_point", int64_t{90}}, {"groups", int64_t{1}}, {"activation", "relu"}});
-    if (dtype == DType::u8) quantize(given, "y");
-    if (residual != kAbsent) quantize(given, "residual");
-    const int y = image(n, dtype);
-    StepSpec spec{"conv", "conv", {{"x", {from}}}, {{"y", {y}}}, given,
-                  {{PackedWeights::pack(shape, Type::i8, weight.data(), Form::dense, program->table()), -1}}};
-    if (residual != kAbsent) spec.inputs["residual"] = {residual};
-    program->step(spec);
-    return y;
-  }
-  int pool(const std::string& op, int from) {
-    Given given = windows(3, 1);
-    if (op == "average_pool") quantize(given, "x"), quantize(given, "y");
-    return step({op, op, {{"x", {from}}}, {}, given}, channels(from));
-  }
-  int add(int a, int b) {
-    Given given;
-    for (const char* name : {"a", "b", "y"}) quantize(given, name);
-    return step({"add", "add", {{"a", {a}}, {"b", {b}}}, {}, given}, channels(a));
-  }
-  int slice(int from, int64_t begin, int64_t end) {
-    return step({"slice", "slice", {{"x", {from}}}, {}, {{}, {{"axis", int64_t{3}}, {"begin", begin}, {"end", end}}}}, end - begin);
-  }
-  int dequantize(int from) {
-    Given given;
-    quantize(given, "x");
-    return step({"dequantize", "dequantize", {{"x", {from}}}, {}, given}, channels(from), DType::f32);
-  }
-  // `turned`: the pieces whose bytes go through a table.
-  int concat(const std::vector<int>& pieces, const std::vector<size_t>& turned = {}) {
-    int64_t width = 0;
-    for (const int piece : pieces) width += channels(piece);
-    Given given{{}, {{"axis", int64_t{3}}}};
-    if (!turned.empty()) {
-      auto& table = *tables_.emplace_back(std::make_unique<std::vector<uint8_t>>());
-      for (size_t i = 0; i < pieces.size(); ++i)
-        for (int byte = 0; byte < 256; ++byte)
-          table.push_back(static_cast<uint8_t>(std::count(turned.begin(), turned.end(), i) ? 255 - byte : byte));
-      given.tensors["tables"] = {DType::u8, table.data(), {static_cast<int64_t>(pieces.size()), 256}, nullptr};
-    }
-    const DType dtype = program->values()[static_cast<size_t>(pieces[0])].dtype;
-    return step({"concat", "concat", {{"x", pieces}}, {}, given}, width, dtype);
-  }
-
- private:
-  static void quantize(Given& given, const std::string& name) {
-    given.attributes.insert({{name + "_scale", 0.05}, {name + "_zero_point", int64_t{90}}});
-  }
-  static Given windows(int64_t kernel, int64_t stride) {
-    const int64_t pad = kernel / 2;
-    return {{},
-            {{"kernel", std::vector<int64_t>{kernel, kernel}},
-             {"strides", std::vector<int64_t>{stride, stride}},
-             {"dilations", std::vector<int64_t>{1, 1}},
-             {"pads", std::vector<int64_t>{pad, pad, pad, pad}}}};
-  }
-  int step(StepSpec spec, int64_t width, DType dtype = DType::u8) {
-    const int y = image(width, dtype);
-    spec.outputs["y"] = {y};
-    program->step(spec);
-    return y;
-  }
-};
+using test::Branches, test::kChannels, test::kHeight, test::kWidth;
 
 // Makes the outputs of a program. The first is what is joined; the others are asked for as they are.
 using Build = std::function<std::vector<int>(Branches&)>;
@@ -172,18 +81,20 @@ std::vector<uint8_t> run_guarded(const Program& program, int64_t batch) {
   return {data, data + plan->sizes.elements(y) * dtype_bytes(program.values()[static_cast<size_t>(y)].dtype)};
 }
 
+int64_t count_inside(const Program& program) {
+  int64_t found = 0;
+  for (int v = 0; v < static_cast<int>(program.values().size()); ++v) found += program.home_of(v).stride > 0;
+  return found;
+}
+
 // `inside`: values that lie inside of others.
 void check(const std::string& what, int64_t inside, const Build& steps) {
   for (const KernelTable* table : available_tables()) {
     Branches counted(*table, 3);
     const size_t outputs = steps(counted).size();
     const auto joined = build(*table, steps, false), copied = build(*table, steps, true);
-    const auto count = [](const Program& program) {
-      int64_t found = 0;
-      for (int v = 0; v < static_cast<int>(program.values().size()); ++v) found += program.home_of(v).stride > 0;
-      return found;
-    };
-    CHECK_SAY(count(*joined) == inside && count(*copied) == 0, what + ": " + std::to_string(count(*joined)) + " inside");
+    CHECK_SAY(count_inside(*joined) == inside && count_inside(*copied) == 0,
+              what + ": " + std::to_string(count_inside(*joined)) + " inside");
     // 10 images make slices, and a rest on all threads.
     for (const int64_t batch : {1, 3, 10}) {
       const auto expected = run(copied, 1, batch, outputs);
@@ -236,6 +147,15 @@ TEST(pieces_of_pieces_lie_in_the_widest_rows) {
   });
 }
 
+TEST(convolutions_of_single_taps_read_pieces_where_they_lie) {
+  for (const int64_t kernel : {1, 3})
+    check("kernel " + std::to_string(kernel), 3, [kernel](Branches& b) {
+      const int piece = b.conv(b.x, 12, 1), other = b.conv(b.x, 4, 1);
+      const int behind = b.conv_of_taps(piece, 8, kernel);
+      return std::vector{b.pool("max_pool", b.concat({other, piece, b.pool("average_pool", behind)}))};
+    });
+}
+
 TEST(pieces_that_others_need_as_they_are_are_copied) {
   check("read by a convolution of rows of taps", 1, [](Branches& b) {
     const int piece = b.conv(b.x, 12, 1);
@@ -273,6 +193,55 @@ TEST(no_step_reads_on_into_what_it_writes) {
     const int piece = b.conv(b.x, 12, 1);
     return std::vector{b.concat({piece, b.conv(b.x, 8, 1)}), b.conv(piece, 4, 1)};
   });
+}
+
+// Steps on random values made before, joins of joins among them.
+std::vector<int> random_steps(Branches& b, std::mt19937& rng) {
+  std::vector<int> made{b.x};
+  const auto any = [&] { return made[rng() % made.size()]; };
+  for (int i = 0; i < 14; ++i) {
+    const int from = any();
+    const int64_t kernel = rng() % 2 ? 1 : 3, n = test::draw(rng, 1, 40);
+    switch (rng() % 8) {
+      case 0: made.push_back(b.conv(from, n, kernel)); break;
+      case 1: made.push_back(b.conv_of_taps(from, n, kernel)); break;
+      case 2: made.push_back(b.pool(rng() % 2 ? "max_pool" : "average_pool", from)); break;
+      case 3: made.push_back(b.add(from, from)); break;
+      case 4: made.push_back(b.slice(from, 0, (b.channels(from) + 1) / 2)); break;
+      default: {
+        std::vector<int> pieces{from};
+        while (rng() % 3 && pieces.size() < 4) pieces.push_back(any());
+        std::vector<size_t> turned;
+        if (rng() % 4 == 0) turned.push_back(rng() % pieces.size());
+        made.push_back(b.concat(pieces, turned));
+      }
+    }
+  }
+  std::vector<int> outputs{made.back()};
+  if (const int other = any(); other != b.x && other != made.back()) outputs.push_back(other);
+  return outputs;
+}
+
+TEST(random_joins_give_the_bits_of_copies) {
+  int64_t inside = 0;
+  const KernelTable& table = *available_tables().front();
+  for (unsigned seed = 0; seed < test::random_problems(150); ++seed) {
+    const Build steps = [seed](Branches& b) {
+      std::mt19937 rng(seed);
+      return random_steps(b, rng);
+    };
+    Branches counted(table, 3);
+    const size_t outputs = steps(counted).size();
+    const auto joined = build(table, steps, false), copied = build(table, steps, true);
+    inside += count_inside(*joined);
+    for (const int64_t batch : {1, 10}) {
+      const auto expected = run(copied, 1, batch, outputs);
+      const std::string what = "seed " + std::to_string(seed) + ", batch " + std::to_string(batch);
+      CHECK_SAY(run(joined, 1 + static_cast<int>(seed % 3), batch, outputs) == expected, what);
+      CHECK_SAY(run_guarded(*joined, batch) == expected[0], what + ", guarded");
+    }
+  }
+  CHECK(inside > 0);
 }
 
 }  // namespace
