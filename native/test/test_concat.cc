@@ -222,7 +222,7 @@ std::vector<int> random_steps(Branches& b, std::mt19937& rng) {
   return outputs;
 }
 
-TEST(random_joins_give_the_bits_of_copies) {
+TEST(random_joins_on_threads_give_the_bits_of_copies) {
   int64_t inside = 0;
   const KernelTable& table = *available_tables().front();
   for (unsigned seed = 0; seed < test::random_problems(150); ++seed) {
