@@ -23,7 +23,7 @@ from openwork.graph.model import (
     only_consumer,
 )
 from openwork.graph.rewrite import Replacement, Rule, home, never
-from openwork.graph.rules.epilogue.quantized_outputs import IN_PLACE, made_by, quantizer
+from openwork.graph.rules.epilogue.quantized_outputs import quantizer, takes_quantizer
 from openwork.graph.rules.functions.concat import BYTES, requantized, stored_tables
 from openwork.graph.slots import filled, rebuilt, row_of, slot
 
@@ -36,19 +36,12 @@ class _Joined:
     concat: ir.Node
 
 
-def _gives_integers(value: ir.Value) -> bool:
-    """Whether integers stand behind a float, or the step that makes it can make them instead of it."""
-    if native_producer(value, "Dequantize") is not None:
-        return True
-    return made_by(value, IN_PLACE) is not None and only_consumer(value) is not None
-
-
 def _match_quantize(node: ir.Node) -> _Joined | None:
     concat = native_producer(needed(node, 0), "Concat")
     if concat is None or only_consumer(concat.outputs[0]) is not node:
         return None
     pieces = (needed(concat, index) for index in range(1, len(concat.inputs)))
-    return _Joined(node, concat) if any(map(_gives_integers, pieces)) else None
+    return _Joined(node, concat) if any(map(takes_quantizer, pieces)) else None
 
 
 def _replace_quantize(found: _Joined) -> Replacement:

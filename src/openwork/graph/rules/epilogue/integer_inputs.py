@@ -10,6 +10,7 @@ from openwork.engine.operators import DOMAIN, OPERATORS, Operator
 from openwork.graph.layout import LAST
 from openwork.graph.model import attributes, native_producer, only_consumer, operand
 from openwork.graph.rewrite import Replacement, Rule, never
+from openwork.graph.rules.epilogue.quantized_outputs import takes_quantizer
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
 
@@ -70,32 +71,35 @@ DEQUANTIZE_LATER = Rule(
 )
 
 
-_LATE = ("Reshape", "MaxPool")
-"""Behind what a Quantize does not stay: all numbers, or the largest, which a rising function keeps; a NaN is
-quantized to the least integer, and a pool passes over it."""
+@dataclass(frozen=True)
+class _Kept:
+    """A Quantize of what keeps the numbers that it reads, and nothing else reads it."""
+
+    quantize: ir.Node
+    keeps: ir.Node
 
 
-def _match_late(node: ir.Node) -> ir.Node | None:
-    """A Quantize of one of these that nothing else reads; nor does anything else read what a pool does."""
-    before = native_producer(operand(node, 0), *_LATE)
-    if before is None or only_consumer(before.outputs[0]) is not node:
-        return None
-    return node if before.op_type == "Reshape" or only_consumer(filled(before, "x")) is before else None
+def _match_kept(node: ir.Node) -> _Kept | None:
+    """A pool reads several times what it makes: what nothing before it quantizes is less behind it."""
+    for op_type in ("Reshape", "MaxPool", "GlobalMaxPool"):
+        keeps = native_producer(operand(node, 0), op_type)
+        if keeps is not None and only_consumer(keeps.outputs[0]) is node:
+            x = filled(keeps, "x")
+            return _Kept(node, keeps) if op_type == "Reshape" or takes_quantizer(x) else None
+    return None
 
 
-def _replace_late(node: ir.Node) -> Replacement:
-    before = native_producer(operand(node, 0), *_LATE)
-    assert before is not None
-    inner = rebuilt(node, {"x": filled(before, "x")})
-    made = rebuilt(before, {"x": inner.outputs[0]})
-    return Replacement([inner, made], [(node.outputs[0], made.outputs[0])])
+def _replace_kept(found: _Kept) -> Replacement:
+    inner = rebuilt(found.quantize, {"x": filled(found.keeps, "x")})
+    made = rebuilt(found.keeps, {"x": inner.outputs[0]})
+    return Replacement([inner, made], [(found.quantize.outputs[0], made.outputs[0])])
 
 
 QUANTIZE_EARLIER = Rule(
     "quantize before what keeps numbers",
     frozenset({"Quantize"}),
-    _match_late,
+    _match_kept,
     never,
-    _replace_late,
+    _replace_kept,
     domain=DOMAIN,
 )
