@@ -40,8 +40,8 @@ def made_by(value: ir.Value, op_types: frozenset[str]) -> ir.Node | None:
 
 
 def takes_quantizer(value: ir.Value) -> bool:
-    """Whether what makes a float for one reader alone can make integers instead, through what keeps numbers or
-    one part of a Concat at least; or integers stand behind it already."""
+    """Whether a float that one node alone reads can be made as integers: by what makes it, through what keeps
+    numbers, or through a part of a Concat. One that was dequantized can, whoever reads it."""
     if native_producer(value, "Dequantize") is not None:
         return True
     if only_consumer(value) is None:
