@@ -149,12 +149,12 @@ struct BinarySide {
   int32_t zero_point = 0;
 };
 
-// Unit: `unit` elements of y, which b has too; or a row of them, of which `repeat` that follow each other meet the same row of b;
-// or b is one number for all.
+// Unit: `unit` elements of y, which b has too; or a row of them, of which `repeat` that follow each other meet the same row of b
+// and which are y_stride elements apart in y; or b is one number for all.
 struct BinaryArgs {
   BinarySide a, b;
   enum class Spread { none, rows, one } spread = Spread::none;
-  int64_t count = 0, unit = kElementBlock, repeat = 1;
+  int64_t count = 0, unit = kElementBlock, repeat = 1, y_stride = 0;
   void* y = nullptr;
   bool y_bytes = false;
   Quantizer quantizer = {};

@@ -40,35 +40,40 @@ template <class V, bool bytes>
   }
 }
 
+// Elements that follow each other, and where they begin.
+struct BinaryRange {
+  int64_t a, b, y, count;
+};
+
 // How b lies: bytes or floats along with a, or one float.
 enum class BinaryOther { bytes, floats, one };
 
 template <class V, bool a_bytes, BinaryOther other, bool y_bytes, class Word>
-[[gnu::always_inline]] inline void binary_range(const BinaryArgs& a, int64_t from, int64_t to, int64_t b_from, const Word& word) {
+[[gnu::always_inline]] inline void binary_range(const BinaryArgs& a, const BinaryRange& range, const Word& word) {
   typename V::F32 v[4], w[4];
   if constexpr (other == BinaryOther::one)
     for (auto& each : w) each = V::set1(*static_cast<const float*>(a.b.data));
   const auto block = [&](int64_t at, int64_t left) {
-    load_side<V, a_bytes>(a.a, at, left, v);
-    if constexpr (other != BinaryOther::one) load_side<V, other == BinaryOther::bytes>(a.b, b_from + at - from, left, w);
+    load_side<V, a_bytes>(a.a, range.a + at, left, v);
+    if constexpr (other != BinaryOther::one) load_side<V, other == BinaryOther::bytes>(a.b, range.b + at, left, w);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) v[i] = word(v[i], w[i]);
-    store_made<V, y_bytes>(a, v, at, left);
+    store_made<V, y_bytes>(a, v, range.y + at, left);
   };
-  int64_t at = from;
-  for (; to - at >= kBlock; at += kBlock) block(at, kBlock);
-  if (at < to) block(at, to - at);
+  int64_t at = 0;
+  for (; range.count - at >= kBlock; at += kBlock) block(at, kBlock);
+  if (at < range.count) block(at, range.count - at);
 }
 
 template <class V, bool a_bytes, BinaryOther other, bool y_bytes, class Word>
 void binary_of(const BinaryArgs& a, int64_t begin, int64_t end, const Word& word) {
   if (a.spread == BinaryArgs::Spread::rows) {
     for (int64_t row = begin; row < end; ++row)
-      binary_range<V, a_bytes, other, y_bytes>(a, row * a.unit, (row + 1) * a.unit, row / a.repeat * a.unit, word);
+      binary_range<V, a_bytes, other, y_bytes>(a, {row * a.unit, row / a.repeat * a.unit, row * a.y_stride, a.unit}, word);
     return;
   }
   const int64_t from = begin * a.unit, to = end * a.unit < a.count ? end * a.unit : a.count;
-  binary_range<V, a_bytes, other, y_bytes>(a, from, to, from, word);
+  binary_range<V, a_bytes, other, y_bytes>(a, {from, from, from, to - from}, word);
 }
 
 template <class V, bool a_bytes, BinaryOther other, class Word>

@@ -17,10 +17,10 @@ struct PoolSpan {
 // bytes behind its end.
 struct PoolArgs {
   const void* x = nullptr;  // [batch, height, width, channels]
-  void* y = nullptr;        // [batch, out_height, out_width, channels]
+  void* y = nullptr;        // [batch, out_height, out_width, channels], from pixel to pixel y_stride elements
   bool x_bytes = false, y_bytes = false;
   int64_t height = 1, width = 1, channels = 1;
-  int64_t out_height = 1, out_width = 1;
+  int64_t out_height = 1, out_width = 1, y_stride = 1;
   int64_t row_step = 1, column_step = 1;   // elements from tap to tap
   const PoolSpan* rows = nullptr;          // [out_height]
   const PoolSpan* columns = nullptr;       // [out_width]

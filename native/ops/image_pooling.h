@@ -22,7 +22,7 @@ template <class Body>
     for (int64_t q = 0; q < a.out_width; ++q) {
       const PoolSpan& columns = a.columns[q];
       body(PoolWindow{(row + columns.first) * a.channels + channel, rows.taps, columns.taps}, left,
-           (line * a.out_width + q) * a.channels + channel, rows.counted * columns.counted);
+           (line * a.out_width + q) * a.y_stride + channel, rows.counted * columns.counted);
     }
   }
 }

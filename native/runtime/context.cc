@@ -96,7 +96,11 @@ Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& opera
     const auto* data = static_cast<const std::byte*>(input.data) + skipped(v, input.dtype);
     buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
   }
-  for (int v = 0; v < static_cast<int>(buffers.values.size()); ++v) buffers.values[v] = buffers.values[program_->home(v)];
+  for (int v = 0; v < static_cast<int>(buffers.values.size()); ++v) {
+    const Home& home = program_->home_of(v);
+    auto* place = static_cast<std::byte*>(buffers.values[home.value]);
+    buffers.values[v] = place ? place + home.offset : nullptr;
+  }
   buffers.scratch = arena ? arena + plan.scratch_offset : nullptr;
   buffers.scratch_stride = plan.scratch_stride;
   return buffers;

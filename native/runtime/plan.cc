@@ -10,7 +10,7 @@ namespace openwork {
 
 namespace {
 
-// A value lives from the step that makes it (-1: an input) to the last one that reads it, or a view of it.
+// A value lives from the step that makes it, or its first piece, (-1: an input) to the last one that reads it, or a view of it.
 struct Life {
   int first = -1, last = -1;
   int64_t bytes = 0, offset = kOutside;
@@ -118,7 +118,11 @@ std::shared_ptr<const Plan> make_plan(const Program& program, const RunSizes& si
   plan->sizes = make_sizes(program, sizes, threads);
   auto lives = find_lives(program, plan->sizes);
   plan->scratch_offset = place(program, lives);
-  for (int v = 0; v < static_cast<int>(lives.size()); ++v) plan->offset.push_back(lives[program.home(v)].offset);
+  for (int v = 0; v < static_cast<int>(lives.size()); ++v) {
+    const Home& home = program.home_of(v);
+    plan->sizes.homes.push_back(home);
+    plan->offset.push_back(lives[home.value].offset == kOutside ? kOutside : lives[home.value].offset + home.offset);
+  }
   for (const Step& step : program.steps()) {
     plan->work.push_back(program.is_viewed(step) ? nothing_to_do() : step.bind(plan->sizes));
     plan->scratch_stride = std::max(plan->scratch_stride, padded_bytes(plan->work.back().scratch_bytes));

@@ -13,7 +13,7 @@ inline constexpr int64_t kOutside = -1;
 
 struct Plan {
   Sizes sizes;
-  std::vector<int64_t> offset;  // in the arena; kOutside for inputs, outputs and views of these, which have memory of their own
+  std::vector<int64_t> offset;  // in the arena; kOutside for inputs, outputs, their views and pieces, which have memory of their own
   std::vector<Work> work;       // of the steps
   int64_t scratch_offset = 0, scratch_stride = 0;
   int64_t arena_bytes = 0;

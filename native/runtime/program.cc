@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "runtime/homes.h"
+
 namespace openwork {
 
 namespace {
@@ -76,24 +78,6 @@ void check_free_dimensions(const Program& program, const std::vector<int>& input
            std::to_string(s) + " is in none.");
 }
 
-// Each view of a value lies where that one does; of the inputs and outputs, whose memory the caller has, one at most.
-std::vector<int> find_homes(const Program& program, const std::vector<int>& inputs, const std::vector<int>& outputs) {
-  std::vector<int> homes(program.values().size());
-  for (size_t v = 0; v < homes.size(); ++v) homes[v] = static_cast<int>(v);
-  const auto is_outside = [&](int v) {
-    return std::count(inputs.begin(), inputs.end(), v) + std::count(outputs.begin(), outputs.end(), v) > 0;
-  };
-  for (const Step& step : program.steps()) {
-    if (!step.view) continue;
-    const int made = step.writes[0], home = homes[static_cast<size_t>(step.reads[0].value)];
-    if (is_outside(made) && is_outside(home)) continue;
-    const int shared = is_outside(made) ? made : home;
-    for (int& each : homes)
-      if (each == home || each == made) each = shared;
-  }
-  return homes;
-}
-
 }  // namespace
 
 int64_t Sizes::elements(int value) const {
@@ -102,6 +86,11 @@ int64_t Sizes::elements(int value) const {
     if (__builtin_mul_overflow(count, d, &count) || count > kMostElements)
       fail("Expected at most 2^40 elements in a value, found " + value_text(value) + " of shape " + shape_text(dims[value]) + ".");
   return count;
+}
+
+bool Sizes::lies_at(int value, int y, int64_t offset) const {
+  const Home& whole = homes[static_cast<size_t>(y)];
+  return homes[static_cast<size_t>(value)] == Home{whole.value, whole.offset + offset, stride(y)};
 }
 
 int Program::value(DType dtype, const std::vector<int64_t>& dims) {
@@ -133,7 +122,7 @@ void Program::finish(const std::vector<int>& inputs, const std::vector<int>& out
   check_free_dimensions(*this, inputs);
   inputs_ = inputs;
   outputs_ = outputs;
-  homes_ = find_homes(*this, inputs, outputs);
+  homes_ = find_homes(*this);
   finished_ = true;
 }
 

@@ -31,14 +31,29 @@ struct StepSpec {
   std::vector<PackedTactic> weights = {};  // by rising max_rows, the last for any number; of an operator that has a weight
 };
 
+// Where a value lies: in a place of its own, in that of what it is a view of, or inside of the rows of what is made of it.
+struct Home {
+  int value;
+  int64_t offset = 0;  // bytes from that one's beginning
+  int64_t stride = 0;  // elements from row to row of what lies inside of wider rows; else 0
+
+  bool operator==(const Home&) const = default;
+};
+
 // Shapes made concrete, and the number of threads to cut the work for.
 struct Sizes {
   std::vector<std::vector<int64_t>> dims;
+  std::vector<Home> homes;
   int threads = 1;
 
   int64_t elements(int value) const;
   int64_t width(int value) const { return dims[value].back(); }
   int64_t rows(int value) const { return elements(value) / width(value); }
+  bool lies_inside(int value) const { return homes[static_cast<size_t>(value)].stride > 0; }
+  // Elements from row to row.
+  int64_t stride(int value) const { return lies_inside(value) ? homes[static_cast<size_t>(value)].stride : width(value); }
+  // Whether a value's rows lie inside of those of y, from byte `offset` of each on.
+  bool lies_at(int value, int y, int64_t offset) const;
 };
 
 // Where the values of one run lie.
@@ -76,8 +91,16 @@ struct Read {
   int value;
   bool ahead;    // up to kReadAhead bytes behind its last element too
   bool checked;  // its content decides what memory is touched, so `Work::check` looks at it first
+  bool strided;  // its rows may lie further apart than they are wide: bind() looks at Sizes::stride()
 
-  Read(int value_, bool ahead_ = false, bool checked_ = false) : value(value_), ahead(ahead_), checked(checked_) {}
+  Read(int value_, bool ahead_ = false, bool checked_ = false, bool strided_ = false)
+      : value(value_), ahead(ahead_), checked(checked_), strided(strided_) {}
+};
+
+// A value whose rows are, byte for byte, a part of each row of what a step makes of it: from byte `offset` on.
+struct RowPiece {
+  int value;
+  int64_t offset;
 };
 
 using Shapes = std::vector<std::vector<int64_t>>;
@@ -93,6 +116,10 @@ struct Step {
   // What it makes is byte for byte what it reads first, so that both may lie in one place; bind() is for where they may not.
   bool view = false;
   int64_t weight_bytes = 0;  // that it reads for any number of rows
+  // The rows of what it makes first may lie further apart than they are wide: bind() looks at Sizes::stride().
+  bool strided = false;
+  // What it reads that may lie in the rows of what it makes from the beginning: bind() leaves out what Sizes::lies_at() says of.
+  std::vector<RowPiece> pieces = {};
 };
 
 struct Value {
@@ -124,8 +151,10 @@ class Program {
   const std::vector<Step>& steps() const { return steps_; }
   const std::vector<int>& inputs() const { return inputs_; }
   const std::vector<int>& outputs() const { return outputs_; }
-  // The value in whose place a value lies: its own, or that of what it is a view of, an input or output of the program if one is.
-  int home(int value) const { return homes_[static_cast<size_t>(value)]; }
+  // The value in whose place a value lies: its own, or that of what it is a view or a piece of, an input or output of the program
+  // if one is.
+  int home(int value) const { return home_of(value).value; }
+  const Home& home_of(int value) const { return homes_[static_cast<size_t>(value)]; }
   // Whether a step has nothing to do, because what it makes lies where what it reads does.
   bool is_viewed(const Step& step) const { return step.view && home(step.writes[0]) == home(step.reads[0].value); }
   int free_dimensions() const { return free_dimensions_; }
@@ -134,7 +163,8 @@ class Program {
   const KernelTable& table_;
   std::vector<Value> values_;
   std::vector<Step> steps_;
-  std::vector<int> inputs_, outputs_, homes_;
+  std::vector<int> inputs_, outputs_;
+  std::vector<Home> homes_;
   int free_dimensions_ = 0;
   bool finished_ = false;
 };

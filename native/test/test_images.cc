@@ -84,6 +84,7 @@ struct Image {
     a.x_bytes = a.y_bytes = bytes;
     a.height = kHeight, a.width = kWidth, a.channels = channels;
     a.out_height = static_cast<int64_t>(rows.size()), a.out_width = static_cast<int64_t>(columns.size());
+    a.y_stride = channels;
     a.row_step = kWidth * channels, a.column_step = channels;
     a.rows = rows.data(), a.columns = columns.data();
     a.part_channels = parts == 1 ? (channels + 63) / 64 * 64 : 64;
@@ -217,7 +218,7 @@ void check_binary(const BinaryProblem& p, int64_t rows, int64_t width, unsigned 
   args.b.data = p.b_bytes ? static_cast<const void*>(b_bytes.data()) : b_floats.data();
   args.spread = p.spread;
   args.count = count;
-  if (p.spread == Spread::rows) args.unit = width, args.repeat = kRepeat;
+  if (p.spread == Spread::rows) args.unit = args.y_stride = width, args.repeat = kRepeat;
   args.y_bytes = p.y_bytes, args.quantizer = kQuantizer, args.bounded = p.bounded;
   args.activation = p.activation;
   if (p.activation.kind != Activation::none) args.low = plain_quantize(activated(-1e30f, p.activation), kQuantizer);
@@ -270,7 +271,7 @@ TEST(average_pool_of_large_windows_is_exact) {
     PoolArgs a;
     a.x = from.data();
     a.x_bytes = true;
-    a.width = width, a.channels = channels, a.part_channels = 128;
+    a.width = width, a.channels = a.y_stride = channels, a.part_channels = 128;
     a.row_step = width * channels, a.column_step = channels;
     a.rows = &row, a.columns = &column;
     a.x_scale = 1.0f, a.x_zero_point = 1;

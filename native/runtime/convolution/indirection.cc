@@ -28,7 +28,7 @@ struct Indirection::Filling {
       if (in_row < 0 || in_row >= g.in_height)
         fill_padding(line, run);
       else
-        fill_taps(line, run, x + (line.image * g.in_height + in_row) * g.in_width * of.pixel_);
+        fill_taps(line, run, x + (line.image * g.in_height + in_row) * g.in_width * of.step_);
     }
   }
 
@@ -47,13 +47,13 @@ struct Indirection::Filling {
       // Without the condition a pointer outside of x would be made, which is undefined.
       if (inside.begin < inside.end)
         point(entry(run + tap, line.at) + inside.begin - columns.begin, inside.end - inside.begin,
-              row + (width.first_input(inside.begin) + tap * width.dilation) * of.pixel_);
+              row + (width.first_input(inside.begin) + tap * width.dilation) * of.step_);
       outside(line, run + tap, row, {inside.end, columns.end});
     }
   }
 
   void point(const uint8_t** out, int64_t count, const uint8_t* first) const {
-    const int64_t step = of.g_.shape.width.stride * of.pixel_;
+    const int64_t step = of.g_.shape.width.stride * of.step_;
     int64_t i = 0;
     // Four at a time: a turn of a loop takes longer than a store.
     for (; i + 4 <= count; i += 4) {
@@ -82,8 +82,9 @@ struct Indirection::Filling {
   }
 };
 
-Indirection::Indirection(const ConvGeometry& geometry, ConvRun run, int element_bytes, int zero_point)
+Indirection::Indirection(const ConvGeometry& geometry, ConvRun run, int element_bytes, int zero_point, int64_t step)
     : g_(geometry), run_(run), pixel_(geometry.shape.channels * element_bytes),
+      step_(step > 0 ? step * element_bytes : pixel_),
       row_taps_(run == ConvRun::tap ? 1 : geometry.shape.width.kernel), run_columns_(geometry.shape.width.kernel / row_taps_),
       runs_(run == ConvRun::patch ? 1 : geometry.shape.taps() / row_taps_), run_bytes_(geometry.shape.taps() / runs_ * pixel_),
       zeros_(row_taps_ * pixel_) {
@@ -140,7 +141,7 @@ PointerTable Indirection::make(const uint8_t* x, int64_t row_begin, int64_t row_
   auto** table = reinterpret_cast<const uint8_t**>(scratch);
   Filling filling{*this, x, table, rows, reinterpret_cast<uint8_t*>(scratch + table_bytes(rows))};
   for_each_line(g_, row_begin, row_end, [&](const ConvLine& line) { filling.fill(line); });
-  return {table, rows, g_.shape.height.plain() && g_.shape.width.plain() ? pixel_ : 0};
+  return {table, rows, g_.shape.height.plain() && g_.shape.width.plain() ? step_ : 0};
 }
 
 }  // namespace openwork

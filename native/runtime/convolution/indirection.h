@@ -20,8 +20,9 @@ struct PointerTable {
 
 class Indirection {
  public:
-  // `zero_point` is what padding holds; 0 where the elements are floats.
-  Indirection(const ConvGeometry& geometry, ConvRun run, int element_bytes, int zero_point);
+  // `zero_point` is what padding holds; 0 where the elements are floats. `step`: elements from pixel to pixel, which for other runs
+  // than taps is the number of channels; 0: that number.
+  Indirection(const ConvGeometry& geometry, ConvRun run, int element_bytes, int zero_point, int64_t step = 0);
 
   const ConvGeometry& geometry() const { return g_; }
   int64_t runs() const { return runs_; }
@@ -45,7 +46,7 @@ class Indirection {
 
   ConvGeometry g_;
   ConvRun run_;
-  int64_t pixel_;        // bytes
+  int64_t pixel_, step_; // bytes; from pixel to pixel
   int64_t row_taps_;     // taps side by side in one run
   int64_t run_columns_;  // runs side by side
   int64_t runs_, run_bytes_;

@@ -27,11 +27,11 @@ ConvLayer::ConvLayer(std::shared_ptr<const PackedWeights> weights, const LinearE
     : linear_(std::move(weights), epilogue), shape_(checked_shape(linear_.weights(), attributes)),
       zero_point_(linear_.weights().type() == Type::i8 ? epilogue.x_zero_point : 0) {}
 
-ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threads) const {
+ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threads, int64_t step) const {
   const PackedWeights& w = weights();
   const int bytes = element_bytes(w.type());
   const ConvGeometry geometry = flattened(make_geometry(shape_, batch, height, width));
-  Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_);
+  Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_, step);
   const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()};
   LinearPartition partition = partition_convolution(indirection, size, threads);
   std::vector<Bands> bands;
@@ -48,7 +48,7 @@ void ConvLayer::run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t 
   const Block block = plan.partition.block(unit);
   const PointerTable table =
       plan.indirection.make(static_cast<const uint8_t*>(buffers.x), block.row_begin, block.row_end, scratch);
-  GemmArgs args = linear_.args(buffers.residual, buffers.y, scratch + plan.table_bytes());
+  GemmArgs args = linear_.args(buffers, scratch + plan.table_bytes());
   args.x = table.x;
   args.x_stride = table.stride;
   args.row_bytes = table.row_bytes;

@@ -30,8 +30,10 @@ class ConvLayer {
 
   const PackedWeights& weights() const { return linear_.weights(); }
   const ConvShape& shape() const { return shape_; }
-  // Throws std::invalid_argument as make_geometry() does.
-  ConvPlan plan(int64_t batch, int64_t height, int64_t width, int threads) const;
+  // Whether the pixels of x may lie further apart than they are wide.
+  bool reads_apart() const { return weights().shape().run_taps() == 1; }
+  // `step`: elements from pixel to pixel of x; 0: its channels. Throws std::invalid_argument as make_geometry() does.
+  ConvPlan plan(int64_t batch, int64_t height, int64_t width, int threads, int64_t step = 0) const;
   // One unit of the plan's partition. x is [batch, height, width, channels], residual and y [batch, out_height, out_width, n];
   // `scratch` is aligned to 64 bytes and holds the plan's scratch_bytes().
   void run(const ConvPlan& plan, const LinearBuffers& buffers, int64_t unit, std::byte* scratch) const;

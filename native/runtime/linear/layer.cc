@@ -33,9 +33,9 @@ LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
                           threads);
 }
 
-GemmArgs LinearLayer::args(const void* residual, void* y, std::byte* scratch) const {
-  const int64_t n = weights_->n();
-  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), residual, n, y, n,
+GemmArgs LinearLayer::args(const LinearBuffers& b, std::byte* scratch) const {
+  const int64_t n = weights_->n(), y_stride = b.y_stride > 0 ? b.y_stride : n;
+  return {nullptr, 0, 0, weights_->view(), start_.data(), n, epilogue_.view(), b.residual, n, b.y, y_stride,
           reinterpret_cast<uint8_t*>(scratch)};
 }
 
@@ -55,7 +55,7 @@ const uint8_t* LinearLayer::find_rows(const void* x, int64_t begin, int64_t end,
 void LinearLayer::run(const LinearBuffers& buffers, const Block& block, std::byte* scratch) const {
   const int64_t row_bytes = weights_->k() * element_bytes(weights_->type()), most = rounds_ ? kRoundedRows : kCallRows;
   const uint8_t* rows[kCallRows];
-  GemmArgs call = args(buffers.residual, buffers.y, scratch + rounded_bytes(block.row_end - block.row_begin));
+  GemmArgs call = args(buffers, scratch + rounded_bytes(block.row_end - block.row_begin));
   call.x = rows;
   call.row_bytes = row_bytes;
   for (int64_t begin = block.row_begin; begin < block.row_end; begin += most) {

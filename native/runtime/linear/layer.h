@@ -20,6 +20,7 @@ struct LinearBuffers {
   const void* x;         // [rows, k] of the weights' type, with kReadAhead behind it; or f32 to round, to its last element
   const void* residual;  // [rows, n], where the epilogue has one
   void* y;               // [rows, n]
+  int64_t y_stride = 0;  // elements from row to row of y; 0: n
 };
 
 class LinearLayer {
@@ -36,7 +37,7 @@ class LinearLayer {
   // `scratch` is aligned to 64 bytes and holds scratch_bytes().
   void run(const LinearBuffers& buffers, const Block& block, std::byte* scratch) const;
   // For a call of the kernel, but for where the activations are.
-  GemmArgs args(const void* residual, void* y, std::byte* scratch) const;
+  GemmArgs args(const LinearBuffers& buffers, std::byte* scratch) const;
 
  private:
   int64_t rounded_bytes(int64_t rows) const;

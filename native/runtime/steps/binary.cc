@@ -66,9 +66,11 @@ void read_activation(const StepContext& c, const Operand& y, BinaryArgs& fixed) 
 Work bind_binary(BinaryOp op, BinaryArgs fixed, const Constant& constant, const std::array<int, 3>& values, const Sizes& sizes) {
   const auto [a, b, y] = values;
   fixed.count = sizes.elements(a);
+  if (sizes.lies_inside(y)) fixed.spread = BinaryArgs::Spread::rows;
   if (fixed.spread == BinaryArgs::Spread::rows) {
     fixed.unit = sizes.width(a);
     fixed.repeat = constant ? sizes.rows(a) : sizes.rows(a) / sizes.rows(b);
+    fixed.y_stride = sizes.stride(y);
   }
   const int64_t units = (fixed.count + fixed.unit - 1) / fixed.unit;
   return make_work(units, even_chunk(units, sizes.threads), op, fixed,
@@ -96,10 +98,12 @@ Step make_binary(const StepContext& c) {
     fixed.spread = constant->size() == 1 ? BinaryArgs::Spread::one : BinaryArgs::Spread::rows;
   }
   read_activation(c, y, fixed);
-  return {c.name(), {a.id, b.id}, {y.id},
+  Step step{c.name(), {a.id, b.id}, {y.id},
           [op = kernel_of(c), fixed, constant, values = std::array{a.id, b.id, y.id}](const Sizes& sizes) {
     return bind_binary(op, fixed, constant, values, sizes);
   }};
+  step.strided = fixed.spread != BinaryArgs::Spread::one;
+  return step;
 }
 
 }  // namespace openwork

@@ -9,11 +9,11 @@ namespace {
 
 using Table = Aligned<uint8_t>;
 
-// One input: the bytes of each of its rows and where they begin in those of y. A row holds the dimensions from the axis on.
+// One input: the bytes of each of its rows, from one to the next, and where they begin in those of y. A row holds the dimensions from the axis on.
 struct Piece {
   int value;
   std::shared_ptr<const Table> table;
-  int64_t bytes = 0, offset = 0;
+  int64_t bytes = 0, stride = 0, offset = 0;
 };
 
 // The inputs have the shape of y but for the axis, along which they are fixed and as long as y together.
@@ -55,6 +55,31 @@ std::vector<Piece> make_pieces(const StepContext& c, const std::vector<Operand>&
   return pieces;
 }
 
+// Those that what makes them may put into the rows of y itself.
+std::vector<RowPiece> unchanged(const StepContext& c, const std::vector<Piece>& pieces) {
+  std::vector<RowPiece> found;
+  int64_t offset = 0;
+  for (const Piece& piece : pieces) {
+    const Value& value = c.program().values()[static_cast<size_t>(piece.value)];
+    if (!piece.table) found.push_back({piece.value, offset});
+    offset += value.dims.back() * dtype_bytes(value.dtype);
+  }
+  return found;
+}
+
+// The pieces that are left to copy.
+std::vector<Piece> copied(std::vector<Piece> pieces, const Sizes& sizes, int y, int64_t axis, DType dtype) {
+  int64_t offset = 0;
+  for (Piece& piece : pieces) {
+    piece.bytes = row_bytes(sizes, piece.value, axis, dtype);
+    piece.stride = sizes.lies_inside(piece.value) ? sizes.stride(piece.value) * dtype_bytes(dtype) : piece.bytes;
+    piece.offset = offset;
+    offset += piece.bytes;
+  }
+  std::erase_if(pieces, [&](const Piece& piece) { return !piece.table && sizes.lies_at(piece.value, y, piece.offset); });
+  return pieces;
+}
+
 }  // namespace
 
 Step make_concat(const StepContext& c) {
@@ -62,30 +87,29 @@ Step make_concat(const StepContext& c) {
   const auto inputs = c.inputs("x", {y.dtype()});
   const int64_t axis = c.integer("axis").within(0, static_cast<int64_t>(y.dims().size()) - 1);
   check_shapes(c, inputs, y, static_cast<size_t>(axis));
+  const auto pieces = make_pieces(c, inputs);
+  const bool last = axis + 1 == static_cast<int64_t>(y.dims().size());
   std::vector<Read> reads;
-  for (const Operand& input : inputs) reads.emplace_back(input.id);
+  for (const Operand& input : inputs) reads.emplace_back(input.id, false, false, last);
 
-  return {c.name(), reads, {y.id},
-          [&table = c.table(), pieces = make_pieces(c, inputs), dtype = y.dtype(), y = y.id, axis](const Sizes& sizes) {
-    const int64_t stride = row_bytes(sizes, y, axis, dtype);
-    auto placed = pieces;
-    int64_t offset = 0;
-    for (Piece& piece : placed) {
-      piece.bytes = row_bytes(sizes, piece.value, axis, dtype);
-      piece.offset = offset;
-      offset += piece.bytes;
-    }
+  Step step{c.name(), reads, {y.id}, [&table = c.table(), pieces, dtype = y.dtype(), y = y.id, axis](const Sizes& sizes) {
+    const int64_t bytes = row_bytes(sizes, y, axis, dtype);
+    const int64_t stride = sizes.lies_inside(y) ? sizes.stride(y) * dtype_bytes(dtype) : bytes;
+    const auto left = copied(pieces, sizes, y, axis, dtype);
     Work work;
-    work.units = sizes.elements(y) * dtype_bytes(dtype) / stride;
+    work.units = left.empty() ? 0 : sizes.elements(y) * dtype_bytes(dtype) / bytes;
     work.chunk = even_chunk(work.units, sizes.threads);
-    work.run = [&table, placed, stride, y](const Buffers& b, const Part& part) {
-      for (const Piece& piece : placed)
-        table.copy_rows({b.get<const uint8_t>(piece.value), piece.bytes, piece.bytes, piece.table ? piece.table->data() : nullptr,
+    work.run = [&table, left, stride, y](const Buffers& b, const Part& part) {
+      for (const Piece& piece : left)
+        table.copy_rows({b.get<const uint8_t>(piece.value), piece.bytes, piece.stride, piece.table ? piece.table->data() : nullptr,
                          b.get<uint8_t>(y) + piece.offset, stride},
                         part.begin, part.end);
     };
     return work;
   }};
+  step.strided = last;
+  if (last) step.pieces = unchanged(c, pieces);
+  return step;
 }
 
 }  // namespace openwork

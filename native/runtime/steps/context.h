@@ -1,6 +1,7 @@
 // One step as it is made: its values, tensors and attributes by the names of docs/program.md, each checked as it is read.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -84,7 +85,7 @@ Work make_work(int64_t units, int64_t chunk, void (*op)(const Args&, int64_t, in
 // Chunks for units that are small and many: a few for each thread.
 inline int64_t even_chunk(int64_t units, int threads) {
   const int64_t chunks = threads == 1 ? 1 : 4 * threads;
-  return (units + chunks - 1) / chunks;
+  return std::max<int64_t>(1, (units + chunks - 1) / chunks);
 }
 
 // The work of an operator on elements, in units of kElementBlock.

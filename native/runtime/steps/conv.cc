@@ -1,4 +1,5 @@
 // Convolutions as steps of a program: x is [batch, height, width, channels], the weights' max_rows count output pixels.
+#include <algorithm>
 #include <stdexcept>
 
 #include "runtime/convolution/layer.h"
@@ -65,16 +66,17 @@ Step make_conv(const StepContext& c) {
   const LinearEpilogue epilogue = make_epilogue(c, first, y, residual);
   const auto layers = made_at(c, [&] { return make_layers(weights, epilogue, attributes); });
 
-  Step step{c.name(), {{x.id, true}, residual.id}, {y.id},
+  const bool apart = std::all_of(layers->begin(), layers->end(), [](const ConvLayer& layer) { return layer.reads_apart(); });
+  Step step{c.name(), {{x.id, true, false, apart}, residual.id}, {y.id},
           [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id](const Sizes& sizes) {
     const auto& dims = sizes.dims[static_cast<size_t>(x)];
     const ConvLayer* layer = &(*layers)[tactic_for(limits, sizes.rows(y))];
-    const auto plan = std::make_shared<const ConvPlan>(layer->plan(dims[0], dims[1], dims[2], sizes.threads));
+    const auto plan = std::make_shared<const ConvPlan>(layer->plan(dims[0], dims[1], dims[2], sizes.threads, sizes.stride(x)));
     Work work;
     work.units = plan->partition.units();
     work.scratch_bytes = plan->scratch_bytes();
-    work.run = [layers, layer, plan, x, residual, y](const Buffers& b, const Part& part) {
-      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y)};
+    work.run = [layers, layer, plan, x, residual, y, stride = sizes.stride(y)](const Buffers& b, const Part& part) {
+      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y), stride};
       for (int64_t unit = part.begin; unit < part.end; ++unit)
         layer->run(*plan, buffers, unit, b.scratch_of<std::byte>(part.thread));
     };
@@ -83,6 +85,7 @@ Step make_conv(const StepContext& c) {
     return {window_output(place, shape, shape.n, reads[0])};
   }};
   step.weight_bytes = weights.back().weights->bytes();
+  step.strided = true;
   return step;
 }
 

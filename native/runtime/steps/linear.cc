@@ -51,14 +51,15 @@ Step make_linear(const StepContext& c) {
     Work work;
     work.units = partition.units();
     work.scratch_bytes = layer->scratch_bytes(partition.most_rows());
-    work.run = [layers, layer, partition, x, residual, y](const Buffers& b, const Part& part) {
-      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y)};
+    work.run = [layers, layer, partition, x, residual, y, stride = sizes.stride(y)](const Buffers& b, const Part& part) {
+      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y), stride};
       auto* scratch = b.scratch_of<std::byte>(part.thread);
       for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), scratch);
     };
     return work;
   }};
   step.weight_bytes = weights.back().weights->bytes();
+  step.strided = true;
   return step;
 }
 

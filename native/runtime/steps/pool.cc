@@ -63,7 +63,7 @@ Work bind_pool(const Pool& pool, const Place& place, const Sizes& sizes) {
                "expected windows of at most 2^23 pixels, whose sum INT32 holds, found " + std::to_string(pixels) + ".");
   PoolArgs a = pool.fixed;
   a.height = x[1], a.width = x[2], a.channels = x[3];
-  a.out_height = y[1], a.out_width = y[2];
+  a.out_height = y[1], a.out_width = y[2], a.y_stride = sizes.stride(pool.y);
   a.row_step = height.dilation * x[2] * x[3];
   a.column_step = width.dilation * x[3];
   a.rows = spans->rows.data(), a.columns = spans->columns.data();
@@ -85,6 +85,7 @@ Step pool_step(const StepContext& c, const Pool& pool) {
     step.shapes = [place = c.place(), shape = pool.shape](const Shapes& reads) -> Shapes {
       return {window_output(place, shape, shape.n, reads[0])};
     };
+  step.strided = true;
   return step;
 }
 

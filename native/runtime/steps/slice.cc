@@ -15,18 +15,21 @@ Step make_slice(const StepContext& c) {
   shape[static_cast<size_t>(axis)] = end - begin;
   y.shaped(shape);
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id, dtype = x.dtype(), axis, begin](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id, dtype = x.dtype(), axis, begin](const Sizes& sizes) {
     const int64_t stride = row_bytes(sizes, x, axis, dtype), bytes = row_bytes(sizes, y, axis, dtype);
     const int64_t skipped = begin * row_bytes(sizes, x, axis + 1, dtype);
+    const int64_t apart = sizes.lies_inside(y) ? sizes.stride(y) * dtype_bytes(dtype) : bytes;
     Work work;
     work.units = sizes.elements(y) * dtype_bytes(dtype) / bytes;
     work.chunk = even_chunk(work.units, sizes.threads);
-    work.run = [&table, x, y, stride, bytes, skipped](const Buffers& b, const Part& part) {
+    work.run = [&table, x, y, stride, bytes, skipped, apart](const Buffers& b, const Part& part) {
       const auto* from = b.get<const uint8_t>(x) + skipped;
-      table.copy_rows({from, bytes, stride, nullptr, b.get<uint8_t>(y), bytes}, part.begin, part.end);
+      table.copy_rows({from, bytes, stride, nullptr, b.get<uint8_t>(y), apart}, part.begin, part.end);
     };
     return work;
   }};
+  step.strided = axis + 1 == static_cast<int64_t>(x.dims().size());
+  return step;
 }
 
 }  // namespace openwork

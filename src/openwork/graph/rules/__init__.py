@@ -30,6 +30,7 @@ from openwork.graph.rules.conditions import (
     QOPERATORS_EXPANDED,
 )
 from openwork.graph.rules.epilogue.clamps import CLAMP
+from openwork.graph.rules.epilogue.concats import QUANTIZE_BEFORE_CONCAT, TABLES_INTO_PRODUCTS
 from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
 from openwork.graph.rules.epilogue.integer_inputs import (
     DEQUANTIZE_LATER,
@@ -177,6 +178,8 @@ EPILOGUE = Phase(
         INTEGER_INPUTS,
         DEQUANTIZE_LATER,
         QUANTIZE_EARLIER,
+        QUANTIZE_BEFORE_CONCAT,
+        TABLES_INTO_PRODUCTS,
         QUANTIZE_BEFORE_PAD,
         DEQUANTIZE_BEHIND_PAD,
         PAD_INTO_CONV,

@@ -10,7 +10,7 @@ from openwork.engine.operators import DOMAIN, OPERATORS, Operator
 from openwork.graph.layout import LAST
 from openwork.graph.model import attributes, native_producer, only_consumer, operand
 from openwork.graph.rewrite import Replacement, Rule, never
-from openwork.graph.rules.epilogue.quantized_outputs import IN_PLACE, made_by
+from openwork.graph.rules.epilogue.quantized_outputs import takes_quantizer
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
 
 
@@ -80,13 +80,12 @@ class _Kept:
 
 
 def _match_kept(node: ir.Node) -> _Kept | None:
-    """A pool reads more than it makes: where no product quantizes that, the Quantize behind it is less."""
+    """A pool reads several times what it makes: what nothing before it quantizes is less behind it."""
     for op_type in ("Reshape", "MaxPool", "GlobalMaxPool"):
         keeps = native_producer(operand(node, 0), op_type)
         if keeps is not None and only_consumer(keeps.outputs[0]) is node:
             x = filled(keeps, "x")
-            lone = made_by(x, IN_PLACE) is not None and only_consumer(x) is keeps
-            return _Kept(node, keeps) if op_type == "Reshape" or lone else None
+            return _Kept(node, keeps) if op_type == "Reshape" or takes_quantizer(x) else None
     return None
 
 

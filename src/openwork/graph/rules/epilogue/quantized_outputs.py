@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS
-from openwork.graph.model import attributes, is_openwork, needed
+from openwork.graph.model import attributes, is_openwork, native_producer, needed, only_consumer
 from openwork.graph.rewrite import Replacement, Rule
 from openwork.graph.rules.products.followed import Follow, alone
 from openwork.graph.slots import output, rebuilt
@@ -37,6 +37,22 @@ def made_by(value: ir.Value, op_types: frozenset[str]) -> ir.Node | None:
     """The openwork node that makes the value, if it is of one of these types."""
     node = value.producer()
     return node if is_openwork(node) and node is not None and node.op_type in op_types else None
+
+
+def takes_quantizer(value: ir.Value) -> bool:
+    """Whether a float that one node alone reads can be made as integers: by what makes it, through what keeps
+    numbers, or through a part of a Concat. One that was dequantized can, whoever reads it."""
+    if native_producer(value, "Dequantize") is not None:
+        return True
+    if only_consumer(value) is None:
+        return False
+    kept = native_producer(value, "Reshape", "MaxPool", "GlobalMaxPool")
+    if kept is not None:
+        return takes_quantizer(needed(kept, 0))
+    joined = native_producer(value, "Concat")
+    if joined is not None:
+        return any(takes_quantizer(needed(joined, index)) for index in range(1, len(joined.inputs)))
+    return made_by(value, IN_PLACE) is not None
 
 
 def _match_in_place(node: ir.Node) -> Follow | None:

@@ -54,9 +54,15 @@ class _Integers:
     tables: Array
 
 
-def _table(read: dict[str, Any], made: dict[str, Any]) -> Array:
-    """What every integer becomes on the way through the float that it stands for."""
-    integers = np.arange(256, dtype=np.float32) - np.float32(read["x_zero_point"])
+BYTES = 256
+
+
+def requantized(read: dict[str, Any], made: dict[str, Any]) -> Array:
+    """What every integer becomes on the way through the float that it stands for, u8 [256].
+
+    read: the numbers of the Dequantize; made: those of the Quantize.
+    """
+    integers = np.arange(BYTES, dtype=np.float32) - np.float32(read["x_zero_point"])
     return quantize(integers * np.float32(read["x_scale"]), made["y_scale"], made["y_zero_point"])
 
 
@@ -68,8 +74,15 @@ def _match_integers(node: ir.Node) -> _Integers | None:
         if reader is None:
             return None
         values.append(needed(reader, 0))
-        tables.append(_table(attributes(reader), attributes(node)))
+        tables.append(requantized(attributes(reader), attributes(node)))
     return None if concat is None else _Integers(node, concat, tuple(values), np.stack(tables))
+
+
+def stored_tables(node: ir.Node, tables: Array) -> ir.Value | None:
+    """A row [256] for each piece in the node's graph; None where all leave every integer as it is."""
+    if np.all(tables == np.arange(BYTES)):
+        return None
+    return add_initializer(home(node), f"{node.name or ''}.tables", tables)
 
 
 def _check_integers(found: _Integers) -> str | None:
@@ -79,10 +92,8 @@ def _check_integers(found: _Integers) -> str | None:
 
 
 def _replace_integers(found: _Integers) -> Replacement:
-    name = found.concat.name or ""
-    copied = bool(np.all(found.tables == np.arange(256)))
-    tables = None if copied else add_initializer(home(found.quantize), f"{name}.tables", found.tables)
-    made = make("Concat", [tables, *found.values], {"axis": _axis(found.concat)}, name)
+    tables = stored_tables(found.concat, found.tables)
+    made = make("Concat", [tables, *found.values], {"axis": _axis(found.concat)}, found.concat.name or "")
     return Replacement([made], [(found.quantize.outputs[0], made.outputs[0])])
 
 

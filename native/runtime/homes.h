@@ -1,0 +1,13 @@
+// Which values share a place: views with what they are views of, pieces with the value whose rows they are parts of.
+#pragma once
+
+#include <vector>
+
+#include "runtime/program.h"
+
+namespace openwork {
+
+// Of every value of a program whose inputs and outputs are known.
+std::vector<Home> find_homes(const Program& program);
+
+}  // namespace openwork

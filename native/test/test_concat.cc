@@ -1,0 +1,248 @@
+// What is joined along its rows: each piece is written where it ends up, or copied there, and the bits are the same.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtime/context.h"
+#include "test/branches.h"
+#include "test/convolution_problems.h"
+#include "test/guarded.h"
+#include "test/harness.h"
+
+namespace openwork {
+namespace {
+
+using test::Branches, test::kChannels, test::kHeight, test::kWidth;
+
+// Makes the outputs of a program. The first is what is joined; the others are asked for as they are.
+using Build = std::function<std::vector<int>(Branches&)>;
+
+std::shared_ptr<const Program> build(const KernelTable& table, const Build& steps, bool all) {
+  Branches branches(table, 3);
+  std::vector<int> outputs = steps(branches);
+  // An output lies where the caller has it, so that nothing lies inside of anything where every value is one.
+  if (all)
+    for (int v = 1; v < static_cast<int>(branches.program->values().size()); ++v)
+      if (std::count(outputs.begin(), outputs.end(), v) == 0) outputs.push_back(v);
+  branches.program->finish({branches.x}, outputs);
+  return branches.program;
+}
+
+std::vector<uint8_t> random_images(int64_t batch) {
+  std::mt19937 rng(17);
+  std::vector<uint8_t> x(static_cast<size_t>(batch * kHeight * kWidth * kChannels));
+  for (auto& byte : x) byte = static_cast<uint8_t>(rng());
+  return x;
+}
+
+using Bytes = std::vector<uint8_t>;
+
+std::vector<Bytes> run(const std::shared_ptr<const Program>& program, int threads, int64_t batch, size_t outputs) {
+  const Bytes x = random_images(batch);
+  const Guarded guarded(x.data(), x.size(), 0);
+  Context context(program, threads, 2);
+  const auto made = context.run({{DType::u8, {batch, kHeight, kWidth, kChannels}, guarded.data()}});
+  std::vector<Bytes> found;
+  for (size_t i = 0; i < outputs; ++i) {
+    const auto* data = made[i].buffer.as<uint8_t>();
+    found.emplace_back(data, data + made[i].buffer.bytes());
+  }
+  return found;
+}
+
+// Each home's memory ends at a page which may not be touched, but for the bytes that steps read on.
+std::vector<uint8_t> run_guarded(const Program& program, int64_t batch) {
+  const auto plan = make_plan(program, {{batch}}, 1);
+  const Bytes x = random_images(batch);
+  std::vector<std::unique_ptr<Guarded>> memory;
+  Buffers buffers;
+  for (int v = 0; v < static_cast<int>(program.values().size()); ++v) {
+    const int width = dtype_bytes(program.values()[static_cast<size_t>(v)].dtype);
+    bool ahead = false;
+    for (const Step& step : program.steps())
+      for (const Read& read : step.reads) ahead = ahead || (read.ahead && program.home(read.value) == v);
+    const auto bytes = static_cast<size_t>(plan->sizes.elements(v) * width);
+    const size_t slack = ahead ? read_ahead(static_cast<size_t>(width)) : 0;
+    memory.push_back(std::make_unique<Guarded>(v == program.inputs()[0] ? x.data() : nullptr, bytes, slack));
+  }
+  for (int v = 0; v < static_cast<int>(memory.size()); ++v) {
+    const Home& home = program.home_of(v);
+    buffers.values.push_back(memory[static_cast<size_t>(home.value)]->data() + home.offset);
+  }
+  const AlignedBuffer scratch(plan->scratch_stride);
+  buffers.scratch = scratch.data();
+  for (const Work& work : plan->work) work.run(buffers, {0, work.units, 0});
+  const int y = program.outputs()[0];
+  const auto* data = buffers.get<const uint8_t>(y);
+  return {data, data + plan->sizes.elements(y) * dtype_bytes(program.values()[static_cast<size_t>(y)].dtype)};
+}
+
+int64_t count_inside(const Program& program) {
+  int64_t found = 0;
+  for (int v = 0; v < static_cast<int>(program.values().size()); ++v) found += program.home_of(v).stride > 0;
+  return found;
+}
+
+// `inside`: values that lie inside of others.
+void check(const std::string& what, int64_t inside, const Build& steps) {
+  for (const KernelTable* table : available_tables()) {
+    Branches counted(*table, 3);
+    const size_t outputs = steps(counted).size();
+    const auto joined = build(*table, steps, false), copied = build(*table, steps, true);
+    CHECK_SAY(count_inside(*joined) == inside && count_inside(*copied) == 0,
+              what + ": " + std::to_string(count_inside(*joined)) + " inside");
+    // 10 images make slices, and a rest on all threads.
+    for (const int64_t batch : {1, 3, 10}) {
+      const auto expected = run(copied, 1, batch, outputs);
+      for (const int threads : {1, 2, 3})
+        CHECK_SAY(run(joined, threads, batch, outputs) == expected,
+                  what + " on " + table->isa + ", " + std::to_string(threads) + " threads, batch " + std::to_string(batch));
+      CHECK_SAY(run_guarded(*joined, batch) == expected[0], what + " on " + table->isa + ", guarded, batch " + std::to_string(batch));
+    }
+  }
+}
+
+TEST(pieces_are_written_where_they_are_joined) {
+  check("convolutions and pools", 5, [](Branches& b) {
+    const int narrow = b.conv(b.x, 5, 1), wide = b.conv(b.x, 70, 3);
+    return std::vector{b.concat({b.conv(wide, 33, 1), b.conv(narrow, 16, 3), b.pool("max_pool", b.x),
+                                 b.pool("average_pool", b.x), b.conv(b.x, 3, 1, DType::u8, b.slice(b.x, 4, 7))})};
+  });
+  check("sums and slices", 3, [](Branches& b) {
+    return std::vector{b.concat({b.add(b.x, b.conv(b.x, kChannels, 1)), b.slice(b.x, 3, 10), b.slice(b.x, 0, 1)})};
+  });
+  check("floats", 3, [](Branches& b) {
+    return std::vector{b.concat({b.dequantize(b.x), b.conv(b.x, 9, 3, DType::f32), b.dequantize(b.conv(b.x, 4, 1))})};
+  });
+}
+
+TEST(what_reads_the_whole_finds_every_piece) {
+  check("a convolution behind", 2, [](Branches& b) {
+    return std::vector{b.conv(b.concat({b.conv(b.x, 12, 1), b.conv(b.x, 21, 3)}), 18, 3)};
+  });
+}
+
+TEST(pieces_of_pieces_lie_in_the_widest_rows) {
+  check("one in the other", 5, [](Branches& b) {
+    const int inner = b.concat({b.conv(b.x, 7, 1), b.conv(b.x, 11, 3)});
+    return std::vector{b.concat({b.pool("max_pool", b.x), inner, b.conv(b.x, 2, 1)})};
+  });
+  // Each layer reads all before it: all of them lie in the last one's rows, and so do the shorter ones.
+  check("a dense block", 7, [](Branches& b) {
+    std::vector<int> all{b.pool("max_pool", b.x)};
+    for (int i = 0; i < 3; ++i) {
+      const int before = all.size() == 1 ? all[0] : b.concat(all);
+      all.push_back(b.conv(b.conv(before, 24, 1), 9, 3));
+    }
+    return std::vector{b.pool("max_pool", b.concat(all)), b.conv(b.concat({all[1], all[2]}), 5, 1)};
+  });
+  check("a chain", 6, [](Branches& b) {
+    int all = b.pool("max_pool", b.x);
+    for (int i = 0; i < 3; ++i) all = b.concat({all, b.conv(b.conv(all, 24, 1), 9, 3)});
+    return std::vector{b.pool("max_pool", all)};
+  });
+}
+
+TEST(convolutions_of_single_taps_read_pieces_where_they_lie) {
+  for (const int64_t kernel : {1, 3})
+    check("kernel " + std::to_string(kernel), 3, [kernel](Branches& b) {
+      const int piece = b.conv(b.x, 12, 1), other = b.conv(b.x, 4, 1);
+      const int behind = b.conv_of_taps(piece, 8, kernel);
+      return std::vector{b.pool("max_pool", b.concat({other, piece, b.pool("average_pool", behind)}))};
+    });
+}
+
+TEST(pieces_that_others_need_as_they_are_are_copied) {
+  check("read by a convolution of rows of taps", 1, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.concat({piece, b.conv(piece, 8, 3)})};
+  });
+  check("read by a pool", 1, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.concat({piece, b.pool("max_pool", piece)})};
+  });
+  check("an output", 1, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.concat({piece, b.conv(b.x, 8, 3)}), piece};
+  });
+  check("an input", 1, [](Branches& b) { return std::vector{b.concat({b.x, b.conv(b.x, 8, 3)})}; });
+  check("through tables", 1, [](Branches& b) {
+    return std::vector{b.concat({b.conv(b.x, 12, 1), b.conv(b.x, 8, 3), b.x}, {0, 2})};
+  });
+  check("twice", 2, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.concat({piece, b.conv(b.x, 5, 1), piece})};
+  });
+  check("in two places", 3, [](Branches& b) {
+    const int first = b.conv(b.x, 12, 1), second = b.conv(b.x, 5, 1), third = b.conv(b.x, 6, 1);
+    return std::vector{b.concat({first, second, third}), b.concat({second, first})};
+  });
+}
+
+// A product reads on behind the rows that it reads: what it writes must not lie there.
+TEST(no_step_reads_on_into_what_it_writes) {
+  check("one tap of a piece", 1, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.conv(b.concat({piece, b.conv(piece, 8, 1)}), 5, 1)};
+  });
+  check("of an output, the next slice", 1, [](Branches& b) {
+    const int piece = b.conv(b.x, 12, 1);
+    return std::vector{b.concat({piece, b.conv(b.x, 8, 1)}), b.conv(piece, 4, 1)};
+  });
+}
+
+// Steps on random values made before, joins of joins among them.
+std::vector<int> random_steps(Branches& b, std::mt19937& rng) {
+  std::vector<int> made{b.x};
+  const auto any = [&] { return made[rng() % made.size()]; };
+  for (int i = 0; i < 14; ++i) {
+    const int from = any();
+    const int64_t kernel = rng() % 2 ? 1 : 3, n = test::draw(rng, 1, 40);
+    switch (rng() % 8) {
+      case 0: made.push_back(b.conv(from, n, kernel)); break;
+      case 1: made.push_back(b.conv_of_taps(from, n, kernel)); break;
+      case 2: made.push_back(b.pool(rng() % 2 ? "max_pool" : "average_pool", from)); break;
+      case 3: made.push_back(b.add(from, from)); break;
+      case 4: made.push_back(b.slice(from, 0, (b.channels(from) + 1) / 2)); break;
+      default: {
+        std::vector<int> pieces{from};
+        while (rng() % 3 && pieces.size() < 4) pieces.push_back(any());
+        std::vector<size_t> turned;
+        if (rng() % 4 == 0) turned.push_back(rng() % pieces.size());
+        made.push_back(b.concat(pieces, turned));
+      }
+    }
+  }
+  std::vector<int> outputs{made.back()};
+  if (const int other = any(); other != b.x && other != made.back()) outputs.push_back(other);
+  return outputs;
+}
+
+TEST(random_joins_on_threads_give_the_bits_of_copies) {
+  int64_t inside = 0;
+  const KernelTable& table = *available_tables().front();
+  for (unsigned seed = 0; seed < test::random_problems(150); ++seed) {
+    const Build steps = [seed](Branches& b) {
+      std::mt19937 rng(seed);
+      return random_steps(b, rng);
+    };
+    Branches counted(table, 3);
+    const size_t outputs = steps(counted).size();
+    const auto joined = build(table, steps, false), copied = build(table, steps, true);
+    inside += count_inside(*joined);
+    for (const int64_t batch : {1, 10}) {
+      const auto expected = run(copied, 1, batch, outputs);
+      const std::string what = "seed " + std::to_string(seed) + ", batch " + std::to_string(batch);
+      CHECK_SAY(run(joined, 1 + static_cast<int>(seed % 3), batch, outputs) == expected, what);
+      CHECK_SAY(run_guarded(*joined, batch) == expected[0], what + ", guarded");
+    }
+  }
+  CHECK(inside > 0);
+}
+
+}  // namespace
+}  // namespace openwork
