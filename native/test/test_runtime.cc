@@ -275,6 +275,18 @@ TEST(a_reshape_keeps_the_batch_of_a_slice) {
   }
 }
 
+// -1 is the rest of the elements in the shape, and the first free dimension of x.
+TEST(a_reshape_of_a_free_batch_may_make_another_one) {
+  auto program = std::make_shared<Program>(*available_tables().front());
+  const int x = program->value(DType::f32, {-1, 4}), y = program->value(DType::f32, {-2, 2});
+  program->step({"reshape", "r", {{"x", {x}}}, {{"y", {y}}}, {{}, {{"shape", std::vector<int64_t>{-1, 2}}}}});
+  program->finish({x}, {y});
+  CHECK(!has_batch(*program));
+  const std::vector<float> values(12, 1.5f);
+  const auto out = Context(program, 1, 2).run({{DType::f32, {3, 4}, values.data()}});
+  CHECK(out[0].dims == (std::vector<int64_t>{6, 2}));
+}
+
 namespace {
 
 // A step that calls `run` with the address of its one input.

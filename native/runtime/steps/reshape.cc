@@ -40,7 +40,7 @@ Step make_reshape(const StepContext& c) {
   std::vector<int64_t> shape = c.integers("shape", 1, 8);
   check_target(c, shape, x.dims());
   // A batch that both have is kept in slices of it too.
-  if (shape[0] == x.dims()[0]) shape[0] = kKept;
+  if (shape[0] > 0 && shape[0] == x.dims()[0]) shape[0] = kKept;
   y.ranked(shape.size(), ("of " + std::to_string(shape.size()) + " dimensions").c_str());
   Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id, dtype = x.dtype()](const Sizes& sizes) {
     return copy_all(table, sizes, x, y, dtype);
