@@ -25,7 +25,8 @@ def layers(report: BuildReport) -> Table:
     """
     shared = _shared_modules([layer.name for layer in report.layers])
     heads, gains = _gains(report)
-    title = f"{report.model}: {len(report.layers)} layers with weights"
+    count = len(report.layers)
+    title = f"{report.model}: {count} {'layer' if count == 1 else 'layers'} with weights"
     caption = "Under each number of rows, or shape: time of dense / time of the pick." + (
         f" Names stand without '{shared}'." if shared else ""
     )

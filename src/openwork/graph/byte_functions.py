@@ -8,10 +8,20 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
 from openwork.graph.evaluate import run_onnx_node
-from openwork.graph.model import Array, ModelError, constant
+from openwork.graph.model import Array, ModelError, attributes, constant, is_openwork
+from openwork.graph.numerics.binary32 import quantize_exactly
 from openwork.graph.reference import compute
 
 BYTES = 256
+
+
+def _made(node: ir.Node, given: Sequence[Array | None]) -> Sequence[Array]:
+    """What a node makes; a Quantize divides, as the node of ONNX that it stands for."""
+    if is_openwork(node, "Quantize"):
+        numbers, x = attributes(node), given[0]
+        assert x is not None
+        return [quantize_exactly(x, numbers["y_scale"], numbers["y_zero_point"])]
+    return compute(node, given) if node.domain == DOMAIN else run_onnx_node(node, given)
 
 
 def outcome(nodes: Sequence[ir.Node], source: ir.Value, content: Array) -> Array | None:
@@ -21,7 +31,7 @@ def outcome(nodes: Sequence[ir.Node], source: ir.Value, content: Array) -> Array
     try:
         for node in nodes:
             given = [None if v is None else known.get(v, constant(v)) for v in node.inputs]
-            made = compute(node, given) if node.domain == DOMAIN else run_onnx_node(node, given)
+            made = _made(node, given)
             known.update(zip(node.outputs, made, strict=False))
     except ModelError:
         return None

@@ -21,7 +21,7 @@ from openwork.graph.model import (
     only_consumer,
     producer,
 )
-from openwork.graph.numerics.binary32 import quantize
+from openwork.graph.numerics.binary32 import quantize_exactly
 from openwork.graph.rewrite import Replacement, Rule, home
 
 
@@ -63,7 +63,7 @@ def requantized(read: dict[str, Any], made: dict[str, Any]) -> Array:
     read: the numbers of the Dequantize; made: those of the Quantize.
     """
     integers = np.arange(BYTES, dtype=np.float32) - np.float32(read["x_zero_point"])
-    return quantize(integers * np.float32(read["x_scale"]), made["y_scale"], made["y_zero_point"])
+    return quantize_exactly(integers * np.float32(read["x_scale"]), made["y_scale"], made["y_zero_point"])
 
 
 def _match_integers(node: ir.Node) -> _Integers | None:
