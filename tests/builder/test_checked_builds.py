@@ -142,7 +142,19 @@ def test_a_draft_that_cannot_be_made_leaves_the_model_to_onnx_runtime(
     np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-5)
     report = load(path).report
     assert [note for note in report.notes if note.startswith(said)]
+    assert "Please report this failure with the model." in report.notes
     assert not report.layers
+
+
+def test_a_model_that_nobody_runs_is_not_to_be_reported(tmp_path: Path) -> None:
+    """Its fault is the model's own: a shape of other elements than there are."""
+    b = Builder(np.random.default_rng(3))
+    x = b.input("x", ["b", 16])
+    y = b.add("Reshape", b.add("Relu", x), b.integers(0, 7))
+    path = built(tmp_path, b.model(y=y))
+    notes = load(path).report.notes
+    assert any("was not compared with ONNX Runtime: ONNX Runtime does not run the model" in n for n in notes)
+    assert not any("report" in note for note in notes)
 
 
 @pytest.mark.parametrize(("module", "name", "doing"), DEFECTS)

@@ -57,6 +57,7 @@ class Chooser:
         self.native, self.verify, self.may_fall_back = native, verify, may_fall_back
         self.judge = Judge(order.source, target)
         self.notes: list[str] = []
+        self._failed = False
         self._engines: dict[int, Engine] = {}
 
     def choose(self) -> Chosen:
@@ -66,6 +67,9 @@ class Chooser:
         race_it = self.native == "on" and self.may_fall_back and draft.native and not draft.decided.pruned
         if race_it:
             draft, whole = self._fastest(draft)
+        # What ONNX Runtime does not run either is the model's fault, which a note says.
+        if self._failed and (self.judge.sample is not None or not self.verify):
+            self.notes.append("Please report this failure with the model.")
         return Chosen(draft, whole, tuple(dict.fromkeys(self.notes)))
 
     def confirm(self, path: Path) -> None:
@@ -114,9 +118,8 @@ class Chooser:
             raise error.cause from error.cause.__cause__
         draft = self._whole(like)
         log.warning("%s. ONNX Runtime runs the whole model.", error.fault)
-        self.notes.append(
-            f"{error.fault}. ONNX Runtime runs the whole model; please report this with the model."
-        )
+        self.notes.append(f"{error.fault}. ONNX Runtime runs the whole model.")
+        self._failed = True
         return draft
 
     def _right(self, draft: Draft) -> Draft:
