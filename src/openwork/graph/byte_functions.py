@@ -15,7 +15,7 @@ from openwork.graph.reference import compute
 BYTES = 256
 
 
-def _made(node: ir.Node, given: Sequence[Array | None]) -> Sequence[Array]:
+def _made(node: ir.Node, given: list[Array | None]) -> Sequence[Array | None]:
     """What a node makes; a Quantize divides, as the node of ONNX that it stands for."""
     if is_openwork(node, "Quantize"):
         numbers, x = attributes(node), given[0]
