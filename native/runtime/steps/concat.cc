@@ -9,7 +9,8 @@ namespace {
 
 using Table = Aligned<uint8_t>;
 
-// One input: the bytes of each of its rows, from one to the next, and where they begin in those of y. A row holds the dimensions from the axis on.
+// One input: the bytes of each of its rows, from one to the next, and where they begin in those of y. A row holds the dimensions
+// from the axis on.
 struct Piece {
   int value;
   std::shared_ptr<const Table> table;

@@ -84,6 +84,11 @@ def native_producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if is_openwork(node, *op_types) else None
 
 
+def lone_native_producer(value: ir.Value, *op_types: str) -> ir.Node | None:
+    """The same, if besides only one node reads the value, once, and it is no graph output."""
+    return native_producer(value, *op_types) if only_consumer(value) is not None else None
+
+
 def operand(node: ir.Node, index: int) -> ir.Value | None:
     """The input at this place; None where it is absent."""
     return node.inputs[index] if index < len(node.inputs) else None

@@ -17,6 +17,7 @@ from openwork.graph.model import (
     attributes,
     constant,
     is_openwork,
+    lone_native_producer,
     make,
     native_producer,
     needed,
@@ -37,8 +38,8 @@ class _Joined:
 
 
 def _match_quantize(node: ir.Node) -> _Joined | None:
-    concat = native_producer(needed(node, 0), "Concat")
-    if concat is None or only_consumer(concat.outputs[0]) is not node:
+    concat = lone_native_producer(needed(node, 0), "Concat")
+    if concat is None:
         return None
     pieces = (needed(concat, index) for index in range(1, len(concat.inputs)))
     return _Joined(node, concat) if any(map(takes_quantizer, pieces)) else None

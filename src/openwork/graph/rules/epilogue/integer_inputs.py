@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN, OPERATORS, Operator
 from openwork.graph.layout import LAST
-from openwork.graph.model import attributes, native_producer, only_consumer, operand
+from openwork.graph.model import attributes, lone_native_producer, native_producer, needed, operand
 from openwork.graph.rewrite import Replacement, Rule, never
 from openwork.graph.rules.epilogue.quantized_outputs import takes_quantizer
 from openwork.graph.slots import filled, rebuilt, row_of, slot, slots
@@ -81,12 +81,10 @@ class _Kept:
 
 def _match_kept(node: ir.Node) -> _Kept | None:
     """A pool reads several times what it makes: what nothing before it quantizes is less behind it."""
-    for op_type in ("Reshape", "MaxPool", "GlobalMaxPool"):
-        keeps = native_producer(operand(node, 0), op_type)
-        if keeps is not None and only_consumer(keeps.outputs[0]) is node:
-            x = filled(keeps, "x")
-            return _Kept(node, keeps) if op_type == "Reshape" or takes_quantizer(x) else None
-    return None
+    keeps = lone_native_producer(needed(node, 0), "Reshape", "MaxPool", "GlobalMaxPool")
+    if keeps is None:
+        return None
+    return _Kept(node, keeps) if keeps.op_type == "Reshape" or takes_quantizer(filled(keeps, "x")) else None
 
 
 def _replace_kept(found: _Kept) -> Replacement:

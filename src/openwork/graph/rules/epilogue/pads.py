@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from openwork.engine.operators import DOMAIN
 from openwork.engine.operators.windows import LARGEST_WINDOW
-from openwork.graph.model import attributes, native_producer, needed, only_consumer
+from openwork.graph.model import attributes, lone_native_producer, native_producer, needed
 from openwork.graph.numerics.binary32 import quantize
 from openwork.graph.rewrite import Replacement, Rule, never
 from openwork.graph.slots import filled, rebuilt
@@ -24,8 +24,8 @@ class _Padded:
 
 
 def _lone_pad(node: ir.Node) -> _Padded | None:
-    pad = native_producer(needed(node, 0), "Pad")
-    return _Padded(node, pad) if pad is not None and only_consumer(pad.outputs[0]) is node else None
+    pad = lone_native_producer(needed(node, 0), "Pad")
+    return None if pad is None else _Padded(node, pad)
 
 
 def _replace_quantize(found: _Padded) -> Replacement:
