@@ -7,7 +7,18 @@ from pathlib import Path
 
 from openwork import _native
 
-REQUIRED = ("avx512vnni", "avx512bf16", "avx512vnni_novbmi", "avxvnni", "avx2", "neon", "scalar")
+REQUIRED = (
+    "amx",
+    "avx512vnni",
+    "avx512bf16",
+    "avx512vnni_novbmi",
+    "avxvnni",
+    "avx2",
+    "amx_emulated_avx512",
+    "neon",
+    "amx_emulated",
+    "scalar",
+)
 """Those with a translation unit of their own in native/kernels/, best first."""
 
 _BF16 = "avx512bf16"
@@ -18,7 +29,7 @@ def present() -> set[str]:
     """Those of `REQUIRED` that this machine runs. AVX-512's BF16 has no name at run time: it is a part of
     avx512vnni where the CPU has it."""
     bf16 = {_BF16} if "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split() else set()
-    return set(_native.isas()) | bf16
+    return set(_native.isas(emulated=True)) | bf16
 
 
 def sentence(run: Collection[str], on_machine: Collection[str]) -> str:

@@ -25,8 +25,9 @@ def packed_forms(problem: Problem, isa: str) -> Iterator[tuple[str, Any]]:
     between the groups. In a sparse weight they leave the zeros out.
     """
     grouped = problem.layer.shape.groups > 1
-    for form in [known.name for known in native().forms(isa, NATIVE_TYPES[problem.type])]:
-        if (form == DENSE) != (problem.pattern == DENSE) and not grouped:
+    for known in native().forms(isa, NATIVE_TYPES[problem.type]):
+        form = known.name
+        if (known.sparse or known.body == "depthwise") == (problem.pattern == DENSE) and not grouped:
             continue
         try:
             yield form, _pack(problem, form, isa)

@@ -7,10 +7,17 @@ namespace openwork::bind {
 
 namespace {
 
-std::vector<std::string> isas() {
+std::vector<std::string> isas(bool emulated) {
   std::vector<std::string> names;
-  for (const auto* table : available_tables()) names.push_back(table->isa);
+  for (const auto* table : available_tables())
+    if (emulated || !table->emulated) names.push_back(table->isa);
   return names;
+}
+
+std::vector<std::tuple<std::string, bool, std::string>> sets() {
+  std::vector<std::tuple<std::string, bool, std::string>> rows;
+  for (const InstructionSet& set : instruction_sets()) rows.emplace_back(set.name, set.emulated, set.lacks);
+  return rows;
 }
 
 std::vector<FormInfo> forms(const std::string& isa, const std::string& type) {
@@ -50,7 +57,12 @@ NB_MODULE(_native, m) {
   using namespace openwork;
   namespace nb = nanobind;
   m.doc() = "Kernels and runtime of openwork (docs/arithmetic.md, docs/program.md).";
-  m.def("isas", &bind::isas, "The instruction sets of this build that this CPU runs, best first.");
+  m.def("isas", &bind::isas, nb::arg("emulated") = false,
+        "The instruction sets of this build that this CPU runs, best first; with `emulated` those too that run where they are asked\n"
+        "for by name.");
+  m.def("instruction_sets", &bind::sets,
+        "All instruction sets of this build, best first: the name, whether it is emulated, and what this machine lacks for it, to\n"
+        "follow \"this machine has no\"; \"\" where it runs.");
   m.def("active_isa", [] { return std::string(choose_table().isa); },
         "The instruction set of the environment variable OPENWORK_ISA, or the best. Raises ValueError for one not in isas().");
   bind::bind_form(m);

@@ -1,16 +1,18 @@
 #include "simd/avx512bf16.h"
 
-#include "kernels/bf16_kernels.h"
 #include "kernels/make_table.h"
+#include "kernels/overlay.h"
 
 namespace openwork {
 
-extern const Bf16Kernels kAvx512Bf16Kernels = {
-    {
+extern const KernelOverlay kAvx512Bf16Overlay = {
+    {{},
+     {
 #define OPENWORK_GEMM(form, body, reach, share, bits) kernel_or_null<body::Kernels<Avx512Bf16, Type::bf16, Form::form>>(),
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
-    },
-    [](const PeakArgs& a, int64_t begin, int64_t end) { ops::peak_of<Avx512Bf16, Type::bf16>(a, end - begin); }};
+     },
+     {}},
+    ops::peak<Avx512Bf16>};
 
 }  // namespace openwork

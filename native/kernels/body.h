@@ -20,7 +20,7 @@ struct BodyRules {
   int64_t (*scratch_bytes)(const PackedWeights&);
 };
 
-#define OPENWORK_BODY(body, rows)  \
+#define OPENWORK_BODY(body, rows, block) \
   namespace body {                 \
   extern const BodyRules kRules;   \
   }

@@ -22,6 +22,7 @@ template <class V>
 constexpr KernelTable make_table() {
   return KernelTable{
       V::kName,
+      false,
       V::kActivationOffset,
       {
 #define OPENWORK_GEMM(form, body, reach, share, bits) body::Kernels<V, Type::i8, Form::form>::kGroupStrips,

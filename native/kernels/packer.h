@@ -10,6 +10,13 @@
 
 namespace openwork {
 
+// Groups of steps of different sizes, each group at a multiple of 64 bytes.
+struct PackedStream {
+  std::vector<std::byte> bytes;
+  std::vector<int64_t> begins;  // [groups + 1]: of the groups, and the end
+  std::vector<int64_t> steps;   // [groups]
+};
+
 class Packer {
  public:
   Packer(PackedWeights& to, const void* weight);
@@ -32,6 +39,8 @@ class Packer {
   // A step whose window begins at that byte of the run.
   std::byte* add_step(int64_t offset);
   void end_run(int64_t steps);
+  // All of them at once, in the place of what stands above.
+  void put(const PackedStream& stream);
   // The place of each sum of a group within its span, which is so many groups.
   void set_order(std::vector<int32_t> order, int64_t span);
 

@@ -68,7 +68,7 @@ void check_numbers(const WeightShape& s, Type type, const void* weight) {
 
 const BodyRules& body_rules(Body body) {
   static constexpr const BodyRules* kAll[] = {
-#define OPENWORK_BODY(name, rows) &name::kRules,
+#define OPENWORK_BODY(name, rows, block) &name::kRules,
 #include "kernels/bodies.inc"
 #undef OPENWORK_BODY
   };
@@ -104,6 +104,15 @@ std::byte* Packer::add_step(int64_t offset) {
 }
 
 void Packer::end_run(int64_t steps) { to_.run_steps_.push_back(static_cast<int32_t>(steps)); }
+
+void Packer::put(const PackedStream& stream) {
+  allocate(std::ssize(stream.bytes), 1);
+  std::memcpy(to_.data_.get(), stream.bytes.data(), stream.bytes.size());
+  to_.group_data_ = stream.begins;
+  to_.group_step_ = {0};
+  for (const int64_t steps : stream.steps) to_.group_step_.push_back(to_.group_step_.back() + steps);
+  to_.advance_.assign(static_cast<size_t>(to_.group_step_.back()), 0);
+}
 
 void Packer::set_order(std::vector<int32_t> order, int64_t span) {
   to_.order_ = std::move(order);

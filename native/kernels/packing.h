@@ -32,7 +32,7 @@ class PackedWeights {
   int64_t k() const { return shape_.k(); }
   int64_t groups() const { return groups_; }      // of strips
   int64_t span() const { return span_; }          // groups that only run together
-  int64_t row_step() const { return form_info(form_).rows_at_once(); }  // rows of a vector
+  int64_t row_step() const { return form_info(form_).row_step(); }  // blocks of rows best begin at multiples of it
   int64_t channels() const { return groups_ * table_.group_channels(form_); }
   int64_t steps() const { return static_cast<int64_t>(advance_.size()); }
   int64_t bytes() const { return group_data_.back(); }

@@ -3,59 +3,70 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "kernels/bf16_kernels.h"
-
-#ifdef __aarch64__
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
+#include "kernels/cpu.h"
+#include "kernels/overlay.h"
 
 namespace openwork {
 
-#define OPENWORK_ISA(name, Symbol, runs) extern const KernelTable k##Symbol##Table;
+#define OPENWORK_ISA(name, Symbol, lacks) extern const KernelTable k##Symbol##Table;
+#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) extern const KernelOverlay k##Symbol##Overlay;
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
-extern const Bf16Kernels kAvx512Bf16Kernels;
+extern const KernelOverlay kAvx512Bf16Overlay;
+
+KernelTable with(const KernelTable& base, const KernelOverlay& overlay, const char* isa) {
+  KernelTable table = base;
+  table.isa = isa;
+  table.peak = overlay.peak;
+  for (int type = 0; type < kTypes; ++type)
+    for (int form = 0; form < kForms; ++form)
+      if (const GemmKernel kernel = overlay.gemm[type][form]) table.gemm[type][form] = kernel;
+  return table;
+}
 
 namespace {
 
-#ifdef __x86_64__
-[[maybe_unused]] bool has_avx512vnni() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
-}
-[[maybe_unused]] bool has_vbmi() { return __builtin_cpu_supports("avx512vbmi"); }
-[[maybe_unused]] bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-[[maybe_unused]] bool has_avxvnni() { return __builtin_cpu_supports("avxvnni"); }
-#endif
-#ifdef __aarch64__
-[[maybe_unused]] bool has_dot_product() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
-#endif
-
+// A set of the table with what else this CPU has.
+const KernelTable& whole(const KernelTable& table) {
 #if defined(__x86_64__) && !defined(OPENWORK_SCALAR_ALONE)
-// For CPUs that have products of BF16 of their own.
-const KernelTable& avx512vnni_with_bf16() {
-  static const KernelTable own = [] {
-    KernelTable copy = kAvx512VnniTable;
-    for (int form = 0; form < kForms; ++form) copy.gemm[static_cast<int>(Type::bf16)][form] = kAvx512Bf16Kernels.gemm[form];
-    copy.peak = [](const PeakArgs& a, int64_t begin, int64_t end) {
-      (a.type == Type::bf16 ? kAvx512Bf16Kernels.peak : kAvx512VnniTable.peak)(a, begin, end);
-    };
-    return copy;
-  }();
-  return own;
-}
+  if (&table == &kAvx512VnniTable && cpu::has_avx512bf16()) {
+    static const KernelTable with_bf16 = with(kAvx512VnniTable, kAvx512Bf16Overlay, kAvx512VnniTable.isa);
+    return with_bf16;
+  }
 #endif
+  return table;
+}
+
+const KernelTable& table_named(const std::string& isa) {
+#define OPENWORK_ISA(name, Symbol, lacks) \
+  if (isa == #name) return whole(k##Symbol##Table);
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+  throw std::logic_error("There is no instruction set " + isa + ".");
+}
+
+InstructionSet row(const std::string& name, const std::string& lacks, const KernelTable& table) {
+  return {name, table.emulated, lacks.empty() ? &table : nullptr, lacks};
+}
+
+std::vector<InstructionSet> find_sets() {
+  std::vector<InstructionSet> sets;
+#define OPENWORK_ISA(name, Symbol, lacks) sets.push_back(row(#name, lacks, whole(k##Symbol##Table)));
+#define OPENWORK_UNIT(name, Symbol, base, emulates, lacks)                               \
+  {                                                                                      \
+    static KernelTable table = with(table_named(#base), k##Symbol##Overlay, #name);      \
+    table.emulated = emulates;                                                           \
+    sets.push_back(row(#name, lacks, table));                                            \
+  }
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+  return sets;
+}
 
 std::vector<const KernelTable*> find_tables() {
   std::vector<const KernelTable*> tables;
-#define OPENWORK_ISA(name, Symbol, runs) \
-  if (runs) tables.push_back(&k##Symbol##Table);
-#include "kernels/isas.inc"
-#undef OPENWORK_ISA
-#if defined(__x86_64__) && !defined(OPENWORK_SCALAR_ALONE)
-  if (tables.front() == &kAvx512VnniTable && __builtin_cpu_supports("avx512bf16")) tables.front() = &avx512vnni_with_bf16();
-#endif
+  for (const InstructionSet& set : instruction_sets())
+    if (set.table) tables.push_back(set.table);
   return tables;
 }
 
@@ -82,7 +93,7 @@ Form form_named(const std::string& name) {
 
 const char* body_name(Body body) {
   static constexpr const char* kNames[] = {
-#define OPENWORK_BODY(body, rows) #body,
+#define OPENWORK_BODY(body, rows, block) #body,
 #include "kernels/bodies.inc"
 #undef OPENWORK_BODY
   };
@@ -97,6 +108,11 @@ Type type_named(const std::string& name) {
   throw std::invalid_argument("Expected one of the element types i8, bf16, f32, found \"" + name + "\".");
 }
 
+const std::vector<InstructionSet>& instruction_sets() {
+  static const std::vector<InstructionSet> sets = find_sets();
+  return sets;
+}
+
 const std::vector<const KernelTable*>& available_tables() {
   static const std::vector<const KernelTable*> tables = find_tables();
   return tables;
@@ -105,12 +121,15 @@ const std::vector<const KernelTable*>& available_tables() {
 const KernelTable& choose_table(const std::string& isa) {
   const char* forced = std::getenv("OPENWORK_ISA");
   const std::string name = !isa.empty() ? isa : forced ? forced : "";
-  if (name.empty()) return *available_tables().front();
   for (const auto* t : available_tables())
-    if (name == t->isa) return *t;
+    if (name.empty() ? !t->emulated : name == t->isa) return *t;
+  for (const InstructionSet& set : instruction_sets())
+    if (name == set.name)
+      throw std::invalid_argument("The instruction set \"" + name + "\" does not run here: this machine has no " + set.lacks +
+                                  "; use one of " + names(available_tables()) + ".");
   throw std::invalid_argument("The instruction set \"" + name + "\"" +
                               (isa.empty() ? " of the environment variable OPENWORK_ISA" : "") +
-                              " is unknown or not supported by this CPU; use one of " + names(available_tables()) + ".");
+                              " is unknown; use one of " + names(available_tables()) + ".");
 }
 
 }  // namespace openwork

@@ -16,6 +16,7 @@ inline constexpr int kTypes = 3;
 
 struct KernelTable {
   const char* isa;
+  bool emulated;          // runs only where it is asked for by name
   int activation_offset;  // what the INT8 products subtract from each activation
   int group_strips[kForms];
   GemmKernel gemm[kTypes][kForms];  // null: not on this instruction set
@@ -36,10 +37,20 @@ const char* body_name(Body body);
 const char* type_name(Type type);
 Type type_named(const std::string& name);
 
-// Every instruction set that this build holds and this CPU runs, best first; `scalar` is always the last.
+// An instruction set that this build holds.
+struct InstructionSet {
+  std::string name;
+  bool emulated;
+  const KernelTable* table;  // null where this CPU does not run it
+  std::string lacks;         // what it lacks then: the end of a sentence that begins "This machine has no"
+};
+
+// All of them, best first; `scalar` is always the last.
+const std::vector<InstructionSet>& instruction_sets();
+// Of those that this CPU runs.
 const std::vector<const KernelTable*>& available_tables();
-// `isa` by name; empty for the environment's OPENWORK_ISA, or the best where that is not set. Throws std::invalid_argument
-// with the names that would do where the set is unknown or this CPU lacks it.
+// `isa` by name; empty for the environment's OPENWORK_ISA, or the best that is not emulated where that is not set. Throws
+// std::invalid_argument with the names that would do where the set is unknown or this CPU lacks it.
 const KernelTable& choose_table(const std::string& isa = "");
 
 }  // namespace openwork

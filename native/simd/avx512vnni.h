@@ -9,7 +9,7 @@
 namespace openwork {
 
 // What there is beyond VNNI; each holds what stands before it.
-enum class Avx512Tier { vnni, vbmi, bf16 };
+enum class Avx512Tier { vnni, vbmi, bf16, amx_emulated, amx };
 
 // A template, so that the functions of the translation units, which have different flags, are not one symbol to the linker.
 template <Avx512Tier tier>

@@ -47,7 +47,8 @@ static bool is_on_machine(const std::string& isa) {
 // Every test goes through the instruction sets of the machine; says which of those built these are.
 static void print_instruction_sets() {
   constexpr const char* kBuilt[] = {
-#define OPENWORK_ISA(name, Symbol, runs) #name,
+#define OPENWORK_ISA(name, Symbol, lacks) #name,
+#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) #name,
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
   };

@@ -30,7 +30,7 @@ def merged_symbols(nm: str, file: Path) -> set[str]:
 def is_special(file: Path) -> bool:
     """Whether the file was compiled with an instruction set's flags."""
     name = file.name.removesuffix(".cc.o").removeprefix("vocabulary_")
-    return name.startswith(("avx", "neon"))
+    return name.startswith(("amx", "avx", "neon")) and name != "amx_emulated"
 
 
 def shared(symbols: dict[Path, set[str]]) -> Iterable[str]:

@@ -46,7 +46,8 @@ KernelTable table_of(int strips) {
   KernelTable table = *available_tables().back();
   for (int f = 0; f < kForms; ++f) {
     const FormInfo info = form_info(static_cast<Form>(f));
-    table.group_strips[f] = info.body == Body::windows ? std::max(strips, info.share) : strips;
+    // A matrix unit's are its own.
+    if (info.body != Body::tiles) table.group_strips[f] = info.body == Body::windows ? std::max(strips, info.share) : strips;
     for (auto& kernels : table.gemm) kernels[f] = table.gemm[0][0];
   }
   return table;
@@ -119,6 +120,12 @@ constexpr Expected kExpected[] = {
     {Form::blocks4, 0xa83f480bdda027f8},
     {Form::blocks8, 0xf7ac8743d719e724},
     {Form::depthwise, 0x472969257f6a1088},
+    {Form::tiles, 0x81796c46c7dff281},
+    {Form::tiles16, 0xc614a3e0db0b134d},
+    {Form::tiles32, 0xee9418e885f534c7},
+    {Form::tiles64, 0x74048ade586c007d},
+    {Form::tiles128, 0x19478825ccb476},
+    {Form::tilespacked, 0x9d4520769c9af236},
 };
 
 }  // namespace

@@ -15,7 +15,7 @@
 
 namespace openwork::test {
 
-#define OPENWORK_ISA(name, Symbol, runs) extern const Vocabulary k##Symbol##Vocabulary;
+#define OPENWORK_ISA(name, Symbol, lacks) extern const Vocabulary k##Symbol##Vocabulary;
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
 
@@ -26,7 +26,18 @@ struct Isa {
   const Vocabulary* vocabulary;
 };
 constexpr Isa kIsas[] = {
-#define OPENWORK_ISA(name, Symbol, runs) {#name, &k##Symbol##Vocabulary},
+#define OPENWORK_ISA(name, Symbol, lacks) {#name, &k##Symbol##Vocabulary},
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
+};
+
+// With a matrix unit beside them they have the words of what they are based on.
+struct Unit {
+  const char *name, *base;
+};
+constexpr Unit kUnits[] = {
+#define OPENWORK_ISA(name, Symbol, lacks)
+#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) {#name, #base},
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
 };
@@ -34,6 +45,8 @@ constexpr Isa kIsas[] = {
 const Vocabulary* find(const std::string& isa) {
   for (const Isa& row : kIsas)
     if (row.name == isa) return row.vocabulary;
+  for (const Unit& row : kUnits)
+    if (row.name == isa) return find(row.base);
   return nullptr;
 }
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_list_names_each_translation_unit_that_has_flags_of_its_own() -> None:
     built = re.findall(r'^openwork_isa\("[^"]+" (\w+)', (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
-    assert sorted([*built, "scalar"]) == sorted(REQUIRED)
+    assert sorted([*built, "amx_emulated", "scalar"]) == sorted(REQUIRED)
 
 
 def test_the_page_has_a_row_for_each_name() -> None:
@@ -28,6 +28,9 @@ def test_the_page_has_a_row_for_each_name() -> None:
 
 def test_this_machine_has_nothing_that_the_list_lacks() -> None:
     assert set(_native.isas()) <= instruction_sets.present() <= set(REQUIRED)
+    assert set(_native.isas(emulated=True)) - set(_native.isas()) == {
+        name for name, emulated, lacks in _native.instruction_sets() if emulated and not lacks
+    }
 
 
 @pytest.mark.parametrize(
@@ -37,13 +40,14 @@ def test_this_machine_has_nothing_that_the_list_lacks() -> None:
             {"avx2", "scalar"},
             {"avx2", "scalar"},
             "Instruction sets covered: avx2, scalar; "
-            "not on this machine: avx512vnni, avx512bf16, avx512vnni_novbmi, avxvnni, neon.",
+            "not on this machine: amx, avx512vnni, avx512bf16, avx512vnni_novbmi, avxvnni, "
+            "amx_emulated_avx512, neon, amx_emulated.",
         ),
         (
             {"avx512vnni"},
             {"avx512vnni", "avx512bf16", "avx2", "scalar"},
             "Instruction sets covered: avx512vnni, avx512bf16; not by the tests that ran: avx2, scalar; "
-            "not on this machine: avx512vnni_novbmi, avxvnni, neon.",
+            "not on this machine: amx, avx512vnni_novbmi, avxvnni, amx_emulated_avx512, neon, amx_emulated.",
         ),
         (set(REQUIRED) - {"avx512bf16"}, set(REQUIRED), f"Instruction sets covered: {', '.join(REQUIRED)}."),
     ],

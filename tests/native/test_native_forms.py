@@ -11,7 +11,7 @@ import pytest
 from openwork import _native as native
 
 ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "CMakeLists.txt").exists())
-ISAS = native.isas()
+ISAS = native.isas(emulated=True)
 KERNELS = ROOT / "native" / "kernels"
 
 
@@ -23,13 +23,13 @@ def rows(file: Path, macro: str) -> list[list[str]]:
 
 def test_every_form_of_the_table_is_known_by_its_numbers() -> None:
     table = rows(KERNELS / "table.inc", "OPENWORK_GEMM")
-    together = {body: int(count) for body, count in rows(KERNELS / "bodies.inc", "OPENWORK_BODY")}
+    together = {body: int(count) for body, count, _ in rows(KERNELS / "bodies.inc", "OPENWORK_BODY")}
     for name, body, reach, share, bits in table:
         form = native.form(name)
         assert (form.name, form.body, form.rows_at_once) == (name, body, together[body])
         assert (form.reach, form.share, form.bits) == (int(reach), int(share), int(bits))
         assert form.few_rows == (0 < form.bits < 8)
-        assert form.sparse == (form.share > 0)
+        assert form.sparse == (form.share > 0 or form.bits > 0)
         assert repr(form) == f"Form({name})"
     assert native.form("window1000") is None
     names = [row[0] for row in table]
@@ -39,15 +39,18 @@ def test_every_form_of_the_table_is_known_by_its_numbers() -> None:
 
 
 def test_every_instruction_set_has_its_flags_and_its_units() -> None:
-    declared = [row[0] for row in rows(KERNELS / "isas.inc", "OPENWORK_ISA")]
+    sets, units = (
+        [row[0] for row in rows(KERNELS / "isas.inc", f"OPENWORK_{kind}")] for kind in ("ISA", "UNIT")
+    )
     cmake = (ROOT / "CMakeLists.txt").read_text()
-    # BF16's own products are no set of their own; the scalar words need no flags.
+    # BF16's own products are no set of their own; plain C++ needs no flags.
     flags = set(re.findall(r'^openwork_isa\("[^"]*" (\w+)', cmake, re.MULTILINE)) - {"avx512bf16"}
-    assert flags == set(declared) - {"scalar"}
-    assert [name for name in declared if name in ISAS] == ISAS
-    for name in declared:
-        assert (KERNELS / f"{name}.cc").exists()
-        assert (ROOT / "native" / "test" / f"vocabulary_{name}.cc").exists()
+    assert flags == {*sets, *units} - {"scalar", "amx_emulated"}
+    built = [name for name, _, _ in native.instruction_sets()]
+    assert set(built) <= {*sets, *units}
+    assert [name for name in built if name in ISAS] == ISAS
+    assert all((KERNELS / f"{name}.cc").exists() for name in (*sets, *units))
+    assert all((ROOT / "native" / "test" / f"vocabulary_{name}.cc").exists() for name in sets)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -32,7 +32,8 @@ ConvPlan ConvLayer::plan(int64_t batch, int64_t height, int64_t width, int threa
   const int bytes = element_bytes(w.type());
   const ConvGeometry geometry = flattened(make_geometry(shape_, batch, height, width));
   Indirection indirection(geometry, run_of(w.shape()), bytes, zero_point_, step);
-  const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()};
+  const ConvWeightSize size{w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step(),
+                            form_info(w.form()).body == Body::tiles};
   LinearPartition partition = partition_convolution(indirection, size, threads);
   std::vector<Bands> bands;
   if (padding_adds_nothing()) bands = find_bands(indirection, partition);

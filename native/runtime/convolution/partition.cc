@@ -29,7 +29,8 @@ LinearPartition partition_convolution(const Indirection& indirection, const Conv
   p.row_blocks = divide_up(p.rows, most_block_rows(indirection));
   const int64_t wanted = threads == 1 ? 1 : kUnitsPerThread * threads;
   // Rows in the lanes are interleaved anew for each block of groups.
-  const int64_t by_bytes = weights.row_step > 1 ? 1 : divide_up(weights.groups * weights.group_bytes, kGroupBlockBytes);
+  const int64_t block_bytes = weights.panels ? kPanelGroupBytes : kGroupBlockBytes;
+  const int64_t by_bytes = weights.row_step > 1 && !weights.panels ? 1 : divide_up(weights.groups * weights.group_bytes, block_bytes);
   // Where one block holds all weights, threads share the pixels: each then finds in its cache those that it made.
   if (by_bytes == 1) p.row_blocks = std::max(p.row_blocks, std::min(wanted, p.rows / kLeastRows));
   const int64_t blocks = std::max(by_bytes, divide_up(weights.row_step > 1 ? threads : wanted, p.row_blocks));

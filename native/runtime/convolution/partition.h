@@ -9,7 +9,8 @@ namespace openwork {
 // The packed weights of a convolution: `group_bytes` to a group, of which `span` run together.
 struct ConvWeightSize {
   int64_t groups, group_bytes, span;
-  int64_t row_step = 1;  // rows that stand together in a vector
+  int64_t row_step = 1;  // rows that stand together in a vector, or in a panel
+  bool panels = false;   // as in LinearSize
 };
 
 // The pointers of a block lie in L1 beside its pixels.

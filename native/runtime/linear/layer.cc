@@ -29,7 +29,8 @@ LinearLayer::LinearLayer(std::shared_ptr<const PackedWeights> weights, const Lin
 LinearPartition LinearLayer::partition(int64_t rows, int threads) const {
   const PackedWeights& w = *weights_;
   const int64_t row_bytes = w.k() * element_bytes(w.type());
-  return partition_linear({rows, row_bytes, w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step()},
+  return partition_linear({rows, row_bytes, w.groups(), std::max<int64_t>(1, w.bytes() / w.groups()), w.span(), w.row_step(),
+                           form_info(w.form()).body == Body::tiles},
                           threads);
 }
 

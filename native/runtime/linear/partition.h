@@ -45,7 +45,20 @@ inline constexpr int64_t kUnitsPerThread = 4;
 struct LinearSize {
   int64_t rows, row_bytes, groups, group_bytes, span;
   int64_t row_step = 1;
+  bool panels = false;  // each block copies its activations once for its groups, and weights stream by each panel of 32 rows
 };
+
+// Then the weights of a block stay in L2 beside a panel, and are worth the copies that each block makes. Few rows are one block,
+// so that each weight is read once.
+inline constexpr int64_t kPanelGroupBytes = 768 * 1024;
+inline constexpr int64_t kPanelBlockRows = 512;
+inline constexpr int64_t kPanelUnitsPerThread = 2;
+inline LinearPartition partition_panels(const LinearSize& s, int threads) {
+  const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t row_blocks = divide_up(s.rows, kPanelBlockRows), wanted = threads == 1 ? 1 : kPanelUnitsPerThread * threads;
+  const int64_t blocks = std::max(divide_up(s.groups * s.group_bytes, kPanelGroupBytes), divide_up(wanted, row_blocks));
+  return {s.rows, s.groups, s.span, row_blocks, std::min(divide_up(s.groups, s.span), blocks), s.row_step};
+}
 
 // Rows that stand together in a vector: a block interleaves its activations for all groups of channels, so it has all of them
 // where there are blocks enough for the threads, and the kernel itself cuts its rows by what L1 holds.
@@ -58,6 +71,7 @@ inline LinearPartition partition_row_steps(const LinearSize& s, int threads) {
 }
 
 inline LinearPartition partition_linear(const LinearSize& s, int threads) {
+  if (s.panels) return partition_panels(s, threads);
   if (s.row_step > 1) return partition_row_steps(s, threads);
   const auto divide_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   LinearPartition p{s.rows, s.groups, s.span, 1, 1};

@@ -96,11 +96,11 @@ class Backend(Protocol):
         """What its sparse tactics are expected to take for a weight [n, k], or a convolution's [n, kernel
         height, kernel width, channels of a group], or why it has none for the problem."""
 
-    def base(self, problem: Problem, weight: Array, target: Target) -> Tactic:
-        """The tactic that it measures others by, which holds the weight whatever its zeros are."""
+    def bases(self, problem: Problem, weight: Array, target: Target) -> tuple[Tactic, ...]:
+        """The tactics that hold the weight whatever its zeros are, the one that it measures others by first."""
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
-        """What is worth timing for a problem with its work, at a number of rows: its base first."""
+        """What is worth timing for a problem with its work, at a number of rows: its bases first."""
 
     def time(
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target

@@ -24,10 +24,21 @@ def chosen_isa(isa: str | None) -> str:
     """
     if isa is None:
         return str(native().active_isa())
-    usable = native().isas()
-    if isa not in usable:
-        raise ValueError(
-            f"The instruction set '{isa}' is unknown or this machine lacks it; usable here: "
-            f"{', '.join(usable)}."
-        )
+    if isa not in native().isas(emulated=True):
+        lacks = {name: lacks for name, _, lacks in native().instruction_sets()}.get(isa)
+        why = "is unknown" if lacks is None else f"does not run here, as this machine has no {lacks}"
+        raise ValueError(f"The instruction set '{isa}' {why}; usable here: {', '.join(native().isas())}.")
     return isa
+
+
+def instruction_sets() -> list[str]:
+    """A line for each instruction set of this build: which runs unasked, which run, and what this machine
+    lacks for the others."""
+    active = native().active_isa()
+    lines = []
+    for name, emulated, lacks in native().instruction_sets():
+        state = f"not here: this machine has no {lacks}" if lacks else "runs"
+        if emulated and not lacks:
+            state = f"runs where OPENWORK_ISA={name} asks for it: a matrix unit in plain code, for tests"
+        lines.append(f"{name}: {state}{', and is the one in use' if name == active else ''}")
+    return lines

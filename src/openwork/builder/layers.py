@@ -172,7 +172,7 @@ class _Judging:
         found = judge(as_matrix(dense), sparsity, outlook, stated)
         weight = from_matrix(found.weight, dense.shape)
         problem = replace(problem_of(self.step, weight, found.pattern), work=found.work)
-        problem = replace(problem, base=self.backend.base(problem, weight, self.target))
+        problem = replace(problem, bases=self.backend.bases(problem, weight, self.target))
         return _Candidate(problem, found, weight)
 
     def reduced(self, exact: _Candidate) -> _Candidate | None:

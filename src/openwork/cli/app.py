@@ -132,15 +132,24 @@ def bench(
 
 @app.command()
 def inspect(
-    engine: Annotated[Path, typer.Argument(help="An engine file.")],
+    engine: Annotated[Path | None, typer.Argument(help="An engine file.")] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read every tensor and check its digest.")
     ] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show this machine: which instruction sets run, or why not.")
+    ] = False,
     json: Json = None,
 ) -> None:
-    """Show an engine's inputs, outputs and layers, and what its build report says about them."""
+    """Show an engine's inputs, outputs and layers, and what its build report says about them; or this
+    machine."""
     with one_sentence():
-        commands.inspect(engine, verify, json)
+        if machine == (engine is not None):
+            raise ValueError("Inspect takes an engine file or --machine, one of the two.")
+        if engine is None:
+            commands.inspect_machine(json)
+        else:
+            commands.inspect(engine, verify, json)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from openwork.backends.library import instruction_sets, native
 from openwork.bench.latency import Options, measure, summary
 from openwork.builder.builder import build as build_engine
 from openwork.cli import tables
@@ -115,6 +116,20 @@ def inspect(engine: Path, verify: bool, output: Path | None) -> None:
     console.print(tables.ports(found))
     _show(console, found.report)
     _write(output, found.to_json())
+
+
+def inspect_machine(output: Path | None) -> None:
+    """Show what this CPU is, and which instruction sets run on it."""
+    check_outputs((output,), ())
+    machine = this_machine()
+    console = Console()
+    for line in (machine.line(machine.cores), *instruction_sets()):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    sets = [
+        {"name": name, "emulated": emulated, "lacks": lacks or None}
+        for name, emulated, lacks in native().instruction_sets()
+    ]
+    _write(output, {"machine": machine.record(), "isa": native().active_isa(), "instruction_sets": sets})
 
 
 def _show(console: Console, report: BuildReport) -> None:

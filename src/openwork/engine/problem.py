@@ -19,8 +19,15 @@ from dataclasses import dataclass, field, replace
 
 DENSE = "dense"
 ELEMENTS = ("i8", "bf16", "f32")
-_FORM = r"dense|depthwise|(?:window|blocks)[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,2})?(?:packed)?"
+_FORM = (
+    r"dense|depthwise|tiles(?:[1-9][0-9]{0,4})?(?:packed)?"
+    r"|(?:window|blocks)[1-9][0-9]{0,4}(?:x[1-9][0-9]{0,2})?(?:packed)?"
+)
 _TACTIC = re.compile(rf"(?:(i8|bf16|f32):)?({_FORM})(?:/(tap|row|patch))?", re.ASCII)
+
+
+WHOLE = frozenset({DENSE, "depthwise", "tiles"})
+"""Forms that leave no zero out."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,9 @@ class Problem:
 
     sizes : of the product. element : of the weights, i8, bf16 or f32. activation : the epilogue's. output :
     u8 or f32. pattern : the text of the one that the weights hold. work : of each sparse tactic that may run
-    it; where zeros may be anywhere, the pattern's name alone does not say it. base : the tactic that every
-    other one is measured by, which leaves no zero out where one can: dense, or where the dense form does not
-    hold the weight (few channels in each group) the one that holds any.
+    it; where zeros may be anywhere, the pattern's name alone does not say it. bases : the tactics that leave
+    no zero out. The first, `base`, is dense, or where the dense form does not hold the weight (few channels in
+    each group) the one that holds any; others are a matrix unit's.
     """
 
     sizes: Sizes
@@ -122,7 +129,12 @@ class Problem:
     output: str
     pattern: str | None = None
     work: Work = field(default_factory=dict)
-    base: Tactic = field(default_factory=Tactic)
+    bases: tuple[Tactic, ...] = (Tactic(),)
+
+    @property
+    def base(self) -> Tactic:
+        """The first of the bases, by which the work of others is measured."""
+        return self.bases[0]
 
     def on(self, image: Image) -> Problem:
         """The same for images of another size; a matrix product has none."""

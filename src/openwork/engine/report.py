@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from openwork.engine.problem import Tactic
+from openwork.engine.problem import WHOLE, Tactic
 from openwork.support.fields import Field
 from openwork.support.records import read_record
 
@@ -21,7 +21,8 @@ _MOST_NODES_NAMED = 3
 class Bucket:
     """One number of rows at which a layer's tactics were timed.
 
-    seconds : time of each tactic (lower quartile of the repeats). pick : the tactic that runs there.
+    seconds : time of each tactic (lower quartile of the repeats), the problem's base first. pick : the tactic
+    that runs there.
     cached : timed by an earlier build.
     """
 
@@ -37,8 +38,11 @@ class Bucket:
 
     @property
     def base(self) -> str:
-        """The tactic that the others are measured by: the first one, dense where that holds the weights."""
-        return next(iter(self.seconds))
+        """The tactic that the others are measured by: the fastest that leaves no zero out, or the first where
+        no such form holds the weights."""
+        first, *others = self.seconds
+        whole = [text for text in others if Tactic.parse(text).form in WHOLE]
+        return min([first, *whole], key=self.seconds.__getitem__)
 
 
 @dataclass(frozen=True)

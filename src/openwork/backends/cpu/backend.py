@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from openwork.backends.backend import Array, Made, Outlook, Seconds, StepTime, Tensors
 from openwork.backends.cpu.bind import Bound, bind
-from openwork.backends.cpu.packing import Layer, base, expected_work, pack, sparse_forms
+from openwork.backends.cpu.packing import Layer, bases, expected_work, pack, sparse_forms
 from openwork.backends.cpu.rivals import rivals
 from openwork.backends.library import native
 from openwork.backends.target import Target
@@ -49,14 +49,14 @@ class Cpu:
         of = _layer(problem, weight, target)
         return {of.tactic(form): work for form, work in expected_work(of, forms).items()}
 
-    def base(self, problem: Problem, weight: Array, target: Target) -> Tactic:
+    def bases(self, problem: Problem, weight: Array, target: Target) -> tuple[Tactic, ...]:
         of = _layer(problem, weight, target)
-        return of.tactic(base(of))
+        return tuple(map(of.tactic, bases(of)))
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
-        work = {tactic.form: value for tactic, value in problem.work.items() if tactic != problem.base}
+        work = {tactic.form: value for tactic, value in problem.work.items() if tactic not in problem.bases}
         tactics = {tactic.form: tactic for tactic in problem.work}
-        return (problem.base, *(tactics[form] for form in rivals(work, rows)))
+        return (*problem.bases, *(tactics[form] for form in rivals(work, rows)))
 
     def time(
         self, problem: Problem, weight: Array, tactics: Sequence[Tactic], rows: int, target: Target

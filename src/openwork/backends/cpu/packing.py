@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from openwork.backends.library import native
 from openwork.engine.dtypes import ELEMENTS
-from openwork.engine.problem import DENSE, Tactic
+from openwork.engine.problem import DENSE, WHOLE, Tactic
 from openwork.engine.program import Step
 from openwork.engine.weights import as_matrix
 from openwork.patterns.pattern import Pattern
@@ -96,6 +96,12 @@ def for_few_rows(form: str) -> bool:
     return known is not None and known.few_rows
 
 
+def on_tiles(form: str) -> bool:
+    """Whether a form is a matrix unit's."""
+    known = native().form(form)
+    return known is not None and known.body == "tiles"
+
+
 def rows_at_once(form: str) -> int:
     """The rows that a form makes together, whether there are as many or not; 1 for one that this build does
     not know."""
@@ -127,6 +133,12 @@ def base(of: Layer) -> str:
     if not held:
         raise ValueError(f"No form of {of.isa} holds a weight {of.element} of shape {list(of.weight.shape)}.")
     return min(held, key=held.__getitem__)
+
+
+def bases(of: Layer) -> tuple[str, ...]:
+    """The base, and the others that hold the weight whatever its zeros are: a matrix unit's."""
+    first = base(of)
+    return first, *(form for form in of.forms if form in WHOLE - {first} and not of.refusal(form))
 
 
 def stored_weight(step: Step, tensors: Tensors, width: int) -> Weight:

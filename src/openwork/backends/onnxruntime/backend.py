@@ -48,8 +48,8 @@ class OnnxRuntime:
     def work_or_reason(self, problem: Problem, weight: Array, target: Target) -> Outlook | str:
         return "ONNX Runtime chooses its kernels by itself."
 
-    def base(self, problem: Problem, weight: Array, target: Target) -> Tactic:
-        return problem.base
+    def bases(self, problem: Problem, weight: Array, target: Target) -> tuple[Tactic, ...]:
+        return problem.bases
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
         return ()
