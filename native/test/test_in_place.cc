@@ -226,6 +226,17 @@ TEST(blocks_of_residuals_lie_in_one_place_on_threads) {
   });
 }
 
+// All blocks add to one place, beside the one of what is within a block.
+TEST(blocks_of_residuals_need_one_place_for_their_sums) {
+  Branches b(*available_tables().front(), 3);
+  constexpr int64_t kSum = 33, kWithin = 9, kBatch = 2;
+  int sum = b.conv(b.x, kSum, 3);
+  for (int i = 0; i < 3; ++i) sum = b.conv(b.conv(sum, kWithin, 3), kSum, 1, DType::u8, sum);
+  b.program->finish({b.x}, {b.pool("max_pool", sum)});
+  const int64_t pixels = kBatch * test::kHeight * test::kWidth;
+  CHECK(make_plan(*b.program, {{kBatch}}, 1)->scratch_offset == padded_bytes(pixels * kSum) + padded_bytes(pixels * kWithin));
+}
+
 TEST(pieces_of_rows_are_not_written_over_while_they_are_read) {
   check("what is made lies inside of wider rows", 0, [](Branches& b) {
     const int residual = b.conv(b.x, 12, 1);
