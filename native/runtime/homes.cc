@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "runtime/in_place.h"
+
 namespace openwork {
 
 namespace {
@@ -107,7 +109,7 @@ std::vector<Home> find_homes(const Program& program) {
   std::stable_sort(joins.begin(), joins.end(), [&](const Step* a, const Step* b) { return width(a) > width(b); });
   Homes homes(program);
   for (const Step* step : joins) homes.join(*step);
-  return homes.homes();
+  return put_in_place(program, homes.homes());
 }
 
 }  // namespace openwork

@@ -1,4 +1,5 @@
-// Which values share a place: views with what they are views of, pieces with the value whose rows they are parts of.
+// Which values share a place: views with what they are views of, pieces with the value whose rows they are parts of, and what a
+// step writes in place with what it reads there for the last time.
 #pragma once
 
 #include <vector>

@@ -109,6 +109,7 @@ int Program::value(DType dtype, const std::vector<int64_t>& dims) {
 void Program::add_step(Step step) {
   std::erase_if(step.reads, [](const Read& read) { return read.value == kAbsent; });
   std::erase(step.writes, kAbsent);
+  std::erase_if(step.in_place, [](const InPlace& pair) { return pair.read == kAbsent || pair.made == kAbsent; });
   steps_.push_back(std::move(step));
 }
 

@@ -31,7 +31,8 @@ struct StepSpec {
   std::vector<PackedTactic> weights = {};  // by rising max_rows, the last for any number; of an operator that has a weight
 };
 
-// Where a value lies: in a place of its own, in that of what it is a view of, or inside of the rows of what is made of it.
+// Where a value lies: in a place of its own, in that of what it is a view of or is written over, or inside of the rows of what is
+// made of it.
 struct Home {
   int value;
   int64_t offset = 0;  // bytes from that one's beginning
@@ -103,6 +104,12 @@ struct RowPiece {
   int64_t offset;
 };
 
+// A value that a step reads and one of the same elements that it makes, which may lie in one place: whoever writes a byte of the
+// second has read that byte of the first for the last time, and no other unit reads or writes it. Such a read is not `ahead`.
+struct InPlace {
+  int read, made;
+};
+
 using Shapes = std::vector<std::vector<int64_t>>;
 
 struct Step {
@@ -120,6 +127,8 @@ struct Step {
   bool strided = false;
   // What it reads that may lie in the rows of what it makes from the beginning: bind() leaves out what Sizes::lies_at() says of.
   std::vector<RowPiece> pieces = {};
+  // What it may write over what it reads, the first choice first. Where the two lie in one place is decided for the whole program.
+  std::vector<InPlace> in_place = {};
 };
 
 struct Value {
@@ -151,8 +160,8 @@ class Program {
   const std::vector<Step>& steps() const { return steps_; }
   const std::vector<int>& inputs() const { return inputs_; }
   const std::vector<int>& outputs() const { return outputs_; }
-  // The value in whose place a value lies: its own, or that of what it is a view or a piece of, an input or output of the program
-  // if one is.
+  // The value in whose place a value lies: its own, or that of what it is a view or a piece of or is written over, an input or
+  // output of the program if one is.
   int home(int value) const { return home_of(value).value; }
   const Home& home_of(int value) const { return homes_[static_cast<size_t>(value)]; }
   // Whether a step has nothing to do, because what it makes lies where what it reads does.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "test/guarded.h"
+#include "test/harness.h"
 #include "test/plain_epilogue.h"
 
 namespace openwork::test {
@@ -168,7 +169,13 @@ std::string describe(const Problem& p, const PackedWeights& w) {
   return std::string(w.table().isa) + " " + form_info(w.form()).name + (w.span() > 1 ? " ordered " : " ") + describe(p);
 }
 
-std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeights& w, int64_t block_rows, int64_t block_spans) {
+namespace {
+
+struct Cut {
+  int64_t block_rows, block_spans;
+};
+
+std::vector<float> run_cut(const Problem& p, const Data& d, const PackedWeights& w, const Cut& cut, bool in_place) {
   // What lies behind the last run is no number of any type.
   std::vector<uint8_t> padded = d.x;
   padded.resize(padded.size() + read_ahead(element_bytes(p.type)), 0xff);
@@ -191,18 +198,30 @@ std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeigh
   a.epilogue = epilogue.view();
   if (p.residual) a.residual = residual.data();
   a.residual_stride = a.y_stride = p.shape.n;
-  a.y = y.data();
+  a.y = in_place ? residual.data() : y.data();
   const Guarded scratch(nullptr, static_cast<size_t>(w.scratch_bytes()), 0);
   a.scratch = scratch.data();
-  const int64_t block_groups = block_spans * w.span();
+  const int64_t block_rows = cut.block_rows, block_groups = cut.block_spans * w.span();
   for (int64_t r = 0; r < p.rows; r += block_rows)
     for (int64_t g = 0; g < w.groups(); g += block_groups) {
       a.x = pointers.data() + r;
       w.kernel()(a, {r, std::min(r + block_rows, p.rows), g, std::min(g + block_groups, w.groups())});
     }
   std::vector<float> out(count);
-  for (size_t i = 0; i < count; ++i) out[i] = p.quantized ? y.data()[i] : reinterpret_cast<const float*>(y.data())[i];
+  const auto* made = static_cast<const uint8_t*>(a.y);
+  for (size_t i = 0; i < count; ++i) out[i] = p.quantized ? made[i] : reinterpret_cast<const float*>(made)[i];
   return out;
+}
+
+}  // namespace
+
+std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeights& w, int64_t block_rows, int64_t block_spans) {
+  const auto y = run_cut(p, d, w, {block_rows, block_spans}, false);
+  if (p.residual && !p.quantized) {
+    const auto in_place = run_cut(p, d, w, {block_rows, block_spans}, true);
+    CHECK_SAY(std::memcmp(in_place.data(), y.data(), y.size() * sizeof(float)) == 0, describe(p, w) + " in place");
+  }
+  return y;
 }
 
 std::vector<std::shared_ptr<const PackedWeights>> pack_all(const Problem& p, const Data& d, const KernelTable& table) {

@@ -61,7 +61,8 @@ std::vector<float> plain_outputs(const Problem& p, const Data& d, const std::vec
 std::string describe(const Problem& p);
 std::string describe(const Problem& p, const PackedWeights& w);
 
-// Runs the kernel in blocks of so many rows and spans of groups. x, and y where it is quantized, end at an unreadable page.
+// Runs the kernel in blocks of so many rows and spans of groups. x and y end at an unreadable page. Where the residual is as wide as
+// y, the kernel runs again with both in one place, which must give the same bits.
 std::vector<float> run_kernel(const Problem& p, const Data& d, const PackedWeights& w, int64_t block_rows, int64_t block_spans);
 
 // The weights in every form that the instruction set has for them.

@@ -1,85 +1,17 @@
 // What is joined along its rows: each piece is written where it ends up, or copied there, and the bits are the same.
-#include <algorithm>
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "runtime/context.h"
-#include "test/branches.h"
+#include "test/branch_runs.h"
 #include "test/convolution_problems.h"
-#include "test/guarded.h"
 #include "test/harness.h"
 
 namespace openwork {
 namespace {
 
-using test::Branches, test::kChannels, test::kHeight, test::kWidth;
-
-// Makes the outputs of a program. The first is what is joined; the others are asked for as they are.
-using Build = std::function<std::vector<int>(Branches&)>;
-
-std::shared_ptr<const Program> build(const KernelTable& table, const Build& steps, bool all) {
-  Branches branches(table, 3);
-  std::vector<int> outputs = steps(branches);
-  // An output lies where the caller has it, so that nothing lies inside of anything where every value is one.
-  if (all)
-    for (int v = 1; v < static_cast<int>(branches.program->values().size()); ++v)
-      if (std::count(outputs.begin(), outputs.end(), v) == 0) outputs.push_back(v);
-  branches.program->finish({branches.x}, outputs);
-  return branches.program;
-}
-
-std::vector<uint8_t> random_images(int64_t batch) {
-  std::mt19937 rng(17);
-  std::vector<uint8_t> x(static_cast<size_t>(batch * kHeight * kWidth * kChannels));
-  for (auto& byte : x) byte = static_cast<uint8_t>(rng());
-  return x;
-}
-
-using Bytes = std::vector<uint8_t>;
-
-std::vector<Bytes> run(const std::shared_ptr<const Program>& program, int threads, int64_t batch, size_t outputs) {
-  const Bytes x = random_images(batch);
-  const Guarded guarded(x.data(), x.size(), 0);
-  Context context(program, threads, 2);
-  const auto made = context.run({{DType::u8, {batch, kHeight, kWidth, kChannels}, guarded.data()}});
-  std::vector<Bytes> found;
-  for (size_t i = 0; i < outputs; ++i) {
-    const auto* data = made[i].buffer.as<uint8_t>();
-    found.emplace_back(data, data + made[i].buffer.bytes());
-  }
-  return found;
-}
-
-// Each home's memory ends at a page which may not be touched, but for the bytes that steps read on.
-std::vector<uint8_t> run_guarded(const Program& program, int64_t batch) {
-  const auto plan = make_plan(program, {{batch}}, 1);
-  const Bytes x = random_images(batch);
-  std::vector<std::unique_ptr<Guarded>> memory;
-  Buffers buffers;
-  for (int v = 0; v < static_cast<int>(program.values().size()); ++v) {
-    const int width = dtype_bytes(program.values()[static_cast<size_t>(v)].dtype);
-    bool ahead = false;
-    for (const Step& step : program.steps())
-      for (const Read& read : step.reads) ahead = ahead || (read.ahead && program.home(read.value) == v);
-    const auto bytes = static_cast<size_t>(plan->sizes.elements(v) * width);
-    const size_t slack = ahead ? read_ahead(static_cast<size_t>(width)) : 0;
-    memory.push_back(std::make_unique<Guarded>(v == program.inputs()[0] ? x.data() : nullptr, bytes, slack));
-  }
-  for (int v = 0; v < static_cast<int>(memory.size()); ++v) {
-    const Home& home = program.home_of(v);
-    buffers.values.push_back(memory[static_cast<size_t>(home.value)]->data() + home.offset);
-  }
-  const AlignedBuffer scratch(plan->scratch_stride);
-  buffers.scratch = scratch.data();
-  for (const Work& work : plan->work) work.run(buffers, {0, work.units, 0});
-  const int y = program.outputs()[0];
-  const auto* data = buffers.get<const uint8_t>(y);
-  return {data, data + plan->sizes.elements(y) * dtype_bytes(program.values()[static_cast<size_t>(y)].dtype)};
-}
+using test::Branches, test::Build, test::build, test::kChannels, test::run, test::run_guarded;
 
 int64_t count_inside(const Program& program) {
   int64_t found = 0;

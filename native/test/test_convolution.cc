@@ -123,8 +123,11 @@ ConvLayer make_layer(const Problem& p, const Data& d, std::shared_ptr<const Pack
   return ConvLayer(std::move(weights), epilogue_of(p, d), attributes_of(p.g.shape));
 }
 
+// Whether y may lie where the residual does.
+bool fits_in_place(const Problem& p) { return p.residual && !p.quantized; }
+
 // Every buffer ends at an unreadable page, x behind its read-ahead. The last unit runs first.
-std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& layer, int threads) {
+std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& layer, int threads, bool in_place = false) {
   const ConvPlan plan = layer.plan(p.g.batch, p.g.in_height, p.g.in_width, threads);
   const auto bytes = encode(p.type, d.x);
   const size_t count = static_cast<size_t>(p.g.rows() * p.g.shape.n);
@@ -132,11 +135,12 @@ std::vector<float> run_layer(const Problem& p, const Data& d, const ConvLayer& l
   const Guarded y(nullptr, count * (p.quantized ? 1 : sizeof(float)), 0);
   const Guarded residual(d.residual.data(), d.residual.size() * sizeof(float), 0);
   const Guarded scratch(nullptr, static_cast<size_t>(plan.scratch_bytes()), 0);
-  const LinearBuffers buffers{x.data(), p.residual ? reinterpret_cast<const float*>(residual.data()) : nullptr, y.data()};
+  uint8_t* const made = in_place ? residual.data() : y.data();
+  const LinearBuffers buffers{x.data(), p.residual ? residual.data() : nullptr, made};
   for (int64_t unit = plan.partition.units(); unit-- > 0;)
     layer.run(plan, buffers, unit, reinterpret_cast<std::byte*>(scratch.data()));
   std::vector<float> out(count);
-  for (size_t i = 0; i < count; ++i) out[i] = p.quantized ? y.data()[i] : reinterpret_cast<const float*>(y.data())[i];
+  for (size_t i = 0; i < count; ++i) out[i] = p.quantized ? made[i] : reinterpret_cast<const float*>(made)[i];
   return out;
 }
 
@@ -163,7 +167,11 @@ void check_form(const Problem& p, const Data& d, const KernelTable& table, Form 
     if (!holds(p, table, form, run)) continue;
     const auto weights = PackedWeights::pack(weight_shape(p.g.shape, run), p.type, bytes.data(), form, table);
     const ConvLayer layer = make_layer(p, d, weights);
-    for (const int threads : {1, 3}) CHECK_SAY(same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
+    for (const int threads : {1, 3}) {
+      CHECK_SAY(same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
+      if (fits_in_place(p))
+        CHECK_SAY(same_bits(run_layer(p, d, layer, threads, true), expected), describe(p, *weights) + " in place");
+    }
   }
 }
 

@@ -141,8 +141,12 @@ void run_pieces(const KernelTable& table, FinishArgs a, int64_t rows, int64_t n,
   }
 }
 
-bool matches(const Problem& p, const Data& d, const std::vector<uint8_t>& expected, const KernelTable& table, int64_t tile_rows,
-             int64_t tile_channels) {
+struct TileSize {
+  int64_t rows, channels;
+};
+
+bool matches_once(const Problem& p, const Data& d, const std::vector<uint8_t>& expected, const KernelTable& table, const TileSize& tile,
+                  bool in_place) {
   const PreparedEpilogue prepared(p.spec, channels_of(p));
   const Guarded residual(d.residual.data(), d.residual.size(), 0);
   const Guarded y(nullptr, expected.size(), 0);
@@ -151,12 +155,20 @@ bool matches(const Problem& p, const Data& d, const std::vector<uint8_t>& expect
   a.product.epilogue = prepared.view();
   a.product.residual = p.spec.residual ? residual.data() : nullptr;
   a.product.residual_stride = a.product.y_stride = p.n;
-  a.product.y = y.data();
+  a.product.y = in_place ? residual.data() : y.data();
   a.integers = p.floats ? nullptr : d.integers.data();
   a.floats = p.floats ? d.floats.data() : nullptr;
   a.stride = channels_of(p);
-  run_pieces(table, a, p.rows, p.n, tile_rows, tile_channels);
-  return same(p, y.data(), expected);
+  run_pieces(table, a, p.rows, p.n, tile.rows, tile.channels);
+  return same(p, static_cast<const uint8_t*>(a.product.y), expected);
+}
+
+// Where the residual is as wide as what is stored, also with both in one place.
+bool matches(const Problem& p, const Data& d, const std::vector<uint8_t>& expected, const KernelTable& table, int64_t tile_rows,
+             int64_t tile_channels) {
+  const TileSize tile{tile_rows, tile_channels};
+  const bool in_place = p.spec.residual && stored_bytes(*p.spec.residual) == stored_bytes(p.spec.output);
+  return matches_once(p, d, expected, table, tile, false) && (!in_place || matches_once(p, d, expected, table, tile, true));
 }
 
 std::string describe(const Problem& p, const KernelTable& table) {

@@ -86,6 +86,7 @@ Step make_conv(const StepContext& c) {
   }};
   step.weight_bytes = weights.back().weights->bytes();
   step.strided = true;
+  step.in_place = {{residual.id, y.id}};
   return step;
 }
 

@@ -8,7 +8,7 @@ Step make_l2_normalize(const StepContext& c) {
   const Operand y = c.output("y", {DType::f32}).shaped(x.dims());
   const float epsilon = c.number("epsilon").positive();
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), epsilon, x = x.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), epsilon, x = x.id, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     const L2NormalizeArgs fixed{nullptr, sizes.width(x), epsilon, nullptr};
     return make_work(rows, even_chunk(rows, sizes.threads), table.l2_normalize, fixed,
@@ -17,6 +17,8 @@ Step make_l2_normalize(const StepContext& c) {
                        a.y = b.get<float>(y);
                      });
   }};
+  step.in_place = {{x.id, y.id}};
+  return step;
 }
 
 }  // namespace openwork

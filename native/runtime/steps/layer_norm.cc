@@ -25,7 +25,7 @@ Step make_layer_norm(const StepContext& c) {
     fixed.y_zero_point = quantization.zero_point;
   }
 
-  return {c.name(), {x.id}, {y.id, yq.id},
+  Step step{c.name(), {x.id}, {y.id, yq.id},
           [&table = c.table(), fixed, numbers, x = x.id, y = y.id, yq = yq.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     return make_work(rows, even_chunk(rows, sizes.threads), table.layer_norm, fixed,
@@ -35,6 +35,8 @@ Step make_layer_norm(const StepContext& c) {
                        a.yq = b.get<uint8_t>(yq);
                      });
   }};
+  step.in_place = {{x.id, y.id}};
+  return step;
 }
 
 }  // namespace openwork

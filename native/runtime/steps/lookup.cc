@@ -9,13 +9,15 @@ Step make_lookup(const StepContext& c) {
   const LookupTable given = c.lookup_table("table");
   const auto held = std::make_shared<const Aligned<uint8_t>>(given.begin(), given.end());
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), held, x = x.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), held, x = x.id, y = y.id](const Sizes& sizes) {
     const LookupArgs fixed{nullptr, held->data(), sizes.elements(x), nullptr};
     return make_element_work(sizes, table.lookup, fixed, [x, y, held](LookupArgs& a, const Buffers& b, int) {
       a.x = b.get<const uint8_t>(x);
       a.y = b.get<uint8_t>(y);
     });
   }};
+  step.in_place = {{x.id, y.id}};
+  return step;
 }
 
 }  // namespace openwork

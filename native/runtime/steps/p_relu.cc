@@ -9,7 +9,7 @@ Step make_p_relu(const StepContext& c) {
   const int64_t width = x.width();
   const auto slope = std::make_shared<const Floats>(c.floats("slope", {width}));
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), slope, width, x = x.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), slope, width, x = x.id, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     const PReluArgs fixed{nullptr, slope->data(), width, nullptr};
     return make_work(rows, even_chunk(rows, sizes.threads), table.p_relu, fixed,
@@ -18,6 +18,8 @@ Step make_p_relu(const StepContext& c) {
                        a.y = b.get<float>(y);
                      });
   }};
+  step.in_place = {{x.id, y.id}};
+  return step;
 }
 
 }  // namespace openwork

@@ -10,7 +10,7 @@ Step make_softmax(const StepContext& c) {
   fixed.y_bytes = y.dtype() == DType::u8;
   if (fixed.y_bytes) fixed.quantizer = c.quantization("y").quantizer();
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), fixed, x = x.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), fixed, x = x.id, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     SoftmaxArgs sized = fixed;
     sized.width = sizes.width(x);
@@ -23,6 +23,8 @@ Step make_softmax(const StepContext& c) {
     work.scratch_bytes = fixed.y_bytes ? sized.width * static_cast<int64_t>(sizeof(float)) : 0;
     return work;
   }};
+  step.in_place = {{x.id, y.id}};
+  return step;
 }
 
 }  // namespace openwork
