@@ -97,7 +97,7 @@ class Backend(Protocol):
         height, kernel width, channels of a group], or why it has none for the problem."""
 
     def bases(self, problem: Problem, weight: Array, target: Target) -> tuple[Tactic, ...]:
-        """The tactics that hold the weight whatever its zeros are, the one that it measures others by first."""
+        """The tactics that hold the weight whatever its zeros are, first the one for its work."""
 
     def tactics(self, problem: Problem, rows: int) -> tuple[Tactic, ...]:
         """What is worth timing for a problem with its work, at a number of rows: its bases first."""

@@ -119,8 +119,8 @@ class Problem:
     sizes : of the product. element : of the weights, i8, bf16 or f32. activation : the epilogue's. output :
     u8 or f32. pattern : the text of the one that the weights hold. work : of each sparse tactic that may run
     it; where zeros may be anywhere, the pattern's name alone does not say it. bases : the tactics that leave
-    no zero out. The first, `base`, is dense, or where the dense form does not hold the weight (few channels in
-    each group) the one that holds any; others are a matrix unit's.
+    no zero out. The first, `base`, is dense, or where the dense form does not hold the weight (few channels
+    in each group) the one that holds any; others are a matrix unit's.
     """
 
     sizes: Sizes
