@@ -26,7 +26,8 @@ from openwork.models.resnet import resnet50
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.masks.ends import EVERY
 from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
-from openwork.sparsity.permutation.search import Effort, Problem, kept, search
+from openwork.sparsity.permutation.problem import Effort, Problem, kept
+from openwork.sparsity.permutation.search import search
 from openwork.support.files import write_atomic
 from openwork.support.machine import this_machine
 

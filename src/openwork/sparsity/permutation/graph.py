@@ -165,12 +165,13 @@ def _classes(
         # A stable sort by set: the k-th place of one set answers to the k-th place of another.
         order = np.argsort(sets, kind="stable")
         found, starts, times = np.unique(sets[order], return_index=True, return_counts=True)
-        for signature in dict.fromkeys(signatures[found].tolist()):
-            chosen = (signatures[found] == signature) & np.isin(found, touched)
-            if chosen.sum() > 1:
-                count = int(times[chosen][0])
-                rows = order[starts[chosen][None] + np.arange(count)[:, None]]
-                places.setdefault(signature, {})[use] = rows
+        movable = np.flatnonzero(np.isin(found, touched))
+        # Most sets of a large table stand alone, and there may be tens of thousands of them.
+        alike, firsts, sizes = np.unique(signatures[found][movable], return_index=True, return_counts=True)
+        for kind in sorted(np.flatnonzero(sizes > 1), key=firsts.__getitem__):
+            chosen = movable[signatures[found][movable] == alike[kind]]
+            rows = order[starts[chosen][None] + np.arange(int(times[chosen[0]]))[:, None]]
+            places.setdefault(alike[kind], {})[use] = rows
     return [ChannelClass(uses) for uses in places.values()]
 
 
