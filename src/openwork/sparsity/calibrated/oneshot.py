@@ -47,11 +47,6 @@ class Calibration:
         if not self.batches:
             raise ValueError("Calibration needs at least one batch of inputs, but there is none.")
 
-    @property
-    def in_bfloat16(self) -> bool:
-        """Whether the forward passes run in bfloat16; measured where that is left open."""
-        return bfloat16_is_faster() if self.bfloat16 is None else self.bfloat16
-
 
 @dataclass(frozen=True)
 class Method:
@@ -100,12 +95,13 @@ def prune_model(
     readable(model, layers)
     results: dict[str, Reconstructed] = {}
     pruning = _Pruning(model, calibration, method, results, advance)
-    with evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=calibration.in_bfloat16):
+    bfloat16 = bfloat16_is_faster() if calibration.bfloat16 is None else calibration.bfloat16
+    with evaluating(model), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         blocks = find_blocks(model, layers, calibration.batches[0])
         if blocks:
             _prune_chain(pruning, blocks, layers)
         rest = {name: layer for name, layer in layers.items() if name not in results}
-        _prune_parts(pruning, rest, model_pass(model, calibration))
+        _prune_parts(pruning, rest, _model_pass(model, calibration))
     missing = [name for name in layers if name not in results]
     if missing:
         raise ValueError(f"Calibration never ran the layers {', '.join(missing)}; exclude them from pruning.")
@@ -144,9 +140,7 @@ def _prune_chain(pruning: _Pruning, blocks: Sequence[nn.Module], layers: Mapping
                 call.states = block(call.states, *call.rest, **call.keywords)
 
 
-def model_pass(model: nn.Module, calibration: Calibration) -> _Pass:
-    """Runs the whole model on the calibration's batches."""
-
+def _model_pass(model: nn.Module, calibration: Calibration) -> _Pass:
     def run(begin: Callable[[Tensor | None], None], limit: int | None) -> None:
         for batch in calibration.batches[:limit]:
             begin(kept_rows(model, batch, calibration.keep))

@@ -8,45 +8,33 @@ import torch
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import Pattern
-from openwork.sparsity.calibrated.gram import GramCollector
-from openwork.sparsity.calibrated.layer_inputs import readable, readers
-from openwork.sparsity.calibrated.oneshot import Calibration, model_pass
+from openwork.sparsity.calibrated.oneshot import Calibration, Method, prune_model
+from openwork.sparsity.calibrated.reconstruction import Reconstructed, inverse_roots
 from openwork.sparsity.calibrated.wanda import wanda_scores
 from openwork.sparsity.masks.prunable import Prunable
 from openwork.sparsity.masks.view import WeightView, full_name, weights_of
-from openwork.support.batches import evaluating
 
 
-@torch.no_grad()
 def output_importance(
     model: nn.Module, names: Collection[str], pattern: Pattern, calibration: Calibration
 ) -> dict[str, Tensor]:
     """What w^2 is to be multiplied with, f32 of each weight's shape, by the weights' qualified names.
 
-    The mean square of the input that the weight meets, the diagonal of the layer's Hessian, as a part of the
-    layer's whole: the sum over a layer of w^2 times this is 1, so that layers whose outputs differ in size
-    count alike. Raises ValueError for layers that never run or whose inputs are all zero or not finite.
+    w_j^2 / [H^-1]_jj is what the layer's output loses where w_j is removed and the other weights make up for
+    it (Hassibi & Stork 1993), H the second moments of its inputs; so SparseGPT, too, weighs what it removes.
+    On MiniLM it ordered channels better than H_jj, which leaves the others as they are, and than w^2 alone.
+    Each layer is scaled so that the sum over its weights is 1: layers whose outputs differ in size count
+    alike. Raises ValueError for layers that never run and for inputs that are all zero or not finite.
     """
-    layers = _prunables(model, names, pattern)
-    readable(model, {layer.name: layer for layer in layers.values()})
-    found = {name: readers(model, layer) for name, layer in layers.items()}
-    flat = {f"{name}[{i}]": each for name, own in found.items() for i, each in enumerate(own)}
-    collector = GramCollector(flat, diagonal=True)
-    run = model_pass(model, calibration)
-    with (
-        evaluating(model),
-        torch.autocast("cpu", torch.bfloat16, enabled=calibration.in_bfloat16),
-        collector.listening(),
-    ):
-        run(collector.begin, None)
-    result = {}
-    for name, layer in layers.items():
-        norms = [collector.gram(f"{name}[{i}]") for i in range(len(found[name]))]
-        seen = [each for each in norms if each is not None]
-        if len(seen) < len(norms):
-            raise ValueError(f"Calibration never ran {layer.name}; exclude it from the permutation.")
-        result[name] = _spread(layer, torch.cat(seen))
-    return result
+    layers, found = _prunables(model, names, pattern), {}
+
+    def note(layer: Prunable, grams: Tensor) -> Reconstructed:
+        found[layer.name] = _spread(layer, grams, calibration.damping)
+        weight = layer.weight.detach()
+        return Reconstructed(weight.clone(), torch.ones_like(weight, dtype=torch.bool), 0.0)
+
+    prune_model(model, layers, calibration, lambda completed, note="": None, Method(False, note))
+    return {name: found[layer.name] for name, layer in layers.items()}
 
 
 def _prunables(model: nn.Module, names: Collection[str], pattern: Pattern) -> dict[str, Prunable]:
@@ -59,9 +47,11 @@ def _prunables(model: nn.Module, names: Collection[str], pattern: Pattern) -> di
     return found
 
 
-def _spread(layer: Prunable, norms: Tensor) -> Tensor:
+def _spread(layer: Prunable, grams: Tensor, damping: float) -> Tensor:
     weight = layer.weight.detach().float()
+    roots = inverse_roots(grams, grams.shape[-1], damping)
+    costs = torch.stack([1.0 / root.square().sum(dim=0) for root in roots])
     ones = torch.ones(layer.view.stacked, device=weight.device)
-    importance = layer.view.restore(wanda_scores(ones, norms))
+    importance = layer.view.restore(wanda_scores(ones, costs))
     total = float((weight.square() * importance).double().sum())
     return importance / total if total > 0 else importance

@@ -36,8 +36,8 @@ from openwork.support.progress import progress_bar
 @dataclass(frozen=True)
 class PermutationOptions:
     """score : what a good order keeps much of: "magnitude" (sum of |w|, ASP's measure), "energy" (sum of
-    w^2), or "output", the energy of each layer's output on `calibration`, were its inputs uncorrelated (sum
-    of w^2 times the mean square of the input), all layers counting alike.
+    w^2), or "output", what the layers' outputs on `calibration` would lose, w^2 / [H^-1]_jj with H the second
+    moments of a layer's inputs, all layers counting alike.
     sides : whose scores count in the search: "inputs" permutes for the layers that read the channels alone,
     "outputs" clusters the channels that share a mask in the layers that make them, "both" decides for both
     together. Whatever it is, what is accepted raises the sum over both.
@@ -310,6 +310,7 @@ class _Work:
                 self.first[name][0] / (total or 1.0),
                 kept / (total or 1.0),
                 self.graph.reasons.get(name, ""),
+                self.graph.output_reasons.get(name, "") if self.layers.pattern.shared > 1 else "",
             )
             for name, (kept, total) in self.kept.items()
         ]
