@@ -182,9 +182,9 @@ def test_stored_orders_make_a_table(tmp_path: Path) -> None:
     orders.run(plan, store, tmp_path, progress=False)
     table = orders.grid(plan, store)
     assert [table.text(row, "2:4") for row in ("dense", "as it comes", "inputs permuted", "both")] == [
-        "80.0",
-        "60.0",
-        "70.0",
+        "80.00",
+        "60.00",
+        "70.00",
         "-",
     ]
     assert minilm.verdicts(table) == ["2:4: of dense: as it comes 75.0%, inputs permuted 87.5%"]
