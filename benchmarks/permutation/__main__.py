@@ -1,11 +1,12 @@
 """What channel permutation keeps and how long it takes.
 
 python -m benchmarks.permutation                     ResNet-50 and BERT-base, 2:4 and 2:4@2
+python -m benchmarks.permutation --networks minilm --patterns 64:128@64 --score energy   trained weights
 python -m benchmarks.permutation --reference         layer by layer, against the exhaustive stripe search
 python -m benchmarks.permutation --threads 2 --json permutation.json
 
-Weights are random and distributed as trained ones (heavy tails, channels of different size); outputs before
-and after are compared in the same run.
+MiniLM's weights are its own; others are random and distributed as trained ones (heavy tails, channels of
+different size). Outputs before and after are compared in the same run.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 
 from benchmarks.permutation.stripe_search import StripeSearch
 from benchmarks.permutation.weights import make_trained_like, trained_like
+from openwork.models import load_minilm
 from openwork.models.bert import BertConfig, BertEncoder, mean_pool
 from openwork.models.resnet import resnet50
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.masks.ends import EVERY
 from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
-from openwork.sparsity.permutation.search import Effort, Problem, kept, search
+from openwork.sparsity.permutation.problem import Effort, Problem, kept
+from openwork.sparsity.permutation.search import search
 from openwork.support.files import write_atomic
 from openwork.support.machine import this_machine
 
@@ -62,6 +65,8 @@ class Classifier(nn.Module):
 
 
 def network(name: str, seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    if name == "minilm":
+        return load_minilm(), (torch.arange(2000, 2016).view(2, 8), torch.ones(2, 8, dtype=torch.int64))
     if name == "resnet50":
         return make_trained_like(resnet50(), seed), (torch.rand(1, 3, 64, 64),)
     ids = torch.arange(16).view(2, 8)
@@ -131,7 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--networks", nargs="+", default=["resnet50", "bert"], choices=["resnet50", "bert"])
+    parser.add_argument(
+        "--networks", nargs="+", default=["resnet50", "bert"], choices=["resnet50", "bert", "minilm"]
+    )
     parser.add_argument("--patterns", nargs="+", default=["2:4", "2:4@2"])
     parser.add_argument("--score", default="magnitude", choices=["magnitude", "energy"])
     parser.add_argument("--rounds", type=int, help="rounds of each search (default: by size)")

@@ -2,6 +2,7 @@
 
 python -m benchmarks.sparsity                      the digits over three seeds, and MiniLM
 python -m benchmarks.sparsity --digits --seeds 1   a part of it
+python -m benchmarks.sparsity --orders             MiniLM after SparseGPT, channels clustered and permuted
 python -m benchmarks.sparsity --overhead           masks of ResNet-50, the step hook on ResNet-18
 python -m benchmarks.sparsity --kills 20           kill a training at a random step, resume, compare the bits
 
@@ -17,12 +18,12 @@ from benchmarks.training import report
 from benchmarks.training.cells import Cells
 from benchmarks.training.report import Finding, Task
 
-from . import digits, kills, minilm, options, overhead
+from . import digits, kills, minilm, options, orders, overhead
 
 
 def findings(given: argparse.Namespace) -> list[Finding]:
     """The tables that were asked for."""
-    everything = not (given.digits or given.minilm)
+    everything = not (given.digits or given.minilm or given.orders)
     store, found = Cells(given.work / "cells", given.fresh), []
     if given.digits or everything:
         plan = options.digits_plan(given)
@@ -36,6 +37,11 @@ def findings(given: argparse.Namespace) -> list[Finding]:
         minilm.run(search, store, given.work, sys.stderr.isatty())
         table = minilm.grid(search, store)
         found.append(Finding(table, minilm.verdicts(table)))
+    if given.orders:
+        plan = options.orders_plan(given)
+        orders.run(plan, store, given.work, sys.stderr.isatty())
+        table = orders.grid(plan, store)
+        found.append(Finding(table, minilm.verdicts(table)))
     return found
 
 
@@ -46,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.digits_plan(given)
         options.minilm_plan(given)
+        if given.orders:
+            options.orders_plan(given)
     except ValueError as error:
         parser.error(str(error))
     console = report.console()
@@ -53,7 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
         overhead.main(console, given.work)
     if given.kills is not None:
         kills.main(given.kills, given.seed, console, given.work)
-    if given.digits or given.minilm or not (given.overhead or given.kills is not None):
+    tables = given.digits or given.minilm or given.orders
+    if tables or not (given.overhead or given.kills is not None):
         report.show(findings(given), given.work, console)
 
 

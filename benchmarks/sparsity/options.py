@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.training.classifier import Recipe
 from openwork import Pattern
 
-from . import digits, minilm
+from . import digits, minilm, orders
 from .lineup import SCHEDULES
 
 WORK = Path("build/benchmarks/sparsity")
@@ -25,6 +25,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     parts = made.add_argument_group("parts; without one of them, the digits and MiniLM")
     parts.add_argument("--digits", action="store_true", help="a small ResNet on scikit-learn's digits")
     parts.add_argument("--minilm", action="store_true", help="MiniLM's docstring search")
+    parts.add_argument(
+        "--orders", action="store_true", help="MiniLM after one-shot SparseGPT, by the order of channels"
+    )
     parts.add_argument("--overhead", action="store_true", help="time masks and the step hook, on ResNets")
     parts.add_argument("--kills", type=int, metavar="N", help="kill and resume a training N times")
     add = made.add_argument
@@ -35,6 +38,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--steps", type=int, default=digits.Plan().tuned.steps, help="of the digits, for each schedule")
     add("--minilm-steps", type=int, default=minilm.Plan().steps, help="of distillation, for each schedule")
     add("--queries", type=int, default=minilm.Plan().queries, help="held-out pairs of the docstring search")
+    add("--texts", type=int, default=orders.Plan().texts, help="that --orders calibrates on")
     add("--seed", type=int, default=0, help="of the moments at which --kills kills")
     add("--work", type=Path, default=WORK, help="where finished cells, JSON and plot are written")
     add("--fresh", action="store_true", help="make every cell anew, whatever is stored")
@@ -84,3 +88,8 @@ def minilm_plan(given: argparse.Namespace) -> minilm.Plan:
         steps=given.minilm_steps,
         queries=given.queries,
     )
+
+
+def orders_plan(given: argparse.Namespace) -> orders.Plan:
+    """The part of MiniLM's orders of channels. Raises ValueError for a wrong option."""
+    return orders.Plan(_patterns(given, orders.Plan().patterns), given.texts, given.queries)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.sparsity import __main__ as program
-from benchmarks.sparsity import digits, kills, lineup, minilm, options, overhead
+from benchmarks.sparsity import digits, kills, lineup, minilm, options, orders, overhead
 from benchmarks.sparsity.kills import Case
 from benchmarks.training import cells
 from benchmarks.training.grid import Grid
@@ -89,6 +89,8 @@ def test_an_interrupted_run_keeps_its_finished_cells(tmp_path: Path, monkeypatch
         (["--seeds", "0"], "at least one seed"),
         (["--minilm-steps", "0"], "at least one step"),
         (["--steps", "0"], "must be positive"),
+        (["--orders", "--patterns", "4x1:0.5"], "for N:M patterns along the inputs, but 4x1:0.5 is none"),
+        (["--orders", "--texts", "0"], "at least one text to calibrate on"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -163,3 +165,26 @@ def test_the_overhead_is_told_against_its_bounds() -> None:
     assert all("within" in sentence for sentence in overhead.sentences(good))
     bad = overhead.Overhead(0.6, 2.0, 0.2, 0.1, 0.1, 1.05)
     assert all("above" in sentence for sentence in overhead.sentences(bad))
+
+
+def test_orders_cluster_what_shares_masks_only() -> None:
+    plan = options.orders_plan(options.parser("").parse_args(["--orders", "--queries", "50"]))
+    found = list(orders.cells(plan))
+    assert len({cell.name for cell in found}) == len(found) == 1 + 2 + 3 * 4
+    assert [cell.order for cell in found if cell.pattern == "2:4"] == ["as it comes", "inputs permuted"]
+    assert found[1].settings(plan) == {"order": "as it comes", "pattern": "2:4", "queries": 50, "texts": 768}
+
+
+def test_stored_orders_make_a_table(tmp_path: Path) -> None:
+    plan, store = orders.Plan(("2:4",)), cells.Cells(tmp_path)
+    for cell, ndcg in zip(orders.cells(plan), (0.8, 0.6, 0.7), strict=True):
+        store.result(cell.name, cell.settings(plan), lambda ndcg=ndcg: {"ndcg_at_10": ndcg})
+    orders.run(plan, store, tmp_path, progress=False)
+    table = orders.grid(plan, store)
+    assert [table.text(row, "2:4") for row in ("dense", "as it comes", "inputs permuted", "both")] == [
+        "80.00",
+        "60.00",
+        "70.00",
+        "-",
+    ]
+    assert minilm.verdicts(table) == ["2:4: of dense: as it comes 75.0%, inputs permuted 87.5%"]

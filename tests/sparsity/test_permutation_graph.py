@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from openwork.patterns.pattern import Pattern
+from openwork.sparsity import Calibration
 from openwork.sparsity.masks.ends import EVERY
 from openwork.sparsity.masks.mask import magnitude_mask
 from openwork.sparsity.permutation import Effort, PermutationOptions, PermutationReport, permute
@@ -364,8 +365,14 @@ def test_bad_arguments() -> None:
     for pattern in ("4x1:0.5", "2:4t"):
         with pytest.raises(ValueError, match=f'like "2:4" or "2:4@2", but the pattern is "{pattern}"'):
             permute(net, torch.rand(1, 8), pattern)
-    with pytest.raises(ValueError, match='"magnitude" or "energy"'):
+    with pytest.raises(ValueError, match='"magnitude", "energy" or "output"'):
         PermutationOptions(score="both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='"both", "inputs" or "outputs", but they are \'rows\''):
+        PermutationOptions(sides="rows")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='The score "output" of a permutation needs calibration inputs'):
+        PermutationOptions(score="output")
+    with pytest.raises(ValueError, match='The score "energy" of a permutation takes no calibration inputs'):
+        PermutationOptions(score="energy", calibration=Calibration([torch.rand(1, 8)]))
 
 
 def test_kept_scores_are_those_of_the_masks() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.masks.mask import magnitude_mask
-from openwork.sparsity.permutation.search import Effort, Problem, kept, search
+from openwork.sparsity.permutation.problem import Effort, Problem, kept
+from openwork.sparsity.permutation.search import search
 from openwork.sparsity.permutation.sorting_network import descending, largest_sum
 
 TWO_OF_FOUR = GroupPattern(2, 4)

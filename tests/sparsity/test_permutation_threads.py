@@ -12,7 +12,8 @@ from torch import nn
 
 from openwork.patterns.pattern import GroupPattern, Pattern
 from openwork.sparsity import permute
-from openwork.sparsity.permutation.search import Effort, Problem, round_work, search
+from openwork.sparsity.permutation.problem import Bundle, Effort, Problem, round_work
+from openwork.sparsity.permutation.search import search
 from openwork.sparsity.permutation.threads import LARGE_WORK, threads_for
 
 STATE: Any = vars(importlib.import_module("openwork.sparsity.permutation.search"))["_State"]
@@ -39,9 +40,9 @@ def test_a_search_among_few_channels_takes_one_thread_and_gives_it_back(
     seen: list[int] = []
     original = STATE.round
 
-    def watched(self: Any, size: int) -> float:
+    def watched(self: Any, bundle: Bundle) -> float:
         seen.append(torch.get_num_threads())
-        return original(self, size)
+        return original(self, bundle)
 
     monkeypatch.setattr(STATE, "round", watched)
     order = search(_problem(), Effort(least=5, most=5))

@@ -50,7 +50,7 @@ def reconstruct(weight: Tensor, gram: Tensor, pattern: Pattern, damping: float =
     stack, grams = _checked(weight, gram)
     with torch.autocast(weight.device.type, enabled=False):
         wide = _wide(stack, len(grams))
-        roots = _roots(grams, wide.shape[2], damping)
+        roots = inverse_roots(grams, wide.shape[2], damping)
         pruned, mask = _pruned(wide, stack.shape, roots, pattern)
         error = _lost(wide, pruned, grams)
     return _shaped(pruned, mask, error, weight, stack)
@@ -70,7 +70,7 @@ def adapt_to_mask(weight: Tensor, gram: Tensor, mask: Tensor, damping: float = 0
     stack, grams = _checked(weight, gram)
     with torch.autocast(weight.device.type, enabled=False):
         wide, kept = _wide(stack, len(grams)), _wide(mask.reshape(stack.shape), len(grams))
-        roots = _roots(grams, wide.shape[2], damping)
+        roots = inverse_roots(grams, wide.shape[2], damping)
         pruned = torch.stack([sweep_masked(*parts) for parts in zip(wide, roots, kept, strict=True)])
         error = _lost(wide, pruned, grams)
     return _shaped(pruned, kept, error, weight, stack)
@@ -146,8 +146,8 @@ def _pruned(wide: Tensor, shape: torch.Size, roots: list[Tensor], pattern: Patte
     return torch.stack(swept), mask
 
 
-def _roots(grams: Tensor, columns: int, damping: float) -> list[Tensor]:
-    """The root of each group's damped inverse."""
+def inverse_roots(grams: Tensor, columns: int, damping: float) -> list[Tensor]:
+    """The root of each group's damped inverse, f32, for a layer with `columns` inputs."""
     if grams.shape[1:] != (columns, columns):
         raise ValueError(
             f"The gram matrix of a layer with {columns} input channels must have the shape "

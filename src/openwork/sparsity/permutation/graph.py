@@ -42,16 +42,17 @@ class ChannelGraph:
     """What a walk found.
 
     classes : the permutable classes, in the order in which the model meets them. consumers : the weights that
-    channels enter, by qualified name. reasons : for the qualified name of a weight whose input channels, or
-    some of them, must keep their order, a sentence. length : the terms of all sums in the graph together,
-    along the longest dimension of each (for the tolerance of the check). lowered : whether the model casts
-    to a lower precision. unreached : the
-    weights that the traced computation does not read.
+    channels enter, by qualified name. reasons, output_reasons : for the qualified name of a weight whose
+    input or output channels, or some of them, must keep their order, a sentence. length : the terms of all
+    sums in the graph together, along the longest dimension of each (for the tolerance of the check).
+    lowered : whether the model casts to a lower precision. unreached : the weights that the traced
+    computation does not read.
     """
 
     classes: tuple[ChannelClass, ...]
     consumers: Mapping[str, Consumer]
     reasons: Mapping[str, str]
+    output_reasons: Mapping[str, str]
     length: int = 0
     lowered: bool = False
     unreached: tuple[str, ...] = ()
@@ -108,7 +109,7 @@ def _found(walk: Walk, graph: fx.Graph) -> ChannelGraph:
     return ChannelGraph(
         tuple(classes),
         dict(walk.consumers),
-        _reasons(walk, components),
+        *_reasons(walk, components),
         sum(_terms(node) for node in nodes),
         any(_lowers(node) for node in nodes),
     )
@@ -165,29 +166,37 @@ def _classes(
         # A stable sort by set: the k-th place of one set answers to the k-th place of another.
         order = np.argsort(sets, kind="stable")
         found, starts, times = np.unique(sets[order], return_index=True, return_counts=True)
-        for signature in dict.fromkeys(signatures[found].tolist()):
-            chosen = (signatures[found] == signature) & np.isin(found, touched)
-            if chosen.sum() > 1:
-                count = int(times[chosen][0])
-                rows = order[starts[chosen][None] + np.arange(count)[:, None]]
-                places.setdefault(signature, {})[use] = rows
+        movable = np.flatnonzero(np.isin(found, touched))
+        # Most sets of a large table stand alone, and there may be tens of thousands of them.
+        alike, firsts, sizes = np.unique(signatures[found][movable], return_index=True, return_counts=True)
+        for kind in sorted(np.flatnonzero(sizes > 1), key=firsts.__getitem__):
+            chosen = movable[signatures[found][movable] == alike[kind]]
+            rows = order[starts[chosen][None] + np.arange(int(times[chosen[0]]))[:, None]]
+            places.setdefault(alike[kind], {})[use] = rows
     return [ChannelClass(uses) for uses in places.values()]
 
 
-def _reasons(walk: Walk, components: np.ndarray) -> dict[str, str]:
-    """Why the input channels of a weight keep their order, for the weights where some of them do."""
+def _reasons(walk: Walk, components: np.ndarray) -> tuple[dict[str, str], dict[str, str]]:
+    """Why the input channels of a weight keep their order, and why its output channels do, for the weights
+    where some of them do.
+    """
     first: dict[int, str] = {}
     for atoms, reason in walk.relations.reasons:
         for number in np.unique(components[atoms]).tolist():
             first.setdefault(number, reason)
-    found = {}
-    for name, consumer in walk.consumers.items():
-        entered = walk.relations.uses[consumer.use]
-        sets = components[entered.numpy().ravel()].tolist()
-        named = [first[number] for number in sets if number in first]
-        if named:
-            found[name] = named[0]
-    return found
+
+    def why(use: Use) -> str:
+        atoms = walk.relations.uses.get(use)
+        sets = [] if atoms is None else components[atoms.numpy().ravel()].tolist()
+        return next((first[number] for number in sets if number in first), "")
+
+    inputs = {name: why(each.use) for name, each in walk.consumers.items()}
+    outputs = {name: why(Use(name, "axis", each.out_axis)) for name, each in walk.consumers.items()}
+    return _said(inputs), _said(outputs)
+
+
+def _said(reasons: Mapping[str, str]) -> dict[str, str]:
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _lowers(node: fx.Node) -> bool:

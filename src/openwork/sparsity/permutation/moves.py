@@ -14,7 +14,10 @@ from openwork.sparsity.permutation.relations import Use
 from openwork.sparsity.permutation.sorting_network import parted
 
 # What the pruner keeps beside a parameter, by the ends of its name; it moves with the parameter.
-COMPANIONS = ("_mask", "_dense")
+MASK = "_mask"
+# What the search keeps beside it; no attribute of a module can be called so.
+IMPORTANCE = "@importance"
+COMPANIONS = (MASK, "_dense", IMPORTANCE)
 
 
 @dataclass(frozen=True)

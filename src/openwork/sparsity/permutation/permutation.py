@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from openwork.patterns.pattern import GroupPattern, Pattern
+from openwork.sparsity.calibrated.oneshot import Calibration
 from openwork.sparsity.masks.ends import ends, names
 from openwork.sparsity.permutation.equivalence import Witness
 from openwork.sparsity.permutation.graph import (
@@ -21,33 +23,51 @@ from openwork.sparsity.permutation.graph import (
     tensors,
     touched_names,
 )
-from openwork.sparsity.permutation.moves import COMPANIONS, Move, Store, counted, move_optimizer, moves
+from openwork.sparsity.permutation.importance import output_importance
+from openwork.sparsity.permutation.moves import IMPORTANCE, MASK, Move, Store, counted, move_optimizer, moves
+from openwork.sparsity.permutation.problem import Effort
 from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, PermutationReport
-from openwork.sparsity.permutation.scores import Layers, Posed, Score, pose
-from openwork.sparsity.permutation.search import Effort, search
+from openwork.sparsity.permutation.scores import Layers, Posed, Score, Sides, pose
+from openwork.sparsity.permutation.search import search
 from openwork.support.batches import evaluating
 from openwork.support.progress import progress_bar
 
 
 @dataclass(frozen=True)
 class PermutationOptions:
-    """score : what a good order keeps much of, "magnitude" (sum of |w|, ASP's measure) or "energy" (sum of
-    w^2).
+    """score : what a good order keeps much of: "magnitude" (sum of |w|, ASP's measure), "energy" (sum of
+    w^2), or "output", what the layers' outputs on `calibration` would lose, w^2 / [H^-1]_jj with H the second
+    moments of a layer's inputs, all layers counting alike.
+    sides : whose scores count in the search: "inputs" permutes for the layers that read the channels alone,
+    "outputs" clusters the channels that share a mask in the layers that make them, "both" decides for both
+    together. Whatever it is, what is accepted raises the sum over both.
     effort : of the search. passes : over all classes, where shared masks couple them. progress : show a
     bar. trust_unreached : go on although some weights are not read in evaluation mode (auxiliary heads,
     unused experts); they stay as they are.
     """
 
     score: Score = "magnitude"
+    sides: Sides = "both"
+    calibration: Calibration | None = None
     effort: Effort = field(default_factory=Effort)
     passes: int = 2
     trust_unreached: bool = False
     progress: bool = False
 
     def __post_init__(self) -> None:
-        if self.score not in ("magnitude", "energy"):
+        if self.score not in get_args(Score):
             raise ValueError(
-                f'The score of a permutation is "magnitude" or "energy", but it is {self.score!r}.'
+                f'The score of a permutation is "magnitude", "energy" or "output", but it is {self.score!r}.'
+            )
+        if self.sides not in get_args(Sides):
+            raise ValueError(
+                f'The sides of a permutation are "both", "inputs" or "outputs", but they are {self.sides!r}.'
+            )
+        if (self.score == "output") != (self.calibration is not None):
+            need = "needs calibration inputs" if self.calibration is None else "takes no calibration inputs"
+            raise ValueError(
+                f'The score "{self.score}" of a permutation {need}; calibration=Calibration(...) goes with '
+                '"output" alone.'
             )
 
 
@@ -93,8 +113,14 @@ def permute(
             )
         if graph.unreached and not options.trust_unreached:
             return replace(report, reason=_unreached_reason(graph.unreached))
+        meant = _meant(model, graph, chosen, include, exclude)
         layers = Layers(
-            _meant(model, graph, chosen, include, exclude), graph.consumers, chosen, options.score
+            meant,
+            graph.consumers,
+            chosen,
+            options.score,
+            options.sides,
+            output_importance(model, meant, chosen, options.calibration) if options.calibration else {},
         )
         work = _Work(model, graph, layers, options)
         witness = Witness(model, args, kwargs, graph.length, graph.lowered)
@@ -162,12 +188,16 @@ class _Work:
         self, model: nn.Module, graph: ChannelGraph, layers: Layers, options: PermutationOptions
     ) -> None:
         self.graph, self.layers, self.options = graph, layers, options
-        self.stored = tensors(model)
+        importance = {name + IMPORTANCE: tensor for name, tensor in layers.importance.items()}
+        self.stored = tensors(model) | importance
         self.store = Store(self.stored, touched_names(graph.classes))
         self.by_class: dict[int, list[Move]] = {}
         self.reasons: dict[int, str] = {}
         self.kept = {name: layers.kept(name) for name in layers.weights}
         self.first = dict(self.kept)
+        self.infinite = {name for name, w in layers.weights.items() if not bool(torch.isfinite(w).all())}
+        self.changes: Counter[str] = Counter()
+        self.searched: dict[int, list[int]] = {}
 
     @property
     def moved(self) -> list[Move]:
@@ -200,6 +230,8 @@ class _Work:
     def _improve(self, number: int, channels: ChannelClass) -> None:
         around = self.layers.around(channels)
         reason = self._refusal(channels, around)
+        if self.searched.get(number) == self._state(around):
+            return
         posed = reason or pose(self.layers, channels)
         if isinstance(posed, str):
             self.reasons[number] = posed
@@ -211,10 +243,16 @@ class _Work:
             self.kept.update(kept)
             self.by_class.setdefault(number, []).extend(some)
             self.reasons.pop(number, None)
-            return
-        self.store.apply([_inverse(move) for move in some])
-        if number not in self.by_class:
-            self.reasons[number] = "No order was found that keeps more."
+            self.changes.update(around)
+        else:
+            self.store.apply([_inverse(move) for move in some])
+            if number not in self.by_class:
+                self.reasons[number] = "No order was found that keeps more."
+        self.searched[number] = self._state(around)
+
+    def _state(self, around: Sequence[str]) -> list[int]:
+        """How often each of some layers has changed: a class is searched again where one did since."""
+        return [self.changes[name] for name in around]
 
     def _ordered(self, channels: ChannelClass, posed: Posed) -> list[Move]:
         order = search(posed.problem, self.options.effort)
@@ -227,11 +265,11 @@ class _Work:
 
     def _refusal(self, channels: ChannelClass, around: Sequence[str]) -> str:
         for use in channels.places:
-            mask = self.stored.get(use.tensor + COMPANIONS[0])
+            mask = self.stored.get(use.tensor + MASK)
             if mask is not None and not bool(mask.all()):
                 return f"{use.tensor} is pruned already; its mask would no longer keep to the pattern."
         for name in around:
-            if not bool(torch.isfinite(self.layers.weights[name]).all()):
+            if name in self.infinite:
                 return f"{name} holds NaN or infinity."
         return ""
 
@@ -272,6 +310,7 @@ class _Work:
                 self.first[name][0] / (total or 1.0),
                 kept / (total or 1.0),
                 self.graph.reasons.get(name, ""),
+                self.graph.output_reasons.get(name, "") if self.layers.pattern.shared > 1 else "",
             )
             for name, (kept, total) in self.kept.items()
         ]

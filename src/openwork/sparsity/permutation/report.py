@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MEASURES = {"magnitude": "magnitude", "energy": "energy", "output": "energy of the outputs"}
+
 
 @dataclass(frozen=True)
 class LayerOutcome:
     """One weight that the pattern is meant for.
 
     before, after : the part of its score that the pattern keeps, 0 to 1. reason : why its input channels,
-    or some of them, kept their order; empty where they were free.
+    or some of them, kept their order; empty where they were free. output_reason : the same of its output
+    channels; empty where no masks are shared among them.
     """
 
     name: str
     before: float
     after: float
     reason: str = ""
+    output_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,18 @@ class PermutationReport:
         if self.reason:
             return f"No channel was moved. {self.reason}"
         rows = [
-            f"{each.name:<48} {each.before:8.4f} {each.after:8.4f}  {each.reason}".rstrip()
+            f"{each.name:<48} {each.before:8.4f} {each.after:8.4f}  {_reasons(each)}".rstrip()
             for each in self.layers
         ]
-        head = f"{'layer':<48} {'before':>8} {'after':>8}  input channels that keep their order"
+        head = f"{'layer':<48} {'before':>8} {'after':>8}  channels that keep their order"
         tail = (
-            f"{self.pattern} keeps {self.after:.4f} of the {self.score}, {self.before:.4f} before; "
+            f"{self.pattern} keeps {self.after:.4f} of the {MEASURES[self.score]}, {self.before:.4f} before; "
             f"{self.applied} of {len(self.classes)} classes of channels moved; outputs differ by "
             f"{self.difference:.1e} (at most {self.tolerance:.1e} is rounding); {self.seconds:.1f} s"
         )
         return "\n".join([head, *rows, tail])
+
+
+def _reasons(layer: LayerOutcome) -> str:
+    named = {"inputs": layer.reason, "outputs": layer.output_reason}
+    return " ".join(f"{side}: {reason}" for side, reason in named.items() if reason)

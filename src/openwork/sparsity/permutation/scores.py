@@ -4,8 +4,8 @@ of a weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -15,28 +15,37 @@ from torch.nn import functional
 
 from openwork.patterns.pattern import GroupPattern
 from openwork.sparsity.permutation.graph import ChannelClass
+from openwork.sparsity.permutation.problem import Problem, nested
 from openwork.sparsity.permutation.relations import Use
-from openwork.sparsity.permutation.search import Problem
 from openwork.sparsity.permutation.sorting_network import largest_sum, parted
 from openwork.sparsity.permutation.walk import Consumer
 
-Score = Literal["magnitude", "energy"]
+Score = Literal["magnitude", "energy", "output"]
+Sides = Literal["both", "inputs", "outputs"]
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The weights that a pattern is meant for, by qualified name, and how they are scored."""
+    """The weights that a pattern is meant for, by qualified name, and how they are scored.
+
+    sides : whose scores an order is looked for by: of the layers that read the channels ("inputs"), of those
+    that make them and share masks among them ("outputs"), or both. importance : what w^2 is multiplied with,
+    of the weights' shapes, for the score "output" (`importance.py`).
+    """
 
     weights: Mapping[str, Tensor]
     consumers: Mapping[str, Consumer]
     pattern: GroupPattern
     score: Score = "magnitude"
+    sides: Sides = "both"
+    importance: Mapping[str, Tensor] = field(default_factory=dict)
 
     def matrices(self, name: str) -> Tensor:
         """A weight's scores, f32 [blocks * taps, out, in], as patterns see them."""
         consumer = self.consumers[name]
         weight = self.weights[name].detach().float()
         scores = weight.abs() if self.score == "magnitude" else weight.square()
+        scores = scores * self.importance[name] if self.score == "output" else scores
         scores = (
             scores.movedim((consumer.out_axis, consumer.in_axis), (0, 1)).flatten(2)
             if scores.ndim > 2
@@ -75,16 +84,32 @@ class Posed:
 def pose(layers: Layers, channels: ChannelClass) -> Posed | str:
     """The problem of a class of channels, or the reason why it is none."""
     pattern = layers.pattern
-    readers = _readers(layers, channels)
-    makers = _makers(layers, channels) if pattern.shared > 1 and pattern.group % pattern.shared == 0 else []
+    readers = _readers(layers, channels) if layers.sides != "outputs" else []
+    makers = _makers(layers, channels) if layers.sides != "inputs" and pattern.shared > 1 else []
     if not readers and not makers:
-        return "No weight that the pattern is meant for reads these channels in groups."
+        makes = f" or makes them in sets of {pattern.shared}" if pattern.shared > 1 else ""
+        return f"No weight that the pattern is meant for reads these channels in groups{makes}."
+    # Where a class fills no set and group of both, one of them may still be filled.
+    together = [(readers, makers)] if readers and makers and nested(pattern) else []
+    for some in (*together, (readers, []), ([], makers)):
+        posed = _posed(layers, *some) if any(some) else None
+        if posed is not None:
+            return posed
     width = pattern.group if readers else pattern.shared
-    slots = _slots((readers or makers)[0].group, (readers or makers)[0].place, width)
+    return f"Fewer than two whole groups of {width} channels may change places."
+
+
+def _posed(layers: Layers, readers: Sequence[_Side], makers: Sequence[_Side]) -> Posed | None:
+    pattern = layers.pattern
+    first, width = (readers[0], pattern.group) if readers else (makers[0], pattern.shared)
+    if makers and pattern.shared > width:
+        first, width = makers[0], pattern.shared
+    slots = _slots(first.group, first.place, width)
     readers = [each for each in readers if _together(each.group, slots, pattern.group)]
     makers = [each for each in makers if _together(each.group, slots, pattern.shared)]
-    if len(slots) < 2 * width or (not readers and not makers):
-        return f"Fewer than two whole groups of {width} channels may change places."
+    widths = [pattern.group] * bool(readers) + [pattern.shared] * bool(makers)
+    if not widths or len(slots) < 2 * min(widths):
+        return None
     columns = [_columns(layers, each, slots) for each in readers]
     outputs = [_outputs(layers, each, slots) for each in makers]
     return Posed(
@@ -124,8 +149,10 @@ def _makers(layers: Layers, channels: ChannelClass) -> list[_Side]:
         consumer = layers.consumers[name]
         for place in channels.places.get(_output_use(name, consumer), ()):
             high = layers.weights[name].shape[consumer.out_axis] // consumer.blocks
-            if consumer.blocks == 1 or high % layers.pattern.shared == 0:
-                found.append(_Side(name, place, place // layers.pattern.shared))
+            sets = place // layers.pattern.shared
+            aligned = consumer.blocks == 1 or high % layers.pattern.shared == 0
+            if aligned and _whole(sets, layers.pattern.shared):
+                found.append(_Side(name, place, sets))
     return found
 
 

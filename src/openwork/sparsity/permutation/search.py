@@ -15,117 +15,38 @@ exact. No round can lose, and k = 1 and k = 2 together reach every way to divide
 moves of ASP's stripe search.
 
 Where masks are shared by V adjacent output channels, the layers that *produce* the channels gain or lose
-too: the sum over a set of V channels is what their one mask sees. A bundle of whole sets leaves that alone;
-a bundle of one channel adds to the matrix what each set would keep with each candidate.
+too: the sum over a set of V channels is what their one mask sees. A bundle of whole sets leaves that alone,
+and so do bundles that stay within their set where a set is wider than a group; a bundle of one channel adds
+to the matrix what each set would keep with each candidate. Where masks are shared widely, the sets are
+clustered first (`clustering.py`), for the outputs alone, and the rounds go on from there; if what they come
+to keeps less of both than the order given, that one stays.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from openwork.patterns.pattern import GroupPattern
+from openwork.sparsity.permutation.clustering import LEAST_SHARED, Clusters, clustered
+from openwork.sparsity.permutation.problem import (
+    MOST_SETS,
+    Bundle,
+    Effort,
+    Problem,
+    as_given,
+    check,
+    kept,
+    round_work,
+    sum_of,
+)
 from openwork.sparsity.permutation.sorting_network import descending, largest_sum
 from openwork.sparsity.permutation.threads import threads_for
 
 # What a chunk of candidate sets may hold, in elements, so that it stays in a core's second-level cache.
 _CHUNK = 1 << 18
-# A move between this many groups costs little and, at random, soon reaches them all.
-_MOST_SETS = 128
-# What pricing one element of an output costs, beside one element of an L1 distance.
-_OUTPUT_WORK = 3
 # A round counts as progress where it gains this part of the whole; float32 sums stand for less than that.
 _PROGRESS = 2e-6
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Channels to be put in order.
-
-    pattern : the N:M or N:M@V pattern.
-    columns : f32 [channels, rows], all >= 0: the scores of the layers that read the channels; where masks
-    are shared,
-        each row is the sum over one set of output channels. No rows where nothing counts.
-    outputs : M tensors f32 [channels, groups], or none: the scores of the layers that make the channels,
-    the m-th
-        holding the m-th column of each of their groups.
-    """
-
-    pattern: GroupPattern
-    columns: Tensor
-    outputs: tuple[Tensor, ...] = ()
-
-    @property
-    def channels(self) -> int:
-        return len(self.columns)
-
-    @property
-    def width(self) -> int:
-        """Channels of a group: M, or V where only sets of output channels count."""
-        return self.pattern.group if self.columns.shape[1] else self.pattern.shared
-
-    @property
-    def bundles(self) -> tuple[int, ...]:
-        """The bundle sizes that rounds take in turn."""
-        sizes = [size for size in (1, 2, 4, 8) if size <= max(1, self.width // 2)]
-        if self.outputs:
-            sizes = [size for size in sizes if size == 1 or size % self.pattern.shared == 0]
-        return tuple(sizes)
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to search. A round's work counts as rows * (channels / M)^2 * M, and more for shared masks.
-
-    work : rounds are bought from this, at least `least` and at most `most` of them. patience : after so
-    many rounds without progress the search goes back to its best order, a few channels of which change places
-    at random, and goes on from there.
-    seed : of the random picks; the same seed finds the same order.
-    """
-
-    work: float = 6e9
-    least: int = 36
-    most: int = 1000
-    patience: int = 12
-    seed: int = 0
-
-    def rounds(self, problem: Problem) -> int:
-        return int(min(self.most, max(self.least, self.work / round_work(problem))))
-
-
-def round_work(problem: Problem) -> int:
-    """The elements that one round computes."""
-    groups = problem.channels // problem.width
-    once = max(1, problem.columns.shape[1]) * groups**2 * problem.width
-    if problem.outputs:
-        sets = min(groups, _MOST_SETS) ** 2
-        once += _OUTPUT_WORK * sets * problem.outputs[0].shape[1] * len(problem.outputs)
-    return once
-
-
-def kept(problem: Problem, order: Tensor) -> float:
-    """The score that the pattern keeps of a problem whose channels stand in `order`, i64 [channels]."""
-    total, pattern = 0.0, problem.pattern
-    if problem.columns.shape[1]:
-        members = order.view(-1, pattern.group)
-        chosen = (problem.columns[members[:, slot]] for slot in range(pattern.group))
-        total += float(largest_sum(chosen, pattern.kept).double().sum())
-    if problem.outputs:
-        sets = order.view(-1, pattern.shared)
-        summed = (sum_of(output, sets) for output in problem.outputs)
-        total += float(largest_sum(summed, pattern.kept).double().sum())
-    return total
-
-
-def sum_of(output: Tensor, sets: Tensor) -> Tensor:
-    """The sums f32 [sets, groups] of the rows of `output` f32 [channels, groups] that i64 [sets, V] names."""
-    summed = output[sets[:, 0]]
-    for slot in range(1, sets.shape[1]):
-        summed = summed + output[sets[:, slot]]
-    return summed
 
 
 def search(problem: Problem, effort: Effort | None = None) -> Tensor:
@@ -133,17 +54,28 @@ def search(problem: Problem, effort: Effort | None = None) -> Tensor:
 
     Channel `order[p]` moves to the place p. Raises ValueError where the channels do not fill their groups.
     """
-    _check(problem)
+    check(problem)
     with threads_for(round_work(problem)):
         return _searched(problem, effort or Effort())
 
 
 def _searched(problem: Problem, effort: Effort) -> Tensor:
-    state = _State(problem, torch.Generator().manual_seed(effort.seed))
+    widely = bool(problem.outputs) and problem.pattern.shared >= LEAST_SHARED
+    given, rounds = as_given(problem), effort.rounds(problem)
+    if widely:
+        # Clustering leaves the rounds little: on MiniLM's layers they found nothing after the first hundred.
+        start, rounds = clustered(problem, effort), max(effort.least, rounds // 4)
+    order = _refined(problem, start if widely else given, rounds, effort)
+    return order if kept(problem, order) > kept(problem, given) else given
+
+
+def _refined(problem: Problem, start: Tensor, rounds: int, effort: Effort) -> Tensor:
+    """The best order that so many rounds come to from `start`."""
+    state = _State(problem, start, torch.Generator().manual_seed(effort.seed))
     if state.groups < 2:
-        return torch.arange(problem.channels)
+        return start
     best, best_gain, idle = state.members.clone(), 0.0, 0
-    for turn in range(effort.rounds(problem)):
+    for turn in range(rounds):
         idle = 0 if state.round(problem.bundles[turn % len(problem.bundles)]) > _PROGRESS else idle + 1
         if state.gain > best_gain:
             best, best_gain = state.members.clone(), state.gain
@@ -151,22 +83,7 @@ def _searched(problem: Problem, effort: Effort) -> Tensor:
             state.resume(best, best_gain)
             state.disturb()
             idle = 0
-    order = best.flatten()
-    start = torch.arange(problem.channels)
-    return order if kept(problem, order) > kept(problem, start) else start
-
-
-def _check(problem: Problem) -> None:
-    if problem.channels % problem.width:
-        raise ValueError(
-            f"{problem.channels} channels do not fill groups of {problem.width}; give whole groups to the "
-            "search."
-        )
-    if problem.outputs and problem.width % problem.pattern.shared:
-        raise ValueError(
-            f"{problem.pattern} shares masks across the borders of its groups; no order can serve both, so "
-            "leave `outputs` out."
-        )
+    return best.flatten()
 
 
 class _State:
@@ -174,30 +91,48 @@ class _State:
     and the gain so far as a part of the total score.
     """
 
-    def __init__(self, problem: Problem, generator: torch.Generator) -> None:
+    def __init__(self, problem: Problem, start: Tensor, generator: torch.Generator) -> None:
         self.problem, self.generator = problem, generator
-        self.width = problem.width
-        self.members = torch.arange(problem.channels).view(-1, self.width)
+        self.width, self.inside = problem.width, problem.groups_per_set
+        self.members = start.view(-1, self.width).clone()
         self.groups = len(self.members)
         scores = float(problem.columns.double().sum()) + sum(float(o.double().sum()) for o in problem.outputs)
         self.total = scores or 1.0
         self.gain = 0.0
 
-    def round(self, size: int) -> float:
-        """Reassign one bundle of `size` channels of each group; the gain as a part of the total score."""
-        priced = bool(self.problem.outputs) and size == 1
-        rows = torch.randperm(self.groups, generator=self.generator)[: _MOST_SETS if priced else self.groups]
-        slots = self._slots(len(rows), size)
+    def round(self, bundle: Bundle) -> float:
+        """Reassign one bundle of channels of each group; the gain as a part of the total score."""
+        rows = self._taking_part(bundle)
+        slots = self._slots(len(rows), bundle.size)
         members = self.members[rows].gather(1, slots)
         matrix = (
-            self._distances(members, size)
+            self._distances(members, bundle.size)
             if self.problem.columns.shape[1]
             else torch.zeros(len(rows), len(rows))
         )
-        if priced:
-            matrix = matrix + self._set_scores(self.members[rows], slots[:, 0])
+        if bundle.priced:
+            matrix = matrix + self._set_scores(self._sets(rows, slots[:, 0]), members[:, 0])
+        elif self.inside > 1:
+            sets = rows // self.inside
+            matrix = matrix.masked_fill(sets[:, None] != sets, -torch.inf)
         target = torch.as_tensor(linear_sum_assignment(matrix.numpy(), maximize=True)[1])
-        return self._apply(rows, slots[:, :size], matrix, target)
+        return self._apply(rows, slots[:, : bundle.size], matrix, target)
+
+    def _taking_part(self, bundle: Bundle) -> Tensor:
+        """The groups of a round, in a random order; of each set one at most, where its price is asked."""
+        if bundle.priced and self.inside > 1:
+            sets = torch.randperm(self.groups // self.inside, generator=self.generator)[:MOST_SETS]
+            return sets * self.inside + torch.randint(self.inside, sets.shape, generator=self.generator)
+        rows = torch.randperm(self.groups, generator=self.generator)
+        return rows[:MOST_SETS] if bundle.priced else rows
+
+    def _sets(self, rows: Tensor, slots: Tensor) -> Tensor:
+        """The channels that share a mask with those at `slots` of the groups `rows`: i64 [rows, V]."""
+        shared = self.problem.pattern.shared
+        if self.inside > 1:
+            return self.members.view(-1, shared)[rows // self.inside]
+        places = (slots // shared * shared)[:, None] + torch.arange(shared)
+        return self.members[rows].gather(1, places)
 
     def resume(self, members: Tensor, gain: float) -> None:
         """Go back to an earlier place of the search."""
@@ -214,7 +149,8 @@ class _State:
 
     def _slots(self, count: int, size: int) -> Tensor:
         """A random order of the places in each group, i64 [count, width]; the first `size` are the bundle."""
-        unit = self.problem.pattern.shared if self.problem.outputs and size > 1 else 1
+        whole = self.problem.outputs and size > 1 and self.inside == 1
+        unit = self.problem.pattern.shared if whole else 1
         sets = torch.rand(count, self.width // unit, generator=self.generator).argsort(dim=1)
         return (sets[:, :, None] * unit + torch.arange(unit)).flatten(1)
 
@@ -229,25 +165,35 @@ class _State:
             matrix += torch.cdist(rest[keep - 1 - rank], bundle[rank], p=1.0)
         return matrix.mul_(0.5)
 
-    def _set_scores(self, members: Tensor, slots: Tensor) -> Tensor:
-        """What the set that loses the channel at `slots` keeps with each of the channels:
-        f32 [groups, groups].
+    def _set_scores(self, sets: Tensor, own: Tensor) -> Tensor:
+        """What each of `sets`, i64 [groups, V], keeps if it gives up its own channel of `own`, i64 [groups],
+        for each of them: f32 [groups, groups].
         """
-        shared, outputs = self.problem.pattern.shared, self.problem.outputs
-        own = members.gather(1, slots[:, None])
-        places = (slots // shared * shared)[:, None] + torch.arange(shared)
-        sets = members.gather(1, places)
-        candidates = [output[own[:, 0]] for output in outputs]
+        if self.problem.pattern.shared >= LEAST_SHARED:
+            return self._least_scores(sets, own)
+        outputs = self.problem.outputs
+        candidates = [output[own] for output in outputs]
         rest = [
             sum_of(output, sets) - candidate for output, candidate in zip(outputs, candidates, strict=True)
         ]
-        matrix = torch.empty(len(members), len(members))
+        matrix = torch.empty(len(sets), len(sets))
         step = max(1, _CHUNK // max(1, candidates[0].numel()))
-        for start in range(0, len(members), step):
+        for start in range(0, len(sets), step):
             some = slice(start, start + step)
             joined = (r[some, None] + c[None] for r, c in zip(rest, candidates, strict=True))
             matrix[some] = largest_sum(joined, self.problem.pattern.kept).sum(dim=2)
         return matrix
+
+    def _least_scores(self, sets: Tensor, own: Tensor) -> Tensor:
+        """The same, where all but what the sets keep now is the least that they keep, by the mask of the
+        channels that stay: one channel of many moves few places of a mask, and one product gives it all. A
+        round that gains by this gains.
+        """
+        clusters = Clusters(self.problem.rows, self.problem.pattern)
+        sums, candidates = clusters.sums(sets), self.problem.rows[own]
+        masks = clusters.masks(sums - candidates)
+        least = ((sums - candidates) * masks).sum(dim=1)[:, None] + masks @ candidates.t()
+        return least.diagonal_scatter(clusters.each(sums).float())
 
     def _apply(self, rows: Tensor, slots: Tensor, matrix: Tensor, target: Tensor) -> float:
         now, then = matrix.diagonal().double(), matrix[torch.arange(len(rows)), target].double()

@@ -10,6 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
+# So many small tensors are sorted one element at a time: 128 of 512 elements in 4 ms, where calling the 1,471
+# comparators of the network takes 5 whatever the size, and 128 of 64 in 0.6.
+_SORTED_WIDTH, _SORTED_ELEMENTS = 32, 512
+
 
 @cache
 def network(width: int) -> tuple[tuple[int, int], ...]:
@@ -31,6 +35,8 @@ def network(width: int) -> tuple[tuple[int, int], ...]:
 def descending(values: Iterable[Tensor]) -> list[Tensor]:
     """Tensors of one shape, sorted element by element: the first result holds the largest."""
     found = list(values)
+    if len(found) >= _SORTED_WIDTH and found[0].numel() <= _SORTED_ELEMENTS:
+        return list(torch.stack(found, dim=-1).sort(dim=-1, descending=True).values.unbind(-1))
     for i, j in network(len(found)):
         found[i], found[j] = torch.maximum(found[i], found[j]), torch.minimum(found[i], found[j])
     return found
