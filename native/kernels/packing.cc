@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "kernels/body.h"
+#include "kernels/huge_pages.h"
 #include "kernels/packer.h"
 
 namespace openwork {
@@ -87,7 +88,7 @@ Packer::Packer(PackedWeights& to, const void* weight)
 void Packer::allocate(int64_t steps, int64_t step_bytes) {
   step_bytes_ = step_bytes;
   const auto size = static_cast<size_t>(std::max<int64_t>(64, steps * step_bytes));
-  to_.data_.reset(static_cast<std::byte*>(::operator new[](size, std::align_val_t(64))));
+  to_.data_ = make_block(size);
   std::memset(to_.data_.get(), 0, size);
 }
 
@@ -118,8 +119,6 @@ void Packer::set_order(std::vector<int32_t> order, int64_t span) {
   to_.order_ = std::move(order);
   to_.span_ = span;
 }
-
-void PackedWeights::Free::operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t(64)); }
 
 PackedWeights::PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table)
     : shape_(shape), type_(type), form_(form), table_(table), groups_(divide_up(shape.n, table.group_channels(form))),

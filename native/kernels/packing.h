@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/huge_pages.h"
 #include "kernels/table.h"
 #include "kernels/weight_shape.h"
 
@@ -52,15 +53,12 @@ class PackedWeights {
   PackedWeights(const WeightShape& shape, Type type, Form form, const KernelTable& table);
   void add_columns(const int8_t* weight);
 
-  struct Free {
-    void operator()(std::byte* p) const;
-  };
   WeightShape shape_;
   Type type_;
   Form form_;
   const KernelTable& table_;
   int64_t groups_, span_ = 1;
-  std::unique_ptr<std::byte[], Free> data_;
+  MemoryBlock data_ = no_block();
   std::vector<int64_t> group_data_, group_step_;
   std::vector<int32_t> run_steps_, advance_, order_;
   std::vector<int32_t> column_sums_;

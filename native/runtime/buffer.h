@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/gemm.h"
+#include "kernels/huge_pages.h"
 
 namespace openwork {
 
@@ -20,7 +21,9 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(int64_t bytes)
-      : data_(static_cast<std::byte*>(::operator new[](padded_bytes(bytes), std::align_val_t(kAlignment)))), bytes_(bytes) {}
+      : data_(static_cast<std::byte*>(::operator new[](padded_bytes(bytes), std::align_val_t(kAlignment)))), bytes_(bytes) {
+    ask_for_huge_pages(data_.get(), static_cast<size_t>(padded_bytes(bytes)));
+  }
 
   std::byte* data() const { return data_.get(); }
   int64_t bytes() const { return bytes_; }
