@@ -18,7 +18,7 @@ def check(wheel: Path, source: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}
     package = {
-        str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in (".py", ".typed")
+        str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in (".py", ".typed", ".json")
     }
     native = set(filter(NATIVE.fullmatch, held))
     assert len(native) == 2, f"Expected _native and its stub in {wheel.name}, found {sorted(native)}."
