@@ -1,10 +1,11 @@
 """The cost models of `openwork predict`: times kernels, fits what they cost, writes the parameters.
 
-python -m benchmarks.cost_model                     every machine: what runs here is timed, the rest is counted; three minutes
+python -m benchmarks.cost_model                     what runs here is timed, the rest counted; five minutes
 python -m benchmarks.cost_model avx2                times and fits one instruction set of this machine
 python -m benchmarks.cost_model --write             and writes src/openwork/prediction/machines/
 
-Needs a CPU with AVX-512 VNNI and nothing else running on it. docs/choosing_patterns.md says what the models are for.
+Needs a CPU with AVX-512 VNNI and nothing else running on it. docs/choosing_patterns.md says what the models
+are for.
 """
 
 from __future__ import annotations

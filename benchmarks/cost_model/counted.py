@@ -1,6 +1,7 @@
-"""Machines whose kernels nobody here has timed: cycles counted from instructions and the ports that take them.
+"""Machines whose kernels nobody here has timed: cycles counted from instructions and their ports.
 
-What no count tells (the epilogue, the call, what loads the weights of a tile) is taken from a set that was fitted.
+Loads run beside the products. What no count tells (the epilogue, the call, what a tile of a compressed form or
+of blocks costs) is taken from a set that was fitted.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ Cycles = Callable[[float], float]
 class Counted:
     """A machine to count.
 
-    like : the fitted set that gives what is not counted. cycles : of a dot product of 16 channels by four bytes, by the shuffles
-    that feed it (1 where each strip has its own mask, 1/2 where two share one, 0 for none). forms : the names of its forms.
-    wide : what the shuffle of a window of 64 bytes takes, in shuffles of 16.
+    like : the fitted set that gives what is not counted. cycles : of a dot product of 16 channels by four
+    bytes, by the shuffles that feed it (1 where each strip has its own mask, 1/2 where two share one, 0 for
+    none). forms : the names of its forms. vectors : that 16 lanes are. loads : in a cycle. wide : what the
+    shuffle of a window of 64 bytes takes, in shuffles of 16.
     """
 
     name: str
@@ -33,6 +35,8 @@ class Counted:
     cycles: Cycles
     why: str
     forms: tuple[str, ...]
+    vectors: int
+    loads: int
     wide: float = 1.0
 
 
@@ -52,6 +56,8 @@ MACHINES = (
         cycles=lambda shuffles: (1 + shuffles) / 2,
         why="Counted: dot products take ports 0 and 5, shuffles port 5 alone, so both share two ports.",
         forms=(*_WINDOWS, "window8x4", *_WIDE, "window64x4", *_BLOCKS, "blocks8"),
+        vectors=1,
+        loads=2,
     ),
     Counted(
         name="avxvnni",
@@ -63,6 +69,8 @@ MACHINES = (
         cycles=lambda shuffles: max(1.0, 2 * (1 + shuffles) / 3),
         why="Counted: two instructions each, dot products on ports 0 and 1, shuffles on 1 and 5.",
         forms=(*_WINDOWS, *_NARROW, *_BLOCKS),
+        vectors=2,
+        loads=3,
     ),
     Counted(
         name="neon",
@@ -72,8 +80,10 @@ MACHINES = (
         tile_rows=4,
         l3=8.0,
         cycles=lambda shuffles: 4 * (1 + shuffles) / 2,
-        why="Counted: four sdot and, of each mask, four tbl, two of either in a cycle; a tbl of four registers as four.",
+        why="Counted: four sdot and, of each mask, four tbl, two a cycle; a tbl of four registers as four.",
         forms=(*_WINDOWS, *_NARROW, *_WIDE, *_BLOCKS),
+        vectors=4,
+        loads=2,
         wide=4.0,
     ),
 )
@@ -88,23 +98,26 @@ def count(machine: Counted, fitted: Machine) -> Machine:
         basis="counted",
         source=f"{machine.why} No kernel was timed on such a machine.",
         gigahertz=machine.gigahertz,
-        forms={name: _form(machine, name, fitted) for name in machine.forms},
+        forms={name: form_cost(machine, name, fitted) for name in machine.forms},
         tile_rows=machine.tile_rows,
         l3=machine.l3,
         sources={
-            "forms": f"{machine.why} What a tile costs beside its rows: as fitted for {machine.like}.",
+            "forms": f"{machine.why} What a tile of a compressed form or of blocks costs: as fitted for {machine.like}.",
             "gigahertz": "A usual one of such CPUs; gains hardly depend on it.",
             "l3": "A usual one of such CPUs.",
-            **{name: f"As fitted for {machine.like}." for name in ("output", "line", "call")},
+            **dict.fromkeys(("output", "line", "call"), f"As fitted for {machine.like}."),
         },
         error=None,
         gains=None,
     )
 
 
-def _form(machine: Counted, name: str, fitted: Machine) -> FormCost:
+def form_cost(machine: Counted, name: str, fitted: Machine) -> FormCost:
+    """The cost of a form by ports: of blocks, loads of rows and of weights may be the limit."""
     form: Any = native().form(name)
-    shuffles = 1 / form.share if form.body == "windows" and form.share else 0.0
+    if form.body == "blocks":
+        loads = (machine.vectors / form.share + 1) / machine.loads
+        return FormCost(round(max(machine.cycles(0.0), loads), 4), fitted.forms[name].tile)
+    shuffles = 1 / form.share if form.share else 0.0
     row = machine.cycles(shuffles * (machine.wide if form.reach == 64 else 1.0))
-    alike = fitted.forms.get(name, fitted.forms["window16" if "window16" in fitted.forms else "window8"])
-    return FormCost(round(row, 4), alike.tile)
+    return FormCost(round(row, 4), fitted.forms[name].tile if form.few_rows else 0.0)

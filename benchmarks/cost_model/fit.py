@@ -1,4 +1,4 @@
-"""Least squares on the logarithm of times (or of gains): every figure counts by its factor, small or large."""
+"""Least squares on the logarithm of times (or of gains): every figure counts by its factor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from openwork.prediction.machines import Error, FormCost, Machine
 Floats = NDArray[np.float64]
 Predicted = Callable[[Machine], Sequence[float]]
 
-# What a cost may be at least and at most, in cycles or in bytes a cycle. No cost is nothing: its logarithm is fitted.
+# A cost at least and at most, in cycles or in bytes a cycle. None is nothing: its logarithm is fitted.
 LOWEST, HIGHEST = 1e-3, 1e5
-# A few figures that something disturbed must not bend the rest: from this difference of logarithms on they count less.
+# A few figures that something disturbed must not bend the rest: from this difference of logarithms on they
+# count less.
 SOFT = 0.1
 
 

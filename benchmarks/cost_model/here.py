@@ -50,7 +50,7 @@ def _start(isa: str, times: Sequence[Time]) -> Machine:
         l3=20.0,
         call=500.0,
         sources={
-            "gigahertz": "The register loop of avx512vnni, which takes a cycle for each dot product on Zen 4.",
+            "gigahertz": "The register loop of avx512vnni: a cycle for each dot product on Zen 4.",
             "tile_rows": "The largest tile of most of its forms.",
             "l2": "No limit of its own: part of what a tile of rows costs.",
         },

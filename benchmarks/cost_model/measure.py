@@ -20,9 +20,21 @@ SIZES = tuple(
     for k, n in ((384, 384), (384, 1536), (1536, 384), (768, 768), (768, 3072), (3072, 768), (576, 128))
 )
 ROWS = (1, 4, 16, 49, 128, 512)
-PATTERNS = (DENSE, "2:4", "32:64", "16:64", "8:64", "2:4@2", "16:64@2", "4:16", "2:4@4", "1x4:0.75", "4x16:0.85")
+PATTERNS = (
+    DENSE,
+    "2:4",
+    "32:64",
+    "16:64",
+    "8:64",
+    "2:4@2",
+    "16:64@2",
+    "4:16",
+    "2:4@4",
+    "1x4:0.75",
+    "4x16:0.85",
+)
 
-# A form of more work than dense is nobody's choice, and its times would pull the fit away from those that are.
+# A form of more work than dense is nobody's choice, and its times would pull the fit away from the others.
 MOST_WORK = 1.2
 # Each time is the lower quartile of so many calls, which last about so long together.
 CALLS, SECONDS = (5, 41), 0.03

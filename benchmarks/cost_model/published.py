@@ -1,21 +1,20 @@
-"""The matrix unit, which this machine may lack: fitted to gains that a plain kernel reached on one that has it.
+"""The matrix unit, which this machine may lack: fitted to gains of a plain kernel on one that has it.
 
-Measured on one core of an Emerald Rapids virtual machine at 2.1 GHz by a plain kernel: u8 in, u8 out, requantized; its stages
-(pick, multiply, convert) one after the other, its activations in tiles from the start. Nothing was measured with today's kernels,
-which overlap the stages and copy activations into panels.
+Measured on one core of an Emerald Rapids virtual machine at 2.1 GHz by a plain kernel: u8 in, u8 out,
+requantized; its stages (pick, multiply, convert) one after the other, its activations in tiles from the start.
+Nothing was measured with today's kernels, which overlap the stages and copy activations into panels.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from openwork.backends.library import native
 from openwork.engine.problem import MatrixProduct
 from openwork.prediction.cost import seconds
 from openwork.prediction.counts import Count, count_forms
 from openwork.prediction.machines import FormCost, Machine
 
-from . import fit
+from . import counted, fit
 
 PATTERNS = ("64:128@64", "64:128@128", "64:256@64", "64:256@128")
 FORMS = {"64:128@64": "tiles64", "64:128@128": "tiles128", "64:256@64": "tiles64", "64:256@128": "tiles128"}
@@ -32,21 +31,18 @@ GAINS: dict[tuple[int, int, int], tuple[float, ...]] = {
 }
 CPU = "Emerald Rapids (a virtual machine, 2.1 GHz)"
 SOURCE = (
-    "Fitted to gains measured on one core of an Emerald Rapids virtual machine at 2.1 GHz by a plain kernel; nothing was "
-    "measured with today's kernels."
+    "Fitted to gains measured on one core of an Emerald Rapids virtual machine at 2.1 GHz by a plain kernel; "
+    "nothing was measured with today's kernels."
 )
 GIGAHERTZ = 2.1
-# Cycles of one tdpbusd, whose 16 rows each make 16 dot products of 16 channels; the plain kernel reached at best 80%
-# of the unit's peak.
+# Cycles of one tdpbusd, whose 16 rows each make 16 dot products of 16 channels; the plain kernel reached at
+# best 80% of the unit's peak.
 TILE_CYCLES, TILE_PRODUCTS, REACHED = 16, 16 * 16, 0.8
 # Bytes a second that a core read there.
 L2, L3 = 124e9, 14e9
-# Two dot products a cycle, on ports 0 and 5; shuffles run on port 5 alone, between the dot products that it does not do.
-PORTS = 2
 SOURCES = {
     "tiles": "16 cycles for a product of tiles, of which the plain kernel reached at best 80%.",
-    "window8": "Counted from ports: dot products take two, the shuffles that feed them one of these.",
-    "window64": "Counted from ports: dot products take two, the shuffles that feed them one of these.",
+    "dense": "As counted for avx512vnni_intel, and with it all forms over windows and blocks.",
     "output": "Fitted to the gains.",
     "pick": "Fitted to the gains.",
     "line": "Counted: a load and a store of 64 bytes, and as much again for rows that lie apart.",
@@ -60,7 +56,9 @@ SOURCES = {
 def fit_gains(vnni: Machine) -> Machine:
     """The costs of the matrix unit. vnni : the fitted costs of avx512vnni, for what no gain tells."""
     start = _start(vnni)
-    points = [(size, p, gain) for size, found in GAINS.items() for p, gain in zip(PATTERNS, found, strict=False)]
+    points = [
+        (size, p, gain) for size, found in GAINS.items() for p, gain in zip(PATTERNS, found, strict=False)
+    ]
     counts = {(k, n, p): _count(n, k, p) for (_, k, n), p, _ in points}
     dense = {(k, n): _count(n, k, None) for (_, k, n), _, _ in points}
 
@@ -82,8 +80,8 @@ def _count(n: int, k: int, pattern: str | None) -> Count:
 
 def _start(vnni: Machine) -> Machine:
     tiles = FormCost(TILE_CYCLES / TILE_PRODUCTS / REACHED, 0.0)
-    known = [native().form(form) for form in vnni.forms]
-    windows = {form.name: FormCost(_by_ports(form), vnni.forms[form.name].tile) for form in known}
+    (ports,) = (machine for machine in counted.MACHINES if machine.name == "avx512vnni_intel")
+    windows = {name: counted.form_cost(ports, name, vnni) for name in ports.forms}
     names = ("tiles", "tiles16", "tiles32", "tiles64", "tiles128", "tilespacked")
     return replace(
         vnni,
@@ -101,9 +99,3 @@ def _start(vnni: Machine) -> Machine:
         sources=SOURCES,
         gains=None,
     )
-
-
-def _by_ports(form: object) -> float:
-    """Cycles of a dot product with its shuffles."""
-    shuffles = 1 / form.share if form.body == "windows" and form.share else 0.0  # type: ignore[attr-defined]
-    return (1 + shuffles) / PORTS
