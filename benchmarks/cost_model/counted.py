@@ -1,7 +1,7 @@
 """Machines whose kernels nobody here has timed: cycles counted from instructions and their ports.
 
-Loads run beside the products. What no count tells (the epilogue, the call, what a tile of a compressed form or
-of blocks costs) is taken from a set that was fitted.
+Loads run beside the products. What no count tells (the epilogue, the call, what a tile of a compressed form
+or of blocks costs) is taken from a set that was fitted.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def count(machine: Counted, fitted: Machine) -> Machine:
         tile_rows=machine.tile_rows,
         l3=machine.l3,
         sources={
-            "forms": f"{machine.why} What a tile of a compressed form or of blocks costs: as fitted for {machine.like}.",
+            "forms": f"{machine.why} Tiles of compressed forms and of blocks: as fitted for {machine.like}.",
             "gigahertz": "A usual one of such CPUs; gains hardly depend on it.",
             "l3": "A usual one of such CPUs.",
             **dict.fromkeys(("output", "line", "call"), f"As fitted for {machine.like}."),

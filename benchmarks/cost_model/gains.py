@@ -1,4 +1,4 @@
-"""What a fit is worth to whoever chooses a pattern: gains of each pattern's best form, found and predicted."""
+"""What a fit is worth to who chooses a pattern: gains of each pattern's best form, found and predicted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The matrix unit, which this machine may lack: fitted to gains of a plain kernel on one that has it.
 
 Measured on one core of an Emerald Rapids virtual machine at 2.1 GHz by a plain kernel: u8 in, u8 out,
-requantized; its stages (pick, multiply, convert) one after the other, its activations in tiles from the start.
+requantized; its stages (pick, multiply, convert) one after the other, its activations in tiles already.
 Nothing was measured with today's kernels, which overlap the stages and copy activations into panels.
 """
 

@@ -69,7 +69,7 @@ def _of_onnx(path: Path) -> Program:
     with drafting("Reading the model"):
         model = read(path)
     with drafting("Making native operators of the model"):
-        reduced, _, _ = reduce(model, 0)
+        reduced, _, _ = reduce(model)
     with drafting("Making steps of the model"):
         return lower(reduced, backends(None)).program
 
