@@ -32,6 +32,7 @@ def machines(wanted: tuple[str, ...]) -> Iterator[Machine]:
         if isa in wanted:
             times = list(measure.times(isa))
             fitted[isa] = gains.with_gains(here.fit_times(isa, times), times)
+            print(*gains.by_pattern(fitted[isa], times), sep="\n")
             yield fitted[isa]
         elif isa in {machine.like for machine in counted.MACHINES}:
             fitted[isa] = machine_named(isa)
