@@ -19,7 +19,7 @@ from openwork.engine.engine_file import write_engine
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-BELOW_TORCH = ("patterns", "qdq", "engine", "graph", "backends", "builder", "runtime")
+BELOW_TORCH = ("patterns", "qdq", "engine", "graph", "backends", "builder", "runtime", "prediction")
 
 
 def quoted(cell: str) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openwork.engine.report import BuildReport
     from openwork.patterns.detection import detect
     from openwork.patterns.pattern import Pattern
+    from openwork.prediction.predict import predict
     from openwork.runtime.engine import Context, Engine, load
     from openwork.support.fields import EngineFileError
 
@@ -27,6 +28,7 @@ _HOMES = {
     "build": "openwork.builder.builder",
     "detect": "openwork.patterns.detection",
     "load": "openwork.runtime.engine",
+    "predict": "openwork.prediction.predict",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "build",
     "detect",
     "load",
+    "predict",
 ]
 
 

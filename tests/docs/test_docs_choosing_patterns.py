@@ -32,3 +32,5 @@ def test_the_examples_run(
     assert {name: str(p.pattern) for name, p in pruner.prunables.items()} == {
         name: pattern for name, pattern in allocation.mapping.items() if pattern
     }
+    (predicted,) = re.findall(r"```\n(layers .*?)\n```", text, re.DOTALL)
+    assert predicted in printed

@@ -17,9 +17,8 @@ def check(wheel: Path, source: Path) -> None:
     the stub, and no more."""
     with zipfile.ZipFile(wheel) as file:
         held = {name for name in file.namelist() if ".dist-info/" not in name}
-    package = {
-        str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in (".py", ".typed")
-    }
+    kinds = (".py", ".typed", ".json")
+    package = {str(path.relative_to(source)) for path in source.rglob("*") if path.suffix in kinds}
     native = set(filter(NATIVE.fullmatch, held))
     assert len(native) == 2, f"Expected _native and its stub in {wheel.name}, found {sorted(native)}."
     assert "openwork/py.typed" in held, f"{wheel.name} lacks py.typed, so type checkers ignore its types."

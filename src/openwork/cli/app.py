@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openwork.cli import commands, quantization
+from openwork.cli import commands, prediction, quantization
 from openwork.cli.failure import one_sentence
 from openwork.cli.options import parse_shapes
 from openwork.cli.quantization import Choice
@@ -114,6 +114,22 @@ def quantize(
     with one_sentence():
         chosen = Choice(target, observer, percentile, tuple(exclude or ()), batch, cache)
         quantization.quantize(model, data, output, chosen, json)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An ONNX model (.onnx) or an engine file.")],
+    patterns: Annotated[str, typer.Option(help="Patterns between commas: 2:4,16:64,64:128@64.")],
+    machine: Annotated[str, typer.Option(help="The machine to predict for, this one or another.")] = "amx",
+    shape: Annotated[
+        str | None, typer.Option(help="One size per free dimension of the inputs; default the largest usual.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that share each product.")] = 1,
+    json: Json = None,
+) -> None:
+    """Predict what patterns would gain on a CPU that need not be this one. Nothing is timed."""
+    with one_sentence():
+        prediction.predict(prediction.Request(model, patterns, machine, shape, threads), json)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Fits the cost models of `openwork.prediction` to times of the kernels."""
