@@ -71,7 +71,7 @@ def network() -> onnx.ModelProto:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets every engine of a name take a stated time, by shape."""
+    """Lets every engine of a name take a stated time, by shape, and by shape again where the race is close."""
 
     def state(**by_name: list[float]) -> None:
         shapes = iter(range(100))
@@ -80,7 +80,9 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             number = next(shapes)
             for run in runners.values():
                 run()
-            taken = {name: np.full(3, 1e3 * by_name[name][number]) for name in runners}
+            taken = {
+                name: np.full(3, 1e3 * by_name[name][number % len(by_name[name])]) for name in runners
+            }
             return {name: Timing(times, times) for name, times in taken.items()}
 
         monkeypatch.setattr(race, "measure", measured)
@@ -173,7 +175,21 @@ def test_a_race_that_fails_leaves_the_model_to_onnx_runtime(
     check(path)
 
 
-@pytest.mark.parametrize("native", [[1.1, 1.1], [0.5, 1.1], [1.0, 1.0], [0.99, 0.98]])
+@pytest.mark.parametrize("native", [[0.98, 0.98], [1.04, 1.02, 0.97, 0.98], [0.98, 0.99, 0.96, 0.98]])
+def test_a_close_race_is_decided_by_a_longer_one(
+    tmp_path: Path, seconds: Callable[..., None], native: list[float]
+) -> None:
+    seconds(native=native, joined=[1.0], onnxruntime=[1.0])
+    path = built(tmp_path)
+    report = load(path).report
+    assert [layer.name for layer in report.layers] == ["head"]
+    assert [time.seconds["native"] for time in report.whole] == native[-2:]
+    check(path)
+
+
+@pytest.mark.parametrize(
+    "native", [[1.1, 1.1], [0.5, 1.1], [1.0, 1.0], [0.995, 0.992], [0.95, 0.96, 1.0, 1.01]]
+)
 def test_a_model_that_does_not_gain_at_every_shape_runs_as_one_part(
     tmp_path: Path, seconds: Callable[..., None], native: list[float]
 ) -> None:
