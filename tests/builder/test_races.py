@@ -71,7 +71,7 @@ def network() -> onnx.ModelProto:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Lets every engine of a name take a stated time, by shape, and by shape again where the race is close."""
+    """Lets every engine of a name take a stated time, by shape, and once more where the race is close."""
 
     def state(**by_name: list[float]) -> None:
         shapes = iter(range(100))
@@ -80,9 +80,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             number = next(shapes)
             for run in runners.values():
                 run()
-            taken = {
-                name: np.full(3, 1e3 * by_name[name][number % len(by_name[name])]) for name in runners
-            }
+            taken = {name: np.full(3, 1e3 * by_name[name][number % len(by_name[name])]) for name in runners}
             return {name: Timing(times, times) for name, times in taken.items()}
 
         monkeypatch.setattr(race, "measure", measured)
