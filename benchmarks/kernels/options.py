@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from openwork import Pattern
@@ -11,7 +12,7 @@ from openwork.backends.library import chosen_isa, native
 from . import measure, networks, peers, problem
 from .cases import Settings
 from .results import DENSE
-from .shapes import Layer
+from .shapes import Convolution, Layer, Shape
 
 PATTERNS = ("2:4", "2:4@2", "2:4@4", "4:16", "4:32", "4:64", "4x1:0.8", "4x16:0.85", "1x1:0.9")
 Work = list[tuple[Layer, str]]
@@ -28,6 +29,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--set", action="append", choices=networks.SETS, dest="sets", help="every layer of one; repeatable")
     add("--all", action="store_true", help="every layer of every set, in every type")
     add("--layer", help="only layers whose name contains this")
+    add("--rows", help="of every matrix product, joined by commas, in the place of its own")
+    add("--batch", type=int, default=1, help="images in every convolution")
     add("--patterns", default=",".join(PATTERNS), help="separated by commas; dense is always timed")
     add("--types", help=f"of {','.join(problem.TYPES)}; without it INT8, and the others on a few layers")
     add("--threads", type=int, default=1)
@@ -52,12 +55,31 @@ def work(given: argparse.Namespace) -> Work:
         layers = [layer for layer in layers if given.layer in str(layer)]
     if not layers:
         raise ValueError(f"No layer's name contains '{given.layer}'.")
+    layers = _resized(layers, given)
     if types or given.all:
         return [(layer, kind) for kind in types or problem.TYPES for layer in layers]
     few = [layer for layer in layers if str(layer) in networks.FLOATS]
     return [(layer, problem.TYPES[0]) for layer in layers] + [
         (x, kind) for kind in problem.TYPES[1:] for x in few
     ]
+
+
+def _resized(layers: list[Layer], given: argparse.Namespace) -> list[Layer]:
+    """The layers with the rows and images that were asked for, each shape of a network once. Raises
+    ValueError for sizes below 1."""
+    rows = [int(text) for text in given.rows.split(",")] if given.rows else None
+    if given.batch < 1:
+        raise ValueError(f"Expected at least 1 image in a batch, found {given.batch}.")
+    found: dict[tuple[str, Shape], Layer] = {}
+    for layer in layers:
+        shapes: list[Shape] = [layer.shape]
+        if isinstance(layer.shape, Convolution):
+            shapes = [replace(layer.shape, batch=given.batch)]
+        elif rows is not None:
+            shapes = [replace(layer.shape, rows=count) for count in rows]
+        for shape in shapes:
+            found.setdefault((layer.network, shape), replace(layer, shape=shape))
+    return list(found.values())
 
 
 def settings(given: argparse.Namespace) -> tuple[Settings, list[str]]:

@@ -254,6 +254,8 @@ def test_a_run_beside_other_work_is_doubted() -> None:
         (["--layer", "nothing"], "No layer's name contains 'nothing'."),
         (["--patterns", "4:2"], "did you mean"),
         (["--isa", "mmx"], "The instruction set 'mmx' is unknown"),
+        (["--batch", "0"], "Expected at least 1 image in a batch, found 0."),
+        (["--rows", "0", "--set", "bert"], "A product has at least one row"),
         (["--threads", "0"], "Repeats and threads are at least 1."),
     ],
 )
@@ -270,6 +272,17 @@ def test_all_and_types_choose_the_work() -> None:
     assert len(options.work(given)) == len(EVERY_LAYER) * len(problem.TYPES)
     given = options.parser("").parse_args(["--set", "small", "--types", "bf16"])
     assert [kind for _, kind in options.work(given)] == ["bf16"] * len(networks.layers("small"))
+
+
+def test_rows_and_batch_replace_those_of_the_layers() -> None:
+    given = options.parser("").parse_args(
+        ["--set", "minilm", "--set", "resnet34", "--rows", "1,64", "--batch", "8", "--types", "int8"]
+    )
+    shapes = [layer.shape for layer, _ in options.work(given)]
+    # Four products of MiniLM and the classifier, at two numbers of rows each.
+    assert sorted(s.rows for s in shapes if isinstance(s, Gemm)) == [1] * 5 + [64] * 5
+    assert {s.batch for s in shapes if isinstance(s, Convolution)} == {8}
+    assert len(set(shapes)) == len(shapes)
 
 
 @pytest.mark.parametrize(
