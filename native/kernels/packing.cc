@@ -108,7 +108,7 @@ void Packer::end_run(int64_t steps) { to_.run_steps_.push_back(static_cast<int32
 
 void Packer::put(const PackedStream& stream) {
   allocate(std::ssize(stream.bytes), 1);
-  std::memcpy(to_.data_.get(), stream.bytes.data(), stream.bytes.size());
+  std::copy(stream.bytes.begin(), stream.bytes.end(), to_.data_.get());  // of nothing too
   to_.group_data_ = stream.begins;
   to_.group_step_ = {0};
   for (const int64_t steps : stream.steps) to_.group_step_.push_back(to_.group_step_.back() + steps);

@@ -5,6 +5,7 @@
 
 #include "runtime/context.h"
 #include "test/guarded.h"
+#include "test/harness.h"
 
 namespace openwork::test {
 
@@ -66,6 +67,23 @@ Bytes run_guarded(const Program& program, int64_t batch) {
   const int y = program.outputs()[0];
   const auto* data = buffers.get<const uint8_t>(y);
   return {data, data + plan->sizes.elements(y) * dtype_bytes(program.values()[static_cast<size_t>(y)].dtype)};
+}
+
+void check_runs(const std::string& what, const Build& steps, int64_t (*count)(const Program&), int64_t expected) {
+  for (const KernelTable* table : available_tables()) {
+    Branches counted(*table, 3);
+    const size_t outputs = steps(counted).size();
+    const auto shared = build(*table, steps, false), apart = build(*table, steps, true);
+    CHECK_SAY(count(*shared) == expected && count(*apart) == 0, what + ": " + std::to_string(count(*shared)));
+    // 10 images make slices, and a rest on all threads.
+    for (const int64_t batch : {1, 3, 10}) {
+      const auto bits = run(apart, 1, batch, outputs);
+      for (const int threads : {1, 2, 3})
+        CHECK_SAY(run(shared, threads, batch, outputs) == bits,
+                  what + " on " + table->isa + ", " + std::to_string(threads) + " threads, batch " + std::to_string(batch));
+      CHECK_SAY(run_guarded(*shared, batch) == bits[0], what + " on " + table->isa + ", guarded, batch " + std::to_string(batch));
+    }
+  }
 }
 
 }  // namespace openwork::test

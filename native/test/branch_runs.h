@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "test/branches.h"
@@ -22,5 +23,9 @@ std::vector<Bytes> run(const std::shared_ptr<const Program>& program, int thread
 
 // The first output, each home's memory ending at a page which may not be touched, but for the bytes that steps read on.
 Bytes run_guarded(const Program& program, int64_t batch);
+
+// On every instruction set, with and without shared places: `count` is `expected` and 0, and the bits are the same, of slices, on
+// threads, and with a page behind each place which may not be touched.
+void check_runs(const std::string& what, const Build& steps, int64_t (*count)(const Program&), int64_t expected);
 
 }  // namespace openwork::test

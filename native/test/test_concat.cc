@@ -20,23 +20,7 @@ int64_t count_inside(const Program& program) {
 }
 
 // `inside`: values that lie inside of others.
-void check(const std::string& what, int64_t inside, const Build& steps) {
-  for (const KernelTable* table : available_tables()) {
-    Branches counted(*table, 3);
-    const size_t outputs = steps(counted).size();
-    const auto joined = build(*table, steps, false), copied = build(*table, steps, true);
-    CHECK_SAY(count_inside(*joined) == inside && count_inside(*copied) == 0,
-              what + ": " + std::to_string(count_inside(*joined)) + " inside");
-    // 10 images make slices, and a rest on all threads.
-    for (const int64_t batch : {1, 3, 10}) {
-      const auto expected = run(copied, 1, batch, outputs);
-      for (const int threads : {1, 2, 3})
-        CHECK_SAY(run(joined, threads, batch, outputs) == expected,
-                  what + " on " + table->isa + ", " + std::to_string(threads) + " threads, batch " + std::to_string(batch));
-      CHECK_SAY(run_guarded(*joined, batch) == expected[0], what + " on " + table->isa + ", guarded, batch " + std::to_string(batch));
-    }
-  }
-}
+void check(const std::string& what, int64_t inside, const Build& steps) { test::check_runs(what, steps, count_inside, inside); }
 
 TEST(pieces_are_written_where_they_are_joined) {
   check("convolutions and pools", 5, [](Branches& b) {

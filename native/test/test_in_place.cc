@@ -182,23 +182,7 @@ int64_t count_shared(const Program& program) {
 }
 
 // `shared`: what is written in place.
-void check(const std::string& what, int64_t shared, const Build& steps) {
-  for (const KernelTable* table : available_tables()) {
-    Branches counted(*table, 3);
-    const size_t outputs = steps(counted).size();
-    const auto in_place = build(*table, steps, false), apart = build(*table, steps, true);
-    CHECK_SAY(count_shared(*in_place) == shared && count_shared(*apart) == 0,
-              what + ": " + std::to_string(count_shared(*in_place)) + " in place");
-    // 10 images make slices, and a rest on all threads.
-    for (const int64_t batch : {1, 3, 10}) {
-      const auto expected = run(apart, 1, batch, outputs);
-      for (const int threads : {1, 2, 3})
-        CHECK_SAY(run(in_place, threads, batch, outputs) == expected,
-                  what + " on " + table->isa + ", " + std::to_string(threads) + " threads, batch " + std::to_string(batch));
-      CHECK_SAY(run_guarded(*in_place, batch) == expected[0], what + " on " + table->isa + ", guarded, batch " + std::to_string(batch));
-    }
-  }
-}
+void check(const std::string& what, int64_t shared, const Build& steps) { test::check_runs(what, steps, count_shared, shared); }
 
 TEST(residuals_are_written_in_place_on_threads) {
   for (const DType dtype : {DType::u8, DType::f32, DType::bf16})

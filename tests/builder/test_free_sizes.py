@@ -87,7 +87,7 @@ def test_sizes_that_follow_from_the_data_are_sampled_and_noted(tmp_path: Path) -
     assert len(rows) == 2
     assert 1 <= rows[0] <= 5 < rows[1] < 40
     (note,) = [note for note in report.notes if "The sizes of" in note]
-    assert "are not known from its inputs' sizes alone; the layers behind it were timed at those" in note
+    assert "are not known from its inputs' sizes alone; the layers behind it are taken at those" in note
 
 
 def test_sizes_that_cannot_be_found_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,4 +96,4 @@ def test_sizes_that_cannot_be_found_are_noted(tmp_path: Path, monkeypatch: pytes
     assert [bucket.rows for bucket in report.layers[0].buckets] == [1]
     (note,) = [note for note in report.notes if "The sizes of" in note]
     assert "could not be found (its inputs are too large to try it on samples), so" in note
-    assert note.endswith("were timed as if they were 1.")
+    assert note.endswith("are taken as if they were 1.")

@@ -133,6 +133,23 @@ def test_inspect_shows_what_an_engine_holds(built: Path, folder: Path) -> None:
     assert found["report"]["layers"][0]["pattern"] == "2:4"
 
 
+def test_inspect_shows_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = run("inspect", "--machine", "--json", folder / "machine.json")
+    document = json.loads((folder / "machine.json").read_text())
+    sets = {each["name"]: each for each in document["instruction_sets"]}
+    assert sets[document["isa"]]["lacks"] is None
+    assert f"{document['isa']}: runs, and is the one in use" in out
+    assert all(
+        f"not here: this machine has no {each['lacks']}" in out for each in sets.values() if each["lacks"]
+    )
+    assert "runs where OPENWORK_ISA=amx_emulated asks for it" in out
+    monkeypatch.setenv("OPENWORK_ISA", "none-such")
+    assert '"none-such" of the environment variable OPENWORK_ISA is unknown' in run("inspect", "--machine")
+    for wrong in ((), ("m.engine", "--machine")):
+        assert "one of the two" in run("inspect", *wrong, code=2)
+    assert "--verify reads an engine file" in run("inspect", "--machine", "--verify", code=2)
+
+
 def test_inspect_finds_altered_bytes_where_asked(built: Path, folder: Path) -> None:
     said = "Every tensor has the digest that was written with it."
     assert said not in run("inspect", built)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from typer.testing import CliRunner
@@ -110,3 +111,67 @@ def test_wrong_requests_end_in_a_sentence(folder: Path) -> None:
         ProductLayer("x", MatrixProduct(8, 8), 0)
     with pytest.raises(ValueError, match=r"^The number of threads is at least 1"):
         openwork.predict(LAYERS, ["2:4"], threads=0)
+
+
+def _free_image() -> onnx.ModelProto:
+    """Free height and width: a pool and a stride stand before the last convolution."""
+    floats = onnx.TensorProto.FLOAT
+    node, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    weights = [
+        onnx.numpy_helper.from_array(np.full(shape, 0.1, np.float32), name)
+        for name, shape in (("a", (8, 3, 3, 3)), ("b", (64, 8, 3, 3)))
+    ]
+    nodes = [
+        node("Conv", ["x", "a"], ["c"], "first", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("MaxPool", ["c"], ["p"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "b"], ["y"], "last", pads=[1, 1, 1, 1]),
+    ]
+    ports = (
+        [info("x", floats, ["n", 3, "h", "w"])],
+        [info("y", floats, ["n", 64, "oh", "ow"])],
+    )
+    graph = onnx.helper.make_graph(nodes, "net", *ports, weights)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+def test_rows_follow_from_what_the_steps_before_make(folder: Path) -> None:
+    onnx.save(_free_image(), folder / "image.onnx")
+    found = openwork.predict(folder / "image.onnx", ["2:4"], shape=(2, 64, 32))
+    assert [layer.layer.rows for layer in found.layers] == [2 * 32 * 16, 2 * 16 * 8]
+    assert not found.unsized
+
+
+def test_masks_wider_than_a_layer_are_not_recommended() -> None:
+    narrow = ProductLayer("head", MatrixProduct(32, 256), 64)
+    found = openwork.predict([narrow], ["2:4@64"])
+    assert found.best == "dense"
+    assert found.layers[0].reasons == {
+        "2:4@64": "2:4@64 treats 64 output channels alike, and the layer has 32."
+    }
+
+
+def test_a_total_says_how_many_products_it_holds() -> None:
+    grouped = ProductLayer("grouped", Convolution(64, 4, (3, 3), 16), 100)
+    assert "1 of 2 products" in openwork.predict([LAYERS[0], grouped], ["2:4"]).table()
+    (row,) = [line for line in openwork.predict([grouped], ["2:4"]).table().splitlines() if "0 of 1" in line]
+    assert row.split()[-3:] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("model", "patterns", "sentence"),
+    [
+        (None, ["2:4"], "A prediction is for the path of a model or for ProductLayers, but one is None"),
+        ([1], ["2:4"], "but one is 1, of the type int"),
+        (LAYERS, None, "Patterns are a list of texts"),
+    ],
+)
+def test_what_is_no_model_and_no_list_is_refused(model: Any, patterns: Any, sentence: str) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        openwork.predict(model, patterns)
+
+
+def test_a_path_without_a_model_is_not_called_a_defect(folder: Path) -> None:
+    error = run("predict", folder / "none.onnx", "--patterns", "2:4", code=2)
+    assert "is not a file; give the path of an ONNX model" in error
+    assert "report" not in error

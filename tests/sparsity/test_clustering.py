@@ -318,3 +318,28 @@ def test_clustered_layers_lose_less_when_they_are_pruned() -> None:
         lost[cluster] = float((pruned - dense).square().sum())
     assert np.isfinite(lost[True])
     assert lost[True] < lost[False]
+
+
+def test_a_model_without_a_layer_wide_enough_says_so() -> None:
+    report = permute(
+        nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16)), torch.randn(2, 16), "2:4@64"
+    )
+    assert "No layer that was chosen has as many channels as 2:4@64 needs: 4 input channels and 64" in str(
+        report
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"passes": 0}, ValueError, "The number of passes of a permutation is at least 1"),
+        ({"passes": 1.5}, TypeError, "The number of passes of a permutation is a whole number"),
+        ({"effort": 3}, TypeError, "The effort of a permutation is an Effort"),
+        ({"progress": "no"}, TypeError, "progress is True or False, but it is 'no'"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    options: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        PermutationOptions(**options)

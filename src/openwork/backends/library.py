@@ -31,10 +31,17 @@ def chosen_isa(isa: str | None) -> str:
     return isa
 
 
-def instruction_sets() -> list[str]:
-    """A line for each instruction set of this build: which runs unasked, which run, and what this machine
+def active_isa() -> tuple[str | None, str]:
+    """The instruction set that runs, or None and why OPENWORK_ISA cannot be followed, a sentence."""
+    try:
+        return str(native().active_isa()), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def instruction_sets(active: str | None) -> list[str]:
+    """A line for each instruction set of this build: which run, which is active, and what this machine
     lacks for the others."""
-    active = native().active_isa()
     lines = []
     for name, emulated, lacks in native().instruction_sets():
         state = f"not here: this machine has no {lacks}" if lacks else "runs"

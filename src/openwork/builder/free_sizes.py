@@ -91,11 +91,11 @@ def _notes(step: Step, names: Sequence[str], made: Made | str) -> list[str]:
     if isinstance(made, str):
         return [
             f"The sizes of {listed}, which {step.name} makes, could not be found ({made}), "
-            "so the layers behind it were timed as if they were 1."
+            "so the layers behind it are taken as if they were 1."
         ]
     if made.exact:
         return []
     return [
         f"The sizes of {listed}, which {step.name} makes, are not known from its inputs' sizes alone; "
-        "the layers behind it were timed at those that it made of random inputs."
+        "the layers behind it are taken at those that it made of random inputs."
     ]

@@ -163,6 +163,8 @@ def inspect(
         if machine == (engine is not None):
             raise ValueError("Inspect takes an engine file or --machine, one of the two.")
         if engine is None:
+            if verify:
+                raise ValueError("--verify reads an engine file; a machine has no digests.")
             commands.inspect_machine(json)
         else:
             commands.inspect(engine, verify, json)

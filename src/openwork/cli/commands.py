@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from openwork.backends.library import instruction_sets, native
+from openwork.backends.library import active_isa, instruction_sets, native
 from openwork.bench.latency import Options, measure, summary
 from openwork.builder.builder import build as build_engine
 from openwork.cli import tables
@@ -123,13 +123,14 @@ def inspect_machine(output: Path | None) -> None:
     check_outputs((output,), ())
     machine = this_machine()
     console = Console()
-    for line in (machine.line(machine.cores), *instruction_sets()):
+    active, fault = active_isa()
+    for line in (machine.line(machine.cores), *instruction_sets(active), *([fault] if fault else [])):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     sets = [
         {"name": name, "emulated": emulated, "lacks": lacks or None}
         for name, emulated, lacks in native().instruction_sets()
     ]
-    _write(output, {"machine": machine.record(), "isa": native().active_isa(), "instruction_sets": sets})
+    _write(output, {"machine": machine.record(), "isa": active, "instruction_sets": sets})
 
 
 def _show(console: Console, report: BuildReport) -> None:

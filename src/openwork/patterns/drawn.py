@@ -13,10 +13,14 @@ Size = tuple[int, int, int]
 """Output channels, kernel taps and input channels of a tap."""
 
 
-def refusal(channels: int, pattern: Pattern | None) -> str | None:
-    """Why a pattern means nothing on taps of so many input channels, or None; no pattern is dense."""
+def refusal(channels: int, pattern: Pattern | None, outputs: int | None = None) -> str | None:
+    """Why a pattern means nothing on taps of so many input channels, or on so many output channels where they
+    are given, or None; no pattern is dense."""
     if pattern is None:
         return None
+    shared = pattern.shared if isinstance(pattern, GroupPattern) else getattr(pattern, "rows", 1)
+    if outputs is not None and outputs < shared:
+        return f"{pattern} treats {shared} output channels alike, and the layer has {outputs}."
     wanted = pattern.group if isinstance(pattern, GroupPattern) else getattr(pattern, "columns", 1)
     if channels < wanted:
         return f"{pattern} reaches over {wanted} input channels, and a tap has {channels}."

@@ -9,7 +9,7 @@ from openwork.patterns.drawn import refusal
 from openwork.patterns.pattern import Pattern
 from openwork.prediction.cost import seconds
 from openwork.prediction.counts import count_forms, whole_forms
-from openwork.prediction.layers import ProductLayer, Shape, Source, layers_of
+from openwork.prediction.layers import ProductLayer, Shape, Source, products_of
 from openwork.prediction.machines import Machine, machine_named
 from openwork.prediction.result import LayerPrediction, Predicted, Prediction
 from openwork.support.numbers import whole_number
@@ -35,17 +35,20 @@ def predict(
     Weights are drawn at random with each pattern's zeros; the model's own do not matter. Nothing is timed:
     every number is predicted by a cost model, whose origin the result states.
     Raises ValueError, in a sentence, for a machine, a pattern, a shape or a model that cannot be used, and
-    OSError where it cannot be read.
+    OSError where it cannot be read; TypeError for what is no model, list or number.
     """
     known = machine_named(machine)
     threads = whole_number(threads, "The number of threads", low=1, high=_MOST_THREADS)
     texts = _texts(patterns)
-    layers = layers_of(model, shape)
-    return Prediction(known, threads, texts, tuple(_layer(layer, texts, known, threads) for layer in layers))
+    found = products_of(model, shape)
+    layers = tuple(_layer(layer, texts, known, threads) for layer in found.layers)
+    return Prediction(known, threads, texts, layers, found.notes)
 
 
 def _texts(patterns: Sequence[str]) -> tuple[str, ...]:
     listed = [patterns] if isinstance(patterns, str) else patterns
+    if not isinstance(listed, Iterable):
+        raise TypeError(f'Patterns are a list of texts, like ["2:4"], but they are {patterns!r}.')
     texts = tuple(dict.fromkeys(str(Pattern.parse(text)) for text in listed))
     if not texts:
         raise ValueError("There is no pattern to predict; give at least one, like 2:4.")
@@ -63,7 +66,7 @@ def _layer(layer: ProductLayer, patterns: Sequence[str], machine: Machine, threa
     reasons: dict[str, str] = {}
     channels = layer.sizes.channels if isinstance(layer.sizes, Convolution) else layer.sizes.k
     for pattern in patterns:
-        unfit = refusal(channels, Pattern.parse(pattern))
+        unfit = refusal(channels, Pattern.parse(pattern), layer.sizes.n)
         if unfit:
             reasons[pattern] = unfit
         else:

@@ -59,6 +59,8 @@ class Prediction:
     threads: int
     patterns: tuple[str, ...]
     layers: tuple[LayerPrediction, ...]
+    unsized: tuple[str, ...] = ()
+    """Sentences on sizes that could not be found, which count as 1."""
 
     def total(self, pattern: str = DENSE) -> float:
         """Seconds of all products with a pattern, each layer that cannot hold it dense."""
@@ -82,13 +84,20 @@ class Prediction:
         kinds = {_kind(layer): layer for layer in self.layers}
         rows = [("layers", "rows", "n x k", "dense us", *self.patterns, "best")]
         rows += [_row(layer, counts[kind], self.patterns) for kind, layer in kinds.items()]
-        gains = tuple(f"{self.gain(pattern):.2f}x" for pattern in self.patterns)
-        rows.append(("all products", "", "", f"{1e6 * self.total():.1f}", *gains, self.best))
+        rows.append(self._total_row())
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]
         return "\n".join([*(line.rstrip() for line in lines), *self.notes()])
+
+    def _total_row(self) -> tuple[str, ...]:
+        priced = sum(layer.dense is not None for layer in self.layers)
+        name = "all products" if priced == len(self.layers) else f"{priced} of {len(self.layers)} products"
+        if not priced:
+            return (name, "", "", "-", *("-" for _ in self.patterns), "-")
+        gains = (f"{self.gain(pattern):.2f}x" for pattern in self.patterns)
+        return (name, "", "", f"{1e6 * self.total():.1f}", *gains, self.best)
 
     def notes(self) -> list[str]:
         """What the numbers are, and which layers they leave out."""
@@ -101,7 +110,8 @@ class Prediction:
         return [
             f"Predicted for {machine.name} ({machine.cpu}), {threads}, INT8: nothing here was measured.",
             machine.source,
-            *(f"Left dense, {len(names)} layers ({names[0]} ...): {why}" for why, names in reasons.items()),
+            *(f"Left dense, {_counted(names)}: {why}" for why, names in reasons.items()),
+            *self.unsized,
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -121,7 +131,12 @@ class Prediction:
                 "gains": {pattern: self.gain(pattern) for pattern in self.patterns},
             },
             "best": self.best,
+            "unsized": list(self.unsized),
         }
+
+
+def _counted(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} layers ({names[0]} ...)"
 
 
 def _kind(layer: LayerPrediction) -> tuple[str, int]:

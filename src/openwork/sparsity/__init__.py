@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from openwork.sparsity.calibrated.wanda import wanda_mask
     from openwork.sparsity.masks.eligibility import LayerEligibility, layer_table
     from openwork.sparsity.masks.mask import magnitude_mask
-    from openwork.sparsity.permutation import PermutationOptions, PermutationReport, permute
+    from openwork.sparsity.permutation import Effort, PermutationOptions, PermutationReport, permute
     from openwork.sparsity.pruner.criterion import Criterion
     from openwork.sparsity.pruner.options import PrunerOptions
     from openwork.sparsity.pruner.pruner import Pruner
@@ -39,6 +39,7 @@ __all__ = [
     "BlockPattern",
     "Calibration",
     "Criterion",
+    "Effort",
     "GradientPruning",
     "Gradual",
     "GroupLasso",
@@ -78,6 +79,7 @@ _HOMES = {
     "GradientPruning": "openwork.sparsity.pruner.regularizer",
     "GroupLasso": "openwork.sparsity.pruner.regularizer",
     "LayerEligibility": "openwork.sparsity.masks.eligibility",
+    "Effort": "openwork.sparsity.permutation",
     "PermutationOptions": "openwork.sparsity.permutation",
     "PermutationReport": "openwork.sparsity.permutation",
     "Pruner": "openwork.sparsity.pruner.pruner",

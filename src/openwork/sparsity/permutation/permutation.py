@@ -30,6 +30,7 @@ from openwork.sparsity.permutation.report import ClassOutcome, LayerOutcome, Per
 from openwork.sparsity.permutation.scores import Layers, Posed, Score, Sides, pose
 from openwork.sparsity.permutation.search import search
 from openwork.support.batches import evaluating
+from openwork.support.numbers import whole_number
 from openwork.support.progress import progress_bar
 
 
@@ -69,6 +70,12 @@ class PermutationOptions:
                 f'The score "{self.score}" of a permutation {need}; calibration=Calibration(...) goes with '
                 '"output" alone.'
             )
+        if not isinstance(self.effort, Effort):
+            raise TypeError(f"The effort of a permutation is an Effort(...), but it is {self.effort!r}.")
+        whole_number(self.passes, "The number of passes of a permutation")
+        for name in ("trust_unreached", "progress"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is True or False, but it is {getattr(self, name)!r}.")
 
 
 def permute(
@@ -96,7 +103,9 @@ def permute(
     Source: Pool & Yu 2021, "Channel Permutations for N:M Sparsity"; the search is `search.py`'s own.
     """
     start = time.perf_counter()
-    options = options or PermutationOptions()
+    options = PermutationOptions() if options is None else options
+    if not isinstance(options, PermutationOptions):
+        raise TypeError(f"Options are PermutationOptions(...), but they are {options!r}.")
     chosen = _group_pattern(pattern)
     _refuse_distributed(model)
     args, kwargs = _inputs(example_inputs)
@@ -114,6 +123,8 @@ def permute(
         if graph.unreached and not options.trust_unreached:
             return replace(report, reason=_unreached_reason(graph.unreached))
         meant = _meant(model, graph, chosen, include, exclude)
+        if not meant:
+            return replace(report, reason=_unmeant_reason(chosen))
         layers = Layers(
             meant,
             graph.consumers,
@@ -145,6 +156,14 @@ def _unreached_reason(names: Sequence[str]) -> str:
     return (
         f"In evaluation mode the model does not read {', '.join(names[:3])}{more}, so nobody can tell which "
         "channels they work on; where that is none that others share, set trust_unreached in the options."
+    )
+
+
+def _unmeant_reason(pattern: GroupPattern) -> str:
+    shared = f" and {pattern.shared} output channels" if pattern.shared > 1 else ""
+    return (
+        f"No layer that was chosen has as many channels as {pattern} needs: {pattern.group} input "
+        f"channels{shared}."
     )
 
 
