@@ -1,13 +1,14 @@
+#include "test/guarded.h"
+#include "test/harness.h"
+#include "test/plain_epilogue.h"
 #include "test/problem.h"
+#include "test/tables.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
 
-#include "test/guarded.h"
-#include "test/harness.h"
-#include "test/plain_epilogue.h"
 
 namespace openwork::test {
 namespace {
@@ -228,7 +229,7 @@ std::vector<std::shared_ptr<const PackedWeights>> pack_all(const Problem& p, con
   std::vector<std::shared_ptr<const PackedWeights>> packed;
   for (int f = 0; f < kForms; ++f) {
     const auto form = static_cast<Form>(f);
-    if (!refusal(p.shape, p.type, form, table).empty()) continue;
+    if (!is_own(table, form) || !refusal(p.shape, p.type, form, table).empty()) continue;
     packed.push_back(PackedWeights::pack(p.shape, p.type, d.weight.data(), form, table));
   }
   return packed;

@@ -8,6 +8,7 @@
 #include "test/allocations.h"
 #include "test/harness.h"
 #include "test/problem.h"
+#include "test/tables.h"
 
 namespace openwork::test {
 namespace {
@@ -47,7 +48,7 @@ void check_form(const Problem& p, const Data& d, Form form, const KernelTable& t
 
 void check_problem(const Problem& p) {
   const Data d = make_data(p);
-  for (const KernelTable* table : available_tables())
+  for (const KernelTable* table : own_tables())
     for (const Form form : kBlockForms) check_form(p, d, form, *table);
 }
 

@@ -14,6 +14,7 @@
 #include "test/guarded.h"
 #include "test/harness.h"
 #include "test/plain_epilogue.h"
+#include "test/tables.h"
 
 namespace openwork {
 
@@ -184,7 +185,7 @@ void check_problem(const Problem& p) {
   std::mt19937 rng(p.seed);
   const Data d = make_data(p, rng);
   const auto expected = plain_epilogue(p, d);
-  for (const KernelTable* table : available_tables()) {
+  for (const KernelTable* table : test::own_tables()) {
     CHECK_SAY(matches(p, d, expected, *table, 5, 512), describe(p, *table));
     CHECK_SAY(matches(p, d, expected, *table, 14, 64), describe(p, *table) + " in four strips");
     CHECK_SAY(matches(p, d, expected, *table, 3, 32), describe(p, *table) + " in two strips");
@@ -294,14 +295,14 @@ TEST(lookup_finds_every_byte) {
     for (int64_t c = 0; c < p.n; ++c) p.spec.scale.push_back(1.0f), p.spec.inverse_scale.push_back(1.0f);
     for (int64_t c = 0; c < channels_of(p); ++c) d.integers.push_back(static_cast<int32_t>(c % 256));
     const auto expected = plain_epilogue(p, d);
-    for (const KernelTable* table : available_tables()) CHECK_SAY(matches(p, d, expected, *table, 1, 512), describe(p, *table));
+    for (const KernelTable* table : test::own_tables()) CHECK_SAY(matches(p, d, expected, *table, 1, 512), describe(p, *table));
   }
 }
 
 // What lies behind the last channel of each row stays as it was.
 TEST(epilogues_write_their_channels_only) {
   for (const Stored output : {Stored::f32, Stored::bf16, Stored::u8, Stored::s8})
-    for (const KernelTable* table : available_tables()) {
+    for (const KernelTable* table : test::own_tables()) {
       Problem p{4, 43};
       p.spec.output = output;
       std::mt19937 rng(9);

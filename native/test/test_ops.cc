@@ -14,6 +14,7 @@
 #include "test/guarded.h"
 #include "test/harness.h"
 #include "test/plain_activation.h"
+#include "test/tables.h"
 
 namespace openwork {
 namespace {
@@ -97,7 +98,7 @@ constexpr Quantizer kQuantizer{31.0f, 119};
 // Runs on every instruction set, in one range and cut in two.
 void on_every_isa(int64_t units, const std::function<void(const KernelTable&, int64_t, int64_t)>& run,
                   const std::function<bool()>& same, const std::string& what) {
-  for (const KernelTable* table : available_tables()) {
+  for (const KernelTable* table : test::own_tables()) {
     run(*table, 0, units);
     CHECK_SAY(same(), what + " on " + table->isa);
     run(*table, units / 2, units);
