@@ -148,3 +148,14 @@ def test_the_document_lists_exactly_the_fields(name: str) -> None:
     documented = [field for row in rows for field in re.findall(r"`(\w+)`", row)]
     assert documented == [field.name for field in fields(RECORDS[name])]
     assert getattr(reports, RECORDS[name].__name__) is RECORDS[name]
+
+
+def test_the_base_is_the_fastest_that_leaves_no_zero_out() -> None:
+    def base(**seconds: float) -> str:
+        return Bucket(8, {name.replace("_", ":"): s for name, s in seconds.items()}, "dense", False).base
+
+    assert base(dense=2.0, window8=1.0) == "dense"
+    assert base(dense=2.0, tiles=1.5, tiles64=1.0, tilespacked=0.5) == "tiles"
+    assert base(window8=2.0, tiles16=1.0) == "window8"
+    # Another element type is no other way to run the same numbers.
+    assert base(f32_dense=2.0, bf16_dense=1.0, bf16_tiles=0.5) == "f32:dense"

@@ -329,9 +329,7 @@ def test_sizes_of_a_sample_are_whole_numbers(engine: Engine) -> None:
 
 
 def test_an_unknown_instruction_set_is_refused(path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"'sse9' is unknown or this machine lacks it; usable here: .*scalar\."
-    ):
+    with pytest.raises(ValueError, match=r"'sse9' is unknown; usable here: .*scalar\."):
         openwork.load(path, isa="sse9")
     with pytest.raises(ValueError, match=r"The number of threads is at least 1, but it is 0\."):
         openwork.load(path, threads=0)

@@ -38,11 +38,15 @@ class Bucket:
 
     @property
     def base(self) -> str:
-        """The tactic that the others are measured by: the fastest that leaves no zero out, or the first where
-        no such form holds the weights."""
+        """The tactic that others are measured by: the fastest that leaves no zero out, of the element type
+        of the first, or the first where no such form holds the weights."""
         first, *others = self.seconds
-        whole = [text for text in others if Tactic.parse(text).form in WHOLE]
-        return min([first, *whole], key=self.seconds.__getitem__)
+        element, whole = Tactic.parse(first).element, [first]
+        for text in others:
+            tactic = Tactic.parse(text)
+            if tactic.form in WHOLE and tactic.element == element:
+                whole.append(text)
+        return min(whole, key=self.seconds.__getitem__)
 
 
 @dataclass(frozen=True)
