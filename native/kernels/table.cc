@@ -9,7 +9,7 @@
 namespace openwork {
 
 #define OPENWORK_ISA(name, Symbol, lacks) extern const KernelTable k##Symbol##Table;
-#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) extern const KernelOverlay k##Symbol##Overlay;
+#define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks) extern const KernelOverlay k##Symbol##Overlay;
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
 extern const KernelOverlay kAvx512Bf16Overlay;
@@ -37,14 +37,6 @@ const KernelTable& whole(const KernelTable& table) {
   return table;
 }
 
-const KernelTable& table_named(const std::string& isa) {
-#define OPENWORK_ISA(name, Symbol, lacks) \
-  if (isa == #name) return whole(k##Symbol##Table);
-#include "kernels/isas.inc"
-#undef OPENWORK_ISA
-  throw std::logic_error("There is no instruction set " + isa + ".");
-}
-
 InstructionSet row(const std::string& name, const std::string& lacks, const KernelTable& table) {
   return {name, table.emulated, lacks.empty() ? &table : nullptr, lacks};
 }
@@ -52,11 +44,11 @@ InstructionSet row(const std::string& name, const std::string& lacks, const Kern
 std::vector<InstructionSet> find_sets() {
   std::vector<InstructionSet> sets;
 #define OPENWORK_ISA(name, Symbol, lacks) sets.push_back(row(#name, lacks, whole(k##Symbol##Table)));
-#define OPENWORK_UNIT(name, Symbol, base, emulates, lacks)                               \
-  {                                                                                      \
-    static KernelTable table = with(table_named(#base), k##Symbol##Overlay, #name);      \
-    table.emulated = emulates;                                                           \
-    sets.push_back(row(#name, lacks, table));                                            \
+#define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks)                                 \
+  {                                                                                        \
+    static KernelTable table = with(whole(k##Base##Table), k##Symbol##Overlay, #name);     \
+    table.emulated = emulates;                                                             \
+    sets.push_back(row(#name, lacks, table));                                              \
   }
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA

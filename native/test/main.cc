@@ -48,7 +48,7 @@ static bool is_on_machine(const std::string& isa) {
 static void print_instruction_sets() {
   constexpr const char* kBuilt[] = {
 #define OPENWORK_ISA(name, Symbol, lacks) #name,
-#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) #name,
+#define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks) #name,
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
   };

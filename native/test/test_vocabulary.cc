@@ -32,12 +32,9 @@ constexpr Isa kIsas[] = {
 };
 
 // With a matrix unit beside them they have the words of what they are based on.
-struct Unit {
-  const char *name, *base;
-};
-constexpr Unit kUnits[] = {
+constexpr Isa kUnits[] = {
 #define OPENWORK_ISA(name, Symbol, lacks)
-#define OPENWORK_UNIT(name, Symbol, base, emulated, lacks) {#name, #base},
+#define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks) {#name, &k##Base##Vocabulary},
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
 };
@@ -45,8 +42,8 @@ constexpr Unit kUnits[] = {
 const Vocabulary* find(const std::string& isa) {
   for (const Isa& row : kIsas)
     if (row.name == isa) return row.vocabulary;
-  for (const Unit& row : kUnits)
-    if (row.name == isa) return find(row.base);
+  for (const Isa& row : kUnits)
+    if (row.name == isa) return row.vocabulary;
   return nullptr;
 }
 
