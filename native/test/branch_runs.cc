@@ -87,4 +87,26 @@ void check_runs(const std::string& what, const Build& steps, int64_t (*count)(co
   }
 }
 
+void check_random_runs(std::vector<int> (*steps)(Branches&, std::mt19937&), int64_t (*count)(const Program&)) {
+  int64_t found = 0;
+  const KernelTable& table = *available_tables().front();
+  for (unsigned seed = 0; seed < random_problems(150); ++seed) {
+    const Build drawn = [seed, steps](Branches& b) {
+      std::mt19937 rng(seed);
+      return steps(b, rng);
+    };
+    Branches counted(table, 3);
+    const size_t outputs = drawn(counted).size();
+    const auto shared = build(table, drawn, false), apart = build(table, drawn, true);
+    found += count(*shared);
+    for (const int64_t batch : {1, 10}) {
+      const auto bits = run(apart, 1, batch, outputs);
+      const std::string what = "seed " + std::to_string(seed) + ", batch " + std::to_string(batch);
+      CHECK_SAY(run(shared, 1 + static_cast<int>(seed % 3), batch, outputs) == bits, what);
+      CHECK_SAY(run_guarded(*shared, batch) == bits[0], what + ", guarded");
+    }
+  }
+  CHECK(found > 0);
+}
+
 }  // namespace openwork::test

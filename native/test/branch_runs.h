@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -27,5 +28,8 @@ Bytes run_guarded(const Program& program, int64_t batch);
 // On every instruction set, with and without shared places: `count` is `expected` and 0, and the bits are the same, of slices, on
 // threads, and with a page behind each place which may not be touched.
 void check_runs(const std::string& what, const Build& steps, int64_t (*count)(const Program&), int64_t expected);
+
+// The same of random programs on the best instruction set: the bits are the same, and `count` is not 0 in all of them.
+void check_random_runs(std::vector<int> (*steps)(Branches&, std::mt19937&), int64_t (*count)(const Program&));
 
 }  // namespace openwork::test

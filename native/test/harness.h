@@ -1,6 +1,7 @@
 // A small test harness: TEST(name) { ... CHECK(condition); CHECK_SAY(condition, "what was tried"); }
 #pragma once
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ void fail(const char* file, int line, const char* condition, const std::string& 
 struct Registration {
   Registration(const char* name, void (*run)()) { cases().push_back({name, run}); }
 };
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
 
 // The sentence with which f refuses what it was given, or "" where it takes it.
 template <class F>

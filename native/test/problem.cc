@@ -157,6 +157,14 @@ std::vector<float> plain_outputs(const Problem& p, const Data& d, const std::vec
   return y;
 }
 
+bool close(const std::vector<float>& found, const std::vector<float>& expected, const std::vector<double>& magnitudes, int64_t k) {
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double bound = static_cast<double>(k + 2) * 0x1.01p-24 * (magnitudes[i] + 1.0);
+    if (!(std::fabs(static_cast<double>(found[i]) - expected[i]) <= bound)) return false;
+  }
+  return found.size() == expected.size();
+}
+
 std::string describe(const Problem& p) {
   const WeightShape& s = p.shape;
   return std::string(type_name(p.type)) + " rows " + std::to_string(p.rows) + " weight [" + std::to_string(s.n) + ", " +

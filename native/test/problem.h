@@ -58,6 +58,10 @@ std::vector<double> plain_magnitudes(const Problem& p, const Data& d);
 // What the epilogue makes of the sums.
 std::vector<float> plain_outputs(const Problem& p, const Data& d, const std::vector<double>& sums);
 
+// A sum of m products, each exact in binary32, in any order and starting from zero is off by at most m 2^-24 (1 + small) of
+// the sum of magnitudes; the epilogue here adds the bias, one rounding of at most |sum| + 1.
+bool close(const std::vector<float>& found, const std::vector<float>& expected, const std::vector<double>& magnitudes, int64_t k);
+
 std::string describe(const Problem& p);
 std::string describe(const Problem& p, const PackedWeights& w);
 

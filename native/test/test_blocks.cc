@@ -15,10 +15,6 @@ namespace {
 
 constexpr Form kBlockForms[] = {Form::blocks1, Form::blocks2, Form::blocks4, Form::blocks8};
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 // The sums of BF16 are rounded after each product: at most k + 1 roundings of half an ulp, of numbers no larger than the sum of
 // the magnitudes.
 bool close(const Problem& p, const std::vector<float>& found, const std::vector<double>& sums, const std::vector<double>& magnitudes) {

@@ -139,25 +139,7 @@ std::vector<int> random_steps(Branches& b, std::mt19937& rng) {
 }
 
 TEST(random_joins_on_threads_give_the_bits_of_copies) {
-  int64_t inside = 0;
-  const KernelTable& table = *available_tables().front();
-  for (unsigned seed = 0; seed < test::random_problems(150); ++seed) {
-    const Build steps = [seed](Branches& b) {
-      std::mt19937 rng(seed);
-      return random_steps(b, rng);
-    };
-    Branches counted(table, 3);
-    const size_t outputs = steps(counted).size();
-    const auto joined = build(table, steps, false), copied = build(table, steps, true);
-    inside += count_inside(*joined);
-    for (const int64_t batch : {1, 10}) {
-      const auto expected = run(copied, 1, batch, outputs);
-      const std::string what = "seed " + std::to_string(seed) + ", batch " + std::to_string(batch);
-      CHECK_SAY(run(joined, 1 + static_cast<int>(seed % 3), batch, outputs) == expected, what);
-      CHECK_SAY(run_guarded(*joined, batch) == expected[0], what + ", guarded");
-    }
-  }
-  CHECK(inside > 0);
+  test::check_random_runs(random_steps, count_inside);
 }
 
 }  // namespace

@@ -158,10 +158,6 @@ std::string describe(const Problem& p, const PackedWeights& w) {
          std::to_string(p.seed);
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 void check_form(const Problem& p, const Data& d, const KernelTable& table, Form form, const std::vector<float>& expected) {
   const auto bytes = encode(p.type, d.weight);
   for (const ConvRun run : {ConvRun::tap, ConvRun::row, ConvRun::patch}) {
@@ -169,9 +165,9 @@ void check_form(const Problem& p, const Data& d, const KernelTable& table, Form 
     const auto weights = PackedWeights::pack(weight_shape(p.g.shape, run), p.type, bytes.data(), form, table);
     const ConvLayer layer = make_layer(p, d, weights);
     for (const int threads : {1, 3}) {
-      CHECK_SAY(same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
+      CHECK_SAY(test::same_bits(run_layer(p, d, layer, threads), expected), describe(p, *weights));
       if (fits_in_place(p))
-        CHECK_SAY(same_bits(run_layer(p, d, layer, threads, true), expected), describe(p, *weights) + " in place");
+        CHECK_SAY(test::same_bits(run_layer(p, d, layer, threads, true), expected), describe(p, *weights) + " in place");
     }
   }
 }

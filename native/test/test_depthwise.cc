@@ -11,10 +11,6 @@
 namespace openwork::test {
 namespace {
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 Problem depthwise(int64_t rows, int64_t channels, int64_t kernel_h, int64_t kernel_w) {
   Problem p;
   p.rows = rows;

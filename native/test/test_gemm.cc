@@ -13,20 +13,6 @@
 namespace openwork::test {
 namespace {
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-// A sum of m products, each exact in binary32, in any order and starting from zero is off by at most m 2^-24 (1 + small) of
-// the sum of magnitudes; the epilogue here adds the bias, one rounding of at most |sum| + 1.
-bool close(const std::vector<float>& found, const std::vector<float>& expected, const std::vector<double>& magnitudes, int64_t k) {
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double bound = static_cast<double>(k + 2) * 0x1.01p-24 * (magnitudes[i] + 1.0);
-    if (!(std::fabs(static_cast<double>(found[i]) - expected[i]) <= bound)) return false;
-  }
-  return found.size() == expected.size();
-}
-
 void check_problem(const Problem& p, bool in_blocks = true) {
   const Data d = make_data(p);
   const auto expected = plain_outputs(p, d, plain_sums(p, d));

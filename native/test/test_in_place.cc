@@ -258,25 +258,7 @@ std::vector<int> random_steps(Branches& b, std::mt19937& rng) {
 }
 
 TEST(random_programs_in_place_on_threads_give_the_bits_of_places_apart) {
-  int64_t shared = 0;
-  const KernelTable& table = *available_tables().front();
-  for (unsigned seed = 0; seed < test::random_problems(150); ++seed) {
-    const Build steps = [seed](Branches& b) {
-      std::mt19937 rng(seed);
-      return random_steps(b, rng);
-    };
-    Branches counted(table, 3);
-    const size_t outputs = steps(counted).size();
-    const auto in_place = build(table, steps, false), apart = build(table, steps, true);
-    shared += count_shared(*in_place);
-    for (const int64_t batch : {1, 10}) {
-      const auto expected = run(apart, 1, batch, outputs);
-      const std::string what = "seed " + std::to_string(seed) + ", batch " + std::to_string(batch);
-      CHECK_SAY(run(in_place, 1 + static_cast<int>(seed % 3), batch, outputs) == expected, what);
-      CHECK_SAY(run_guarded(*in_place, batch) == expected[0], what + ", guarded");
-    }
-  }
-  CHECK(shared > 0);
+  test::check_random_runs(random_steps, count_shared);
 }
 
 constexpr int64_t kWide = 37;

@@ -13,28 +13,14 @@
 namespace openwork::test {
 namespace {
 
-constexpr Form kForms_[] = {Form::tiles, Form::tiles16, Form::tiles32, Form::tiles64, Form::tiles128, Form::tilespacked};
-
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
-// A sum of m exact products in any order, each addition rounded once: off by at most m 2^-24 (1 + small) of the sum of magnitudes;
-// the epilogue here adds the bias, one rounding of at most |sum| + 1.
-bool close(const std::vector<float>& found, const std::vector<float>& expected, const std::vector<double>& magnitudes, int64_t k) {
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double bound = static_cast<double>(k + 2) * 0x1.01p-24 * (magnitudes[i] + 1.0);
-    if (!(std::fabs(static_cast<double>(found[i]) - expected[i]) <= bound)) return false;
-  }
-  return found.size() == expected.size();
-}
+constexpr Form kTileForms[] = {Form::tiles, Form::tiles16, Form::tiles32, Form::tiles64, Form::tiles128, Form::tilespacked};
 
 void check_problem(const Problem& p, int64_t block_rows = 0) {
   const Data d = make_data(p);
   const auto expected = plain_outputs(p, d, plain_sums(p, d));
   const auto magnitudes = p.type == Type::bf16 ? plain_magnitudes(p, d) : std::vector<double>();
   for (const KernelTable* table : available_tables())
-    for (const Form form : kForms_) {
+    for (const Form form : kTileForms) {
       if (!refusal(p.shape, p.type, form, *table).empty()) continue;
       const auto w = PackedWeights::pack(p.shape, p.type, d.weight.data(), form, *table);
       const auto y = run_kernel(p, d, *w, block_rows > 0 ? block_rows : p.rows, block_rows > 0 ? 1 : w->groups());
