@@ -3,6 +3,7 @@
 python -m benchmarks.sparsity                      the digits over three seeds, and MiniLM
 python -m benchmarks.sparsity --digits --seeds 1   a part of it
 python -m benchmarks.sparsity --orders             MiniLM after SparseGPT, channels clustered and permuted
+python -m benchmarks.sparsity --orders --distil 1000   and distilled after it
 python -m benchmarks.sparsity --overhead           masks of ResNet-50, the step hook on ResNet-18
 python -m benchmarks.sparsity --kills 20           kill a training at a random step, resume, compare the bits
 

@@ -26,7 +26,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parts.add_argument("--digits", action="store_true", help="a small ResNet on scikit-learn's digits")
     parts.add_argument("--minilm", action="store_true", help="MiniLM's docstring search")
     parts.add_argument(
-        "--orders", action="store_true", help="MiniLM after one-shot SparseGPT, by the order of channels"
+        "--orders", action="store_true", help="MiniLM after SparseGPT, by the order of channels"
     )
     parts.add_argument("--overhead", action="store_true", help="time masks and the step hook, on ResNets")
     parts.add_argument("--kills", type=int, metavar="N", help="kill and resume a training N times")
@@ -39,6 +39,8 @@ def parser(description: str) -> argparse.ArgumentParser:
     add("--minilm-steps", type=int, default=minilm.Plan().steps, help="of distillation, for each schedule")
     add("--queries", type=int, default=minilm.Plan().queries, help="held-out pairs of the docstring search")
     add("--texts", type=int, default=orders.Plan().texts, help="that --orders calibrates on")
+    add("--channels", default=",".join(orders.ORDERS), help="the orders of --orders, separated by commas")
+    add("--distil", type=int, default=0, metavar="STEPS", help="of distillation after --orders has pruned")
     add("--seed", type=int, default=0, help="of the moments at which --kills kills")
     add("--work", type=Path, default=WORK, help="where finished cells, JSON and plot are written")
     add("--fresh", action="store_true", help="make every cell anew, whatever is stored")
@@ -92,4 +94,6 @@ def minilm_plan(given: argparse.Namespace) -> minilm.Plan:
 
 def orders_plan(given: argparse.Namespace) -> orders.Plan:
     """The part of MiniLM's orders of channels. Raises ValueError for a wrong option."""
-    return orders.Plan(_patterns(given, orders.Plan().patterns), given.texts, given.queries)
+    patterns = _patterns(given, orders.Plan().patterns)
+    channels = tuple(name.strip() for name in given.channels.split(","))
+    return orders.Plan(patterns, given.texts, given.queries, channels, given.distil)

@@ -91,6 +91,8 @@ def test_an_interrupted_run_keeps_its_finished_cells(tmp_path: Path, monkeypatch
         (["--steps", "0"], "must be positive"),
         (["--orders", "--patterns", "4x1:0.5"], "for N:M patterns along the inputs, but 4x1:0.5 is none"),
         (["--orders", "--texts", "0"], "at least one text to calibrate on"),
+        (["--orders", "--channels", "sideways"], "outputs clustered, both, but sideways came"),
+        (["--orders", "--distil", "-1"], "0 steps or more, but -1 were asked for"),
     ],
 )
 def test_wrong_options_are_refused(
@@ -173,6 +175,21 @@ def test_orders_cluster_what_shares_masks_only() -> None:
     assert len({cell.name for cell in found}) == len(found) == 1 + 2 + 3 * 4
     assert [cell.order for cell in found if cell.pattern == "2:4"] == ["as it comes", "inputs permuted"]
     assert found[1].settings(plan) == {"order": "as it comes", "pattern": "2:4", "queries": 50, "texts": 768}
+
+
+def test_orders_may_be_distilled() -> None:
+    words = ["--orders", "--patterns", "2:4,4:8@64", "--channels", "as it comes,both", "--distil", "10"]
+    plan = options.orders_plan(options.parser("").parse_args(words))
+    found = list(orders.cells(plan))
+    assert [(cell.order, cell.pattern, cell.steps) for cell in found] == [
+        ("dense", None, 0),
+        ("as it comes", "2:4", 10),
+        ("as it comes", "4:8@64", 10),
+        ("both", "4:8@64", 10),
+    ]
+    own, shared = found[1].settings(plan), found[2].settings(plan)
+    assert own["recipe"] != shared["recipe"]
+    assert own["steps"] == 10
 
 
 def test_stored_orders_make_a_table(tmp_path: Path) -> None:
