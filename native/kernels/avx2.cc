@@ -1,9 +1,9 @@
 #include "simd/avx2.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kAvx2Table = make_table<Avx2>();
+extern const ProductTable kAvx2Products = make_products<Avx2>();
 
 }  // namespace openwork

@@ -1,7 +1,8 @@
 #include "simd/avx512bf16.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 #include "kernels/overlay.h"
+#include "kernels/peak.h"
 
 namespace openwork {
 

@@ -1,9 +1,9 @@
 #include "simd/avx512vnni.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kAvx512VnniTable = make_table<Avx512Vnni>();
+extern const ProductTable kAvx512VnniProducts = make_products<Avx512Vnni>();
 
 }  // namespace openwork

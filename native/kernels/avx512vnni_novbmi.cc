@@ -1,9 +1,9 @@
 #include "simd/avx512vnni_novbmi.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kAvx512VnniNoVbmiTable = make_table<Avx512VnniNoVbmi>();
+extern const ProductTable kAvx512VnniNoVbmiProducts = make_products<Avx512VnniNoVbmi>();
 
 }  // namespace openwork

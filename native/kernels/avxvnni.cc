@@ -1,9 +1,9 @@
 #include "simd/avxvnni.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kAvxVnniTable = make_table<AvxVnni>();
+extern const ProductTable kAvxVnniProducts = make_products<AvxVnni>();
 
 }  // namespace openwork

@@ -2,7 +2,7 @@
 // units.
 #pragma once
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 #include "kernels/overlay.h"
 #include "kernels/tiles/peak.h"
 

@@ -1,9 +1,9 @@
 #include "simd/neon.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kNeonTable = make_table<Neon>();
+extern const ProductTable kNeonProducts = make_products<Neon>();
 
 }  // namespace openwork

@@ -1,7 +1,8 @@
 // Kernels that a CPU has beside an instruction set of the table: products of BF16 of its own, or a matrix unit.
 #pragma once
 
-#include "kernels/table.h"
+#include "kernels/peak_args.h"
+#include "kernels/product_table.h"
 
 namespace openwork {
 
@@ -9,8 +10,5 @@ struct KernelOverlay {
   GemmKernel gemm[kTypes][kForms];  // null: as it was
   void (*peak)(const PeakArgs&, int64_t begin, int64_t end);
 };
-
-// The base with these in their places, under a name of its own.
-KernelTable with(const KernelTable& base, const KernelOverlay& overlay, const char* isa);
 
 }  // namespace openwork

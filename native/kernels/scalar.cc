@@ -1,9 +1,9 @@
 #include "simd/scalar.h"
 
-#include "kernels/make_table.h"
+#include "kernels/make_products.h"
 
 namespace openwork {
 
-extern const KernelTable kScalarTable = make_table<Scalar>();
+extern const ProductTable kScalarProducts = make_products<Scalar>();
 
 }  // namespace openwork

@@ -8,12 +8,17 @@
 
 namespace openwork {
 
-#define OPENWORK_ISA(name, Symbol, lacks) extern const KernelTable k##Symbol##Table;
+#define OPENWORK_ISA(name, Symbol, lacks)         \
+  extern const ProductTable k##Symbol##Products; \
+  extern const OperatorTable k##Symbol##Operators;
 #define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks) extern const KernelOverlay k##Symbol##Overlay;
 #include "kernels/isas.inc"
 #undef OPENWORK_ISA
 extern const KernelOverlay kAvx512Bf16Overlay;
 
+namespace {
+
+// The base with the overlay's kernels in their places, under a name of its own.
 KernelTable with(const KernelTable& base, const KernelOverlay& overlay, const char* isa) {
   KernelTable table = base;
   table.isa = isa;
@@ -24,18 +29,22 @@ KernelTable with(const KernelTable& base, const KernelOverlay& overlay, const ch
   return table;
 }
 
-namespace {
-
-// A set of the table with what else this CPU has.
-const KernelTable& whole(const KernelTable& table) {
+// A set's kernels, with what else this CPU has.
+KernelTable whole(const ProductTable& products, const OperatorTable& operators) {
+  const KernelTable table{products, operators};
 #if defined(__x86_64__) && !defined(OPENWORK_SCALAR_ALONE)
-  if (&table == &kAvx512VnniTable && cpu::has_avx512bf16()) {
-    static const KernelTable with_bf16 = with(kAvx512VnniTable, kAvx512Bf16Overlay, kAvx512VnniTable.isa);
-    return with_bf16;
-  }
+  if (&products == &kAvx512VnniProducts && cpu::has_avx512bf16()) return with(table, kAvx512Bf16Overlay, table.isa);
 #endif
   return table;
 }
+
+#define OPENWORK_ISA(name, Symbol, lacks)                                               \
+  const KernelTable& table_of_##Symbol() {                                              \
+    static const KernelTable table = whole(k##Symbol##Products, k##Symbol##Operators); \
+    return table;                                                                       \
+  }
+#include "kernels/isas.inc"
+#undef OPENWORK_ISA
 
 InstructionSet row(const std::string& name, const std::string& lacks, const KernelTable& table) {
   return {name, table.emulated, lacks.empty() ? &table : nullptr, lacks};
@@ -43,10 +52,10 @@ InstructionSet row(const std::string& name, const std::string& lacks, const Kern
 
 std::vector<InstructionSet> find_sets() {
   std::vector<InstructionSet> sets;
-#define OPENWORK_ISA(name, Symbol, lacks) sets.push_back(row(#name, lacks, whole(k##Symbol##Table)));
+#define OPENWORK_ISA(name, Symbol, lacks) sets.push_back(row(#name, lacks, table_of_##Symbol()));
 #define OPENWORK_UNIT(name, Symbol, Base, emulates, lacks)                                 \
   {                                                                                        \
-    static KernelTable table = with(whole(k##Base##Table), k##Symbol##Overlay, #name);     \
+    static KernelTable table = with(table_of_##Base(), k##Symbol##Overlay, #name);         \
     table.emulated = emulates;                                                             \
     sets.push_back(row(#name, lacks, table));                                              \
   }

@@ -5,28 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "kernels/gemm.h"
-#include "kernels/peak_args.h"
-#include "ops/arguments.h"
-#include "ops/image_arguments.h"
+#include "kernels/product_table.h"
+#include "ops/table.h"
 
 namespace openwork {
 
-inline constexpr int kTypes = 3;
-
-struct KernelTable {
-  const char* isa;
-  bool emulated;          // runs only where it is asked for by name
-  int activation_offset;  // what the INT8 products subtract from each activation
-  int group_strips[kForms];
-  GemmKernel gemm[kTypes][kForms];  // null: not on this instruction set
-#define OPENWORK_OP(op, Arguments) void (*op)(const Arguments&, int64_t begin, int64_t end);
-#include "kernels/table.inc"
-#undef OPENWORK_OP
-
-  GemmKernel kernel(Type type, Form form) const { return gemm[static_cast<int>(type)][static_cast<int>(form)]; }
-  int64_t group_channels(Form form) const { return int64_t{group_strips[static_cast<int>(form)]} * kStripLanes; }
-};
+struct KernelTable : ProductTable, OperatorTable {};
 
 // Throws std::invalid_argument for a name that is not in the table.
 Form form_named(const std::string& name);

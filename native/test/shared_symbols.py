@@ -27,16 +27,23 @@ def merged_symbols(nm: str, file: Path) -> set[str]:
     return {name for _, letter, name in fields if letter in KEPT_ONCE}
 
 
+def compiled_for(file: Path) -> str:
+    """The name of the file's instruction set, if it was compiled with one's flags, or another name."""
+    return file.name.removesuffix(".cc.o").removeprefix("vocabulary_")
+
+
 def is_special(file: Path) -> bool:
     """Whether the file was compiled with an instruction set's flags."""
-    name = file.name.removesuffix(".cc.o").removeprefix("vocabulary_")
+    name = compiled_for(file)
     return name.startswith(("amx", "avx", "neon")) and name != "amx_emulated"
 
 
 def shared(symbols: dict[Path, set[str]]) -> Iterable[str]:
-    """A sentence for each symbol of a special file that another file defines too."""
+    """A sentence for each symbol of a special file that a file of another set, or of none, defines too."""
     for special in filter(is_special, symbols):
-        for other in symbols.keys() - {special}:
+        for other in symbols:
+            if compiled_for(other) == compiled_for(special):
+                continue
             for name in sorted(symbols[special] & symbols[other]):
                 yield (
                     f"{name} is defined in both {special.name} and {other.name}: "

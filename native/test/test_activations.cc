@@ -25,7 +25,7 @@ namespace {
 
 // In one range and cut in two.
 template <class Args>
-void run_everywhere(const Args& args, void (*KernelTable::*op)(const Args&, int64_t, int64_t), const std::function<bool()>& same,
+void run_everywhere(const Args& args, void (*OperatorTable::*op)(const Args&, int64_t, int64_t), const std::function<bool()>& same,
                     const std::string& what) {
   const int64_t units = (args.count + kElementBlock - 1) / kElementBlock;
   for (const KernelTable* table : test::own_tables()) {
@@ -56,7 +56,7 @@ TEST(activations_equal_plain_loops) {
     const ElementArgs args{reinterpret_cast<const float*>(gx.data()), static_cast<int64_t>(x.size()), y.data(), {}, activation_named(name)};
     std::vector<float> expected;
     for (const float v : x) expected.push_back(plain_activation(args.activation, v));
-    run_everywhere(args, &KernelTable::activate, [&] { return std::memcmp(y.data(), expected.data(), x.size() * 4) == 0; }, name);
+    run_everywhere(args, &OperatorTable::activate, [&] { return std::memcmp(y.data(), expected.data(), x.size() * 4) == 0; }, name);
   }
 }
 
@@ -79,7 +79,7 @@ TEST(lookup_equals_plain_loops) {
     for (const uint8_t v : x) expected.push_back(table[v]);
     const Guarded gx(x.data(), count, 0), gtable(table.data(), 256, 0), y(nullptr, count, 0);
     const LookupArgs args{gx.data(), gtable.data(), static_cast<int64_t>(count), y.data()};
-    run_everywhere(args, &KernelTable::lookup, [&] { return std::memcmp(y.data(), expected.data(), count) == 0; },
+    run_everywhere(args, &OperatorTable::lookup, [&] { return std::memcmp(y.data(), expected.data(), count) == 0; },
                    "lookup " + std::to_string(count));
   }
 }

@@ -1,9 +1,7 @@
-// The table of one instruction set from its vocabulary V. Included only by the instruction sets' own translation units.
+// The products of one instruction set from its vocabulary V. Included only by the instruction sets' own translation units.
 #pragma once
 
-#include "kernels/peak.h"
-#include "kernels/table.h"
-#include "ops/operators.h"
+#include "kernels/product_table.h"
 
 #define OPENWORK_BODY_KERNELS
 #include "kernels/bodies.inc"
@@ -19,8 +17,8 @@ constexpr GemmKernel kernel_or_null() {
 }
 
 template <class V>
-constexpr KernelTable make_table() {
-  return KernelTable{
+constexpr ProductTable make_products() {
+  return ProductTable{
       V::kName,
       false,
       V::kActivationOffset,
@@ -44,9 +42,6 @@ constexpr KernelTable make_table() {
 #include "kernels/table.inc"
 #undef OPENWORK_GEMM
        }},
-#define OPENWORK_OP(op, Arguments) ops::op<V>,
-#include "kernels/table.inc"
-#undef OPENWORK_OP
   };
 }
 
