@@ -94,7 +94,8 @@ def operator_name(node: ir.Node) -> str:
     """A node's operator; "onnx." before one that stayed, " f32" behind a product with float weights."""
     if not node.domain:
         return f"onnx.{node.op_type}"
-    return node.op_type + (" f32" if row_of(node).weighted and "x_scale" not in node.attributes else "")
+    either = row_of(node).weighted and row_of(node).attribute("x_scale") is not None
+    return node.op_type + (" f32" if either and "x_scale" not in node.attributes else "")
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,26 @@ struct ElementArgs {
   ActivationFunction activation = {};  // `activate` only
 };
 
+// Unit: one of `parts` parts of x in order, each of whole vectors but for the last one's end. y[unit] is its least and greatest
+// number, 0 among them; NaN are passed over.
+struct MinMaxArgs {
+  const float* x = nullptr;
+  int64_t count = 0;
+  int64_t parts = 1;
+  float* y = nullptr;  // [parts, 2]
+};
+
+// What products begin and end with where the scale and the zero point of what they multiply are known only when they run. Unit: a
+// channel.
+struct RunScalesArgs {
+  const int32_t* sums = nullptr;   // [channels], packed: of each channel's weights
+  const float* scale = nullptr;    // [channels]: of its weights
+  int32_t shift = 0;               // activation offset less zero point
+  float x_scale = 1.0f;
+  int32_t* start = nullptr;        // [channels]: shift * sum
+  float* product = nullptr;        // [channels]: x_scale * scale
+};
+
 // One of two values whose elements meet.
 struct BinarySide {
   const void* data = nullptr;

@@ -11,5 +11,6 @@
 #include "ops/image_pooling.h"
 #include "ops/layer_norm.h"
 #include "ops/pooling.h"
+#include "ops/run_scales.h"
 #include "ops/softmax.h"
 #include "ops/transpose.h"

@@ -28,6 +28,16 @@ bool check_types(const StepContext& c, DType x, Type weights) {
   return rounds;
 }
 
+// Of a dynamic_linear: the scale and the zero point of x, which each run finds. What is made of the sums is float, since its scales
+// are not known before.
+Operand find_quantizer(const StepContext& c, Type weights, const Operand& y) {
+  if (c.op() != "dynamic_linear") return {c, "x_quantizer", kAbsent, nullptr};
+  const Operand found = c.input("x_quantizer", {DType::f32}).shaped({2});
+  c.expect(weights == Type::i8, "expected weights of i8, found weights of " + std::string(type_name(weights)) + ".");
+  c.expect(y.dtype() == DType::f32, "expected y of type f32, found " + std::string(dtype_name(y.dtype())) + ".");
+  return found;
+}
+
 }  // namespace
 
 Step make_linear(const StepContext& c) {
@@ -39,20 +49,22 @@ Step make_linear(const StepContext& c) {
   shape.back() = first.n();
   const Operand y = c.output("y", kStoredDTypes).shaped(shape);
   const Operand residual = c.optional_input("residual", kStoredDTypes).shaped(shape);
-  const LinearEpilogue epilogue = make_epilogue(c, first, y, residual);
+  const Operand quantizer = find_quantizer(c, first.type(), y);
+  const LinearEpilogue epilogue = make_epilogue(c, first, y, residual, bool{quantizer});
   const auto layers = std::make_shared<std::vector<LinearLayer>>();
   for (const auto& tactic : weights) layers->emplace_back(tactic.weights, epilogue, rounds);
 
-  Step step{c.name(), {{x.id, !rounds}, residual.id}, {y.id},
-          [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {{x.id, !rounds}, residual.id, quantizer.id}, {y.id},
+          [layers, limits = max_rows(weights), x = x.id, residual = residual.id, y = y.id, quantizer = quantizer.id](const Sizes& sizes) {
     const int64_t rows = sizes.rows(x);
     const LinearLayer* layer = &(*layers)[tactic_for(limits, rows)];
     const LinearPartition partition = layer->partition(rows, sizes.threads);
     Work work;
     work.units = partition.units();
     work.scratch_bytes = layer->scratch_bytes(partition.most_rows());
-    work.run = [layers, layer, partition, x, residual, y, stride = sizes.stride(y)](const Buffers& b, const Part& part) {
-      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y), stride};
+    work.run = [layers, layer, partition, x, residual, y, quantizer, stride = sizes.stride(y)](const Buffers& b, const Part& part) {
+      const LinearBuffers buffers{b.get<const void>(x), b.get<const void>(residual), b.get<void>(y), stride,
+                                  b.get<const float>(quantizer)};
       auto* scratch = b.scratch_of<std::byte>(part.thread);
       for (int64_t unit = part.begin; unit < part.end; ++unit) layer->run(buffers, partition.block(unit), scratch);
     };

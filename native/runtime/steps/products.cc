@@ -30,7 +30,7 @@ void add_scale(const StepContext& c, const PackedWeights& weights, LinearEpilogu
     e.scale.assign(static_cast<size_t>(weights.n()), 1.0f);
     return;
   }
-  const Quantization x = c.quantization("x");
+  const Quantization x = e.found_in_runs ? Quantization{1.0f, 0} : c.quantization("x");
   e.x_zero_point = x.zero_point;
   e.scale = c.floats("weight_scale", {weights.n()});
   for (float& scale : e.scale) {
@@ -65,8 +65,10 @@ size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows) {
   return tactic;
 }
 
-LinearEpilogue make_epilogue(const StepContext& c, const PackedWeights& weights, const Operand& y, const Operand& residual) {
+LinearEpilogue make_epilogue(const StepContext& c, const PackedWeights& weights, const Operand& y, const Operand& residual,
+                             bool found_in_runs) {
   LinearEpilogue e;
+  e.found_in_runs = found_in_runs;
   add_scale(c, weights, e);
   e.bias = c.optional_floats("bias", {weights.n()});
   e.activation = c.activation(c.text("activation"));

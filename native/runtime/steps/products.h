@@ -16,7 +16,9 @@ std::vector<int64_t> max_rows(const std::vector<PackedTactic>& weights);
 // Which of them runs so many rows.
 size_t tactic_for(const std::vector<int64_t>& max_rows, int64_t rows);
 
-// Of a product with weights of n output channels and this type.
-LinearEpilogue make_epilogue(const StepContext& context, const PackedWeights& weights, const Operand& y, const Operand& residual);
+// Of a product with weights of n output channels and this type. `found_in_runs`: the scale and the zero point of x are a value of the
+// program.
+LinearEpilogue make_epilogue(const StepContext& context, const PackedWeights& weights, const Operand& y, const Operand& residual,
+                             bool found_in_runs = false);
 
 }  // namespace openwork

@@ -67,6 +67,33 @@ def linear_float(
     return finish(total, Channels(scale, offset if bias is None else bias, y_multiplier), residual, a)
 
 
+def dynamic_quantizer(x: Float) -> tuple[np.float32, int]:
+    """The scale and the zero point of u8 by the range of all of x and 0; NaN are passed over."""
+    numbers = x[~np.isnan(x)]
+    low = np.float32(min(numbers.min(initial=0), 0))
+    high = np.float32(max(numbers.max(initial=0), 0))
+    with quiet():
+        scale = (high - low) / np.float32(255) if high > low else np.float32(1)
+        if not np.isfinite(scale) or scale < np.finfo(np.float32).tiny:
+            return np.float32(1), 0
+        return np.float32(scale), int(min(np.rint(-low / scale), np.float32(255)))
+
+
+def dynamic_linear(
+    x: Float,
+    residual: Float | None,
+    weight: Array,
+    weight_scale: Float,
+    bias: Float | None,
+    a: Attributes,
+) -> Array:
+    """x f32 [..., K], quantized to u8 by its own range, times weight s8 [N, K]: Linear by that quantizer."""
+    scale, zero_point = dynamic_quantizer(x)
+    given = {**a, "x_scale": float(scale), "x_zero_point": zero_point}
+    integers = binary32.quantize(x, float(scale), zero_point)
+    return linear(integers, residual, weight, weight_scale, bias, None, None, given)
+
+
 def layer_norm(
     x: Float, gamma: Float, beta: Float, y_multiplier: Float | None, a: Attributes
 ) -> tuple[Float, Array | None]:
@@ -253,6 +280,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "EmbeddingSum": embedding_sum,
     "LayerNorm": layer_norm,
     "Linear": linear,
+    "DynamicLinear": dynamic_linear,
     "Attention": attention,
     "MeanPool": mean_pool,
     "L2Normalize": l2_normalize,

@@ -17,6 +17,8 @@ from openwork.engine.shapes import Dim
 
 ROUND = "round_bf16"
 """The native step that makes BF16 of f32."""
+RANGE_PARTS = 16
+"""Of a value whose range is looked for: threads share them, and the end of the work is short."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class _Binding:
         self._packed = pack_weights(program, tensors, isa)
         self._as_bf16 = made_as_bf16(program, self._is_bf16)
         self._reduced: dict[int, int] = {}
+        self._quantized: dict[int, tuple[int, int]] = {}
         self._dims: dict[str, int] = {}
         self._handles: dict[int, int] = {}
 
@@ -81,6 +84,19 @@ class _Binding:
             self._reduced[index] = made
         return self._reduced[index]
 
+    def _quantized_by_range(self, index: int) -> dict[str, list[int]]:
+        """The slots of a product for a value's u8 and its quantizer, which a run finds; made once."""
+        if index not in self._quantized:
+            x, shape = self.handle(index), [self._dim(dim) for dim in self.program.values[index].shape]
+            found, quantizer = self.native.value("f32", [RANGE_PARTS, 2]), self.native.value("f32", [2])
+            integers = self.native.value("u8", shape)
+            self.native.step("min_max", f"min_max.{index}", {"x": [x]}, {"y": [found]}, {}, {}, [])
+            taken, made = {"x": [x], "range": [found]}, {"y": [integers], "quantizer": [quantizer]}
+            self.native.step("quantize_by_range", f"quantize_by_range.{index}", taken, made, {}, {}, [])
+            self._quantized[index] = int(integers), int(quantizer)
+        integers, quantizer = self._quantized[index]
+        return {"x": [integers], "x_quantizer": [quantizer]}
+
     def _declare(self, value: Value) -> int:
         if value.dtype not in (*NATIVE_DTYPES, "bf16"):
             raise ValueError(
@@ -103,6 +119,8 @@ class _Binding:
         x = step.inputs[0] if step.inputs else None
         if x is not None and self._is_bf16(step) and (x in self._reduced or step.op not in ROUNDS_ITSELF):
             inputs[row.activations[0].name] = [self._bf16(x)]
+        if x is not None and row.dynamic:
+            inputs |= self._quantized_by_range(x)
         self.native.step(
             step.op,
             step.name,

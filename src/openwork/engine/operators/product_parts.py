@@ -7,12 +7,15 @@ from openwork.engine.operators.attribute import Attribute, flag, number, quantiz
 from openwork.engine.operators.contract import Slot
 from openwork.engine.operators.slot_words import tensor
 
-EPILOGUE_ATTRIBUTES = (
-    *quantizer("x"),
+ACTIVATION_ATTRIBUTES = (
     Attribute("activation", "string", choices=tuple(ACTIVATIONS)),
     number("alpha", optional=True),
     number("beta", optional=True),
     flag("activation_last"),
+)
+EPILOGUE_ATTRIBUTES = (
+    *quantizer("x"),
+    *ACTIVATION_ATTRIBUTES,
     *quantizer("y"),
     *quantizer("residual", needs=("residual",)),
     *quantizer("sum", needs=("residual",)),

@@ -17,7 +17,11 @@ from openwork.engine.operators.checks import (
 from openwork.engine.operators.contract import Operator, Slot
 from openwork.engine.operators.element_rows import ELEMENT_ROWS
 from openwork.engine.operators.image_rows import IMAGE_ROWS
-from openwork.engine.operators.product_parts import EPILOGUE_ATTRIBUTES, product_tensors
+from openwork.engine.operators.product_parts import (
+    ACTIVATION_ATTRIBUTES,
+    EPILOGUE_ATTRIBUTES,
+    product_tensors,
+)
 from openwork.engine.operators.shape_checks import LARGEST_SIZE, cuts, reshapes
 from openwork.engine.operators.slot_words import tensor, value
 from openwork.engine.program import MOST_AXES
@@ -62,6 +66,22 @@ LINEAR = Operator(
     checks=(activation_numbers, ordered_clip, rounded_sums),
     weighted="weight",
     epilogue=True,
+)
+DYNAMIC_LINEAR = Operator(
+    "DynamicLinear",
+    (
+        value("x", "f32", "... K"),
+        value("residual", "f32", "... N", optional=True),
+        tensor("weight", "s8", "N K"),
+        tensor("weight_scale", "f32", "N"),
+        tensor("bias", "f32", "N", optional=True),
+    ),
+    (value("y", "f32", "... N"),),
+    ACTIVATION_ATTRIBUTES,
+    checks=(activation_numbers, ordered_clip),
+    weighted="weight",
+    epilogue=True,
+    dynamic=True,
 )
 ATTENTION = Operator(
     "Attention",
@@ -159,6 +179,7 @@ OPERATORS: dict[str, Operator] = {
         EMBEDDING_SUM,
         LAYER_NORM,
         LINEAR,
+        DYNAMIC_LINEAR,
         ATTENTION,
         MEAN_POOL,
         L2_NORMALIZE,

@@ -54,6 +54,7 @@ from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.functions.unary import CLIP, GATE, UNARY
 from openwork.graph.rules.prepare.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
+from openwork.graph.rules.prepare.dequantized_tables import DEQUANTIZE_TABLE
 from openwork.graph.rules.prepare.fed_images import MOVE_FIRST, NORMALIZED_BYTES
 from openwork.graph.rules.prepare.identities import REMOVE_IDENTITIES
 from openwork.graph.rules.prepare.numbered import NUMBERED
@@ -73,6 +74,7 @@ from openwork.graph.rules.prepare.transposed import TRANSPOSED
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
+from openwork.graph.rules.products.dynamic import DYNAMIC_LINEAR
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
 
 
@@ -99,6 +101,7 @@ PREPARE = Phase(
         EXPAND_QLINEAR_MICROSOFT,
         TRANSPOSED,
         KEEP_SIGNED,
+        DEQUANTIZE_TABLE,
         QUANTIZE,
         DEQUANTIZE,
         NORMALIZED_BYTES,
@@ -112,6 +115,7 @@ PRODUCTS = Phase(
     # Integer products first: what they read must still be integers.
     (
         LINEAR,
+        DYNAMIC_LINEAR,
         CONV,
         CONCAT_INTEGERS,
         FOLD_DEQUANTIZED,

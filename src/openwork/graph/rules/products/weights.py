@@ -97,7 +97,7 @@ def read_weight(found: tuple[ir.Node, bool], by_rows: bool) -> Weight | str:
     if isinstance(oriented, str):
         return oriented
     values = centred if output_axis == 0 else centred.T
-    return _checked(values, oriented)
+    return centred_weight(values, oriented)
 
 
 def read_kernel(node: ir.Node) -> Weight | str:
@@ -113,7 +113,7 @@ def read_kernel(node: ir.Node) -> Weight | str:
     oriented = _orient_scale(node, scale, rows.shape, 0)
     if isinstance(oriented, str):
         return oriented
-    found = _checked(rows, oriented)
+    found = centred_weight(rows, oriented)
     if isinstance(found, str):
         return found
     image = (*integers.shape[:2], *(1, *integers.shape[2:])[-2:])
@@ -139,7 +139,8 @@ def _orient_scale(node: ir.Node, scale: Array, shape: tuple[int, ...], output_ax
     return scale.astype(np.float32)
 
 
-def _checked(values: Array, scale: Array) -> Weight | str:
+def centred_weight(values: Array, scale: Array) -> Weight | str:
+    """Integers [N, K] less their zero points, with scales [N], as a weight; or why they are none."""
     if values.shape[1] > MAX_REDUCTION:
         return f"its reduction of {values.shape[1]} may overflow INT32; at most {MAX_REDUCTION} is run"
     if not np.all(np.isfinite(scale) & (scale > 0)):
