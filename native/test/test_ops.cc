@@ -151,6 +151,48 @@ TEST(dequantize_equals_plain_loops) {
     }
 }
 
+TEST(min_max_equals_plain_loops_and_passes_over_nan) {
+  for (const int64_t count : {int64_t{1}, int64_t{17}, int64_t{300}, int64_t{4100}})
+    for (const int64_t parts : {1, 3, 16}) {
+      Random random{static_cast<unsigned>(count + parts)};
+      Floats x = random.floats(count);
+      for (int64_t i = 0; i < count; i += 7) x[i] = i % 2 ? NAN : x[i];
+      if (count > 40) x[33] = -INFINITY, x[count - 1] = 1e30f;
+      const int64_t strips = (count + 15) / 16;
+      Floats expected;
+      for (int64_t part = 0; part < parts; ++part) {
+        float least = 0.0f, greatest = 0.0f;
+        for (int64_t i = strips * part / parts * 16; i < std::min(count, strips * (part + 1) / parts * 16); ++i) {
+          least = x[i] < least ? x[i] : least;
+          greatest = x[i] > greatest ? x[i] : greatest;
+        }
+        expected.push_back(least), expected.push_back(greatest);
+      }
+      const End<float> gx(x), y(2 * parts);
+      const MinMaxArgs args{gx.data(), count, parts, y.data()};
+      on_every_isa(parts, [&](auto& t, int64_t i, int64_t j) { t.min_max(args, i, j); }, [&] { return y.holds(expected); },
+                   text("min_max", {count, parts}, random.seed));
+    }
+}
+
+TEST(run_scales_equals_plain_loops) {
+  constexpr int64_t kChannels = 70;
+  Random random{5};
+  std::vector<int32_t> sums, start;
+  const Floats scale = random.floats(kChannels);
+  Floats product;
+  for (int64_t c = 0; c < kChannels; ++c) {
+    sums.push_back(static_cast<int32_t>(random.below(16'000'000)) - 8'000'000);
+    start.push_back(-119 * sums.back());
+    product.push_back(0.37f * scale[c]);
+  }
+  const End<int32_t> gs(sums), made(kChannels);
+  const End<float> gf(scale), y(kChannels);
+  const RunScalesArgs args{gs.data(), gf.data(), -119, 0.37f, made.data(), y.data()};
+  on_every_isa(kChannels, [&](auto& t, int64_t i, int64_t j) { t.run_scales(args, i, j); },
+               [&] { return made.holds(start) && y.holds(product); }, "run_scales");
+}
+
 // Half of a BF16's last bit is added, a little less where that bit is 0; NaN stays one.
 TEST(round_bf16_goes_to_the_nearest_even) {
   for (const int64_t count : {int64_t{5}, int64_t{16}, int64_t{4100}}) {
