@@ -45,6 +45,11 @@ class AlignedBuffer {
   static void free_aligned(void* p) { ::operator delete[](p, std::align_val_t(kAlignment)); }
 };
 
+// Its contents are lost where it grows.
+inline void grow(AlignedBuffer& buffer, int64_t bytes) {
+  if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
+}
+
 // Memory of each thread of a pool.
 class ThreadScratch {
  public:

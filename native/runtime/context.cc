@@ -23,10 +23,6 @@ std::vector<OutputTensor> make_outputs(const Program& program, const Plan& plan)
   return outputs;
 }
 
-void grow(AlignedBuffer& buffer, int64_t bytes) {
-  if (buffer.bytes() < bytes) buffer = AlignedBuffer(bytes);
-}
-
 // Of each input whether some step reads behind its end, which the caller's memory need not allow, or reads what it checked.
 std::vector<bool> find_copied(const Program& program) {
   std::vector<bool> copied(program.inputs().size(), false);
@@ -45,7 +41,7 @@ bool aligned(const InputTensor& input) { return reinterpret_cast<uintptr_t>(inpu
 
 Context::Context(std::shared_ptr<const Program> program, int threads, int max_plans)
     : program_(finished(std::move(program))), pool_(threads), plans_(*program_, threads, max_plans),
-      slice_plans_(*program_, 1, max_plans), sliced_(has_batch(*program_)), copied_(find_copied(*program_)),
+      slice_plans_(*program_, 1, max_plans), sliced_(has_batch(*program_)), trimming_(find_trimming(*program_)), copied_(find_copied(*program_)),
       copies_(copied_.size()), slice_arenas_(threads), seconds_(program_->steps().size(), 0.0),
       slice_seconds_(threads, seconds_) {}
 
@@ -79,23 +75,25 @@ void Context::check_contents(const Plan& plan, const Operands& operands) const {
     if (work.check) work.check(buffers);
 }
 
+Operands Context::from(const Operands& operands, const Plan& plan, int64_t begin) const {
+  Operands moved = operands;
+  for (size_t i = 0; i < moved.inputs.size(); ++i) moved.inputs[i] += begin * row_bytes(plan, program_->inputs()[i]);
+  for (size_t i = 0; i < moved.outputs.size(); ++i) moved.outputs[i] += begin * row_bytes(plan, program_->outputs()[i]);
+  return moved;
+}
+
+int64_t Context::row_bytes(const Plan& plan, int value) const {
+  const auto v = static_cast<size_t>(value);
+  return plan.sizes.elements(value) / plan.sizes.dims[v].front() * dtype_bytes(program_->values()[v].dtype);
+}
+
 Buffers Context::place(const Plan& plan, std::byte* arena, const Operands& operands) const {
-  // The bytes of the batch elements before `begin`.
-  const auto skipped = [&](int v, DType dtype) {
-    return operands.begin * (plan.sizes.elements(v) / plan.sizes.dims[v].front()) * dtype_bytes(dtype);
-  };
   Buffers buffers;
   for (const int64_t offset : plan.offset) buffers.values.push_back(offset == kOutside || !arena ? nullptr : arena + offset);
-  for (size_t i = 0; i < operands.outputs.size(); ++i) {
-    const int v = program_->outputs()[i];
-    buffers.values[v] = operands.outputs[i].buffer.data() + skipped(v, operands.outputs[i].dtype);
-  }
-  for (size_t i = 0; i < operands.inputs.size(); ++i) {
-    const InputTensor& input = operands.inputs[i];
-    const int v = program_->inputs()[i];
-    const auto* data = static_cast<const std::byte*>(input.data) + skipped(v, input.dtype);
-    buffers.values[v] = const_cast<std::byte*>(data);  // no step writes an input
-  }
+  for (size_t i = 0; i < operands.outputs.size(); ++i) buffers.values[program_->outputs()[i]] = operands.outputs[i];
+  // No step writes an input.
+  for (size_t i = 0; i < operands.inputs.size(); ++i)
+    buffers.values[program_->inputs()[i]] = const_cast<std::byte*>(operands.inputs[i]);
   for (int v = 0; v < static_cast<int>(buffers.values.size()); ++v) {
     const Home& home = program_->home_of(v);
     auto* place = static_cast<std::byte*>(buffers.values[home.value]);
@@ -138,16 +136,15 @@ void Context::run_slices(const Slicing& slicing, RunSizes sizes, const Operands&
   const auto plan = slice_plans_.get(sizes);
   for (auto& arena : slice_arenas_) grow(arena, plan->arena_bytes);
   pool_.run(slicing.count, [&](int64_t i, int thread) {
-    run_slice(*plan, {operands.inputs, operands.outputs, i * slicing.size}, thread);
+    run_slice(*plan, from(operands, *plan, i * slicing.size), thread);
   });
 }
 
-void Context::run_rest(const Plan& plan, int64_t done, RunSizes sizes, Operands operands) {
+void Context::run_rest(const Plan& plan, int64_t done, RunSizes sizes, const Operands& operands) {
   if (done == 0) return run_whole(plan, operands);
   sizes.batch = plan.sizes.dims.front().front() - done;
   if (sizes.batch == 0) return;
-  operands.begin = done;
-  run_whole(*plans_.get(sizes), operands);
+  run_whole(*plans_.get(sizes), from(operands, plan, done));
 }
 
 std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
@@ -158,14 +155,19 @@ std::vector<OutputTensor> Context::run(const std::vector<InputTensor>& inputs) {
   const RunSizes sizes{free_sizes(*program_, shapes)};
   const auto plan = plans_.get(sizes);
   auto outputs = make_outputs(*program_, *plan);
-  const auto readable = held(*plan, inputs);
-  const Operands operands{readable, outputs};
+  Operands operands;
+  for (const InputTensor& input : held(*plan, inputs)) operands.inputs.push_back(static_cast<const std::byte*>(input.data));
+  for (const OutputTensor& output : outputs) operands.outputs.push_back(output.buffer.data());
   check_contents(*plan, operands);
-  const Slicing slicing = sliced_ ? slice_batch(*program_, plan->sizes) : Slicing{};
-  if (slicing.count > 0) run_slices(slicing, sizes, operands);
-  run_rest(*plan, slicing.covered(), sizes, operands);
+  if (!run_trimmed(*plan, sizes, operands)) run_all(*plan, sizes, operands);
   if (profiling_) ++profiled_;
   return outputs;
+}
+
+void Context::run_all(const Plan& plan, const RunSizes& sizes, const Operands& operands) {
+  const Slicing slicing = sliced_ ? slice_batch(*program_, plan.sizes) : Slicing{};
+  if (slicing.count > 0) run_slices(slicing, sizes, operands);
+  run_rest(plan, slicing.covered(), sizes, operands);
 }
 
 void Context::enable_profile(bool enabled) {

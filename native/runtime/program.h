@@ -127,6 +127,13 @@ struct Step {
   bool strided = false;
   // What it reads that may lie in the rows of what it makes from the beginning: bind() leaves out what Sizes::lies_at() says of.
   std::vector<RowPiece> pieces = {};
+  // Of values [batch, position, ..]: what it makes at a position follows from what it reads there, and from the position's number,
+  // alone.
+  bool apart = false;
+  // A value [batch, position]: what it reads where that is 0 changes nothing at the other positions, nor in what has none.
+  int mask = kAbsent;
+  // It reads the first so many positions alone; 0: it may read all.
+  int64_t front = 0;
   // What it may write over what it reads, the first choice first. Where the two lie in one place is decided for the whole program.
   std::vector<InPlace> in_place = {};
 };

@@ -15,6 +15,7 @@ Step make_activation(const StepContext& c) {
       a.y = b.get<void>(y);
     });
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }

@@ -56,7 +56,7 @@ int64_t parts_for(int64_t pairs, int64_t length, int threads) {
 Step make_attention(const StepContext& c) {
   const Operands o = read_operands(c);
 
-  return {c.name(), {o.q.id, o.k.id, o.v.id, o.mask.id}, {o.y.id},
+  Step step{c.name(), {o.q.id, o.k.id, o.v.id, o.mask.id}, {o.y.id},
           [&table = c.table(), fixed = fixed_args(c, o), q = o.q.id, k = o.k.id, v = o.v.id, mask = o.mask.id, y = o.y.id,
            width = o.width](const Sizes& sizes) {
     AttentionArgs args = fixed;
@@ -74,6 +74,8 @@ Step make_attention(const StepContext& c) {
     work.scratch_bytes = padded_bytes(attention_scratch(args.length, args.size) * static_cast<int64_t>(sizeof(float)));
     return work;
   }};
+  step.mask = o.mask.id;
+  return step;
 }
 
 }  // namespace openwork

@@ -103,6 +103,7 @@ Step make_binary(const StepContext& c) {
     return bind_binary(op, fixed, constant, values, sizes);
   }};
   step.strided = fixed.spread != BinaryArgs::Spread::one;
+  step.apart = true;
   step.in_place = {{a.id, y.id}};
   // One that is spread over a is read for many elements.
   if (b && b.dims() == a.dims()) step.in_place.push_back({b.id, y.id});

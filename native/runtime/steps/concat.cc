@@ -109,6 +109,7 @@ Step make_concat(const StepContext& c) {
     return work;
   }};
   step.strided = last;
+  step.apart = axis > 1;
   if (last) step.pieces = unchanged(c, pieces);
   return step;
 }

@@ -38,6 +38,7 @@ Step make_dequantize(const StepContext& c) {
     });
   }};
   step.strided = true;
+  step.apart = true;
   return step;
 }
 

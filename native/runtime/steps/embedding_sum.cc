@@ -45,7 +45,7 @@ Step make_embedding_sum(const StepContext& c) {
   const Tensor type = type_ids ? table_of(c, "type", width) : Tensor{};
   const Ids words{ids.id, word.shape[0]}, types{type_ids.id, type_ids ? type.shape[0] : 0};
 
-  return {c.name(), {{ids.id, false, true}, {type_ids.id, false, true}}, {y.id},
+  Step step{c.name(), {{ids.id, false, true}, {type_ids.id, false, true}}, {y.id},
           [&program = c.program(), place = c.place(), word, position, type, words, types, width, y = y.id](const Sizes& sizes) {
     const int64_t rows = sizes.elements(words.value), length = sizes.width(words.value);
     place.expect(length <= position.shape[0], "the length " + std::to_string(length) + " exceeds the " +
@@ -64,6 +64,8 @@ Step make_embedding_sum(const StepContext& c) {
     };
     return work;
   }};
+  step.apart = true;
+  return step;
 }
 
 }  // namespace openwork

@@ -17,6 +17,7 @@ Step make_l2_normalize(const StepContext& c) {
                        a.y = b.get<float>(y);
                      });
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }

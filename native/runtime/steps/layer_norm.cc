@@ -35,6 +35,7 @@ Step make_layer_norm(const StepContext& c) {
                        a.yq = b.get<uint8_t>(yq);
                      });
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }

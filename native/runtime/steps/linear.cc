@@ -72,6 +72,7 @@ Step make_linear(const StepContext& c) {
   }};
   step.weight_bytes = weights.back().weights->bytes();
   step.strided = true;
+  step.apart = x.dims().size() > 2;
   step.in_place = {{residual.id, y.id}};
   return step;
 }

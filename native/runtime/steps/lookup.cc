@@ -16,6 +16,7 @@ Step make_lookup(const StepContext& c) {
       a.y = b.get<uint8_t>(y);
     });
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }

@@ -8,7 +8,7 @@ Step make_mean_pool(const StepContext& c) {
   const Operand mask = c.input("mask", {DType::i64}).shaped({x.dims()[0], x.dims()[1]});
   const Operand y = c.output("y", {DType::f32}).shaped({x.dims()[0], x.dims()[2]});
 
-  return {c.name(), {x.id, mask.id}, {y.id}, [&table = c.table(), x = x.id, mask = mask.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id, mask.id}, {y.id}, [&table = c.table(), x = x.id, mask = mask.id, y = y.id](const Sizes& sizes) {
     const int64_t width = sizes.width(x);
     const int64_t units = sizes.dims[x][0] * ((width + kPoolBlock - 1) / kPoolBlock);
     const MeanPoolArgs fixed{nullptr, nullptr, sizes.dims[x][1], width, nullptr};
@@ -19,6 +19,8 @@ Step make_mean_pool(const StepContext& c) {
                        a.y = b.get<float>(y);
                      });
   }};
+  step.mask = mask.id;
+  return step;
 }
 
 }  // namespace openwork

@@ -18,6 +18,7 @@ Step make_p_relu(const StepContext& c) {
                        a.y = b.get<float>(y);
                      });
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }

@@ -1,4 +1,6 @@
 // Another shape for the same elements, as a step of a program: a view.
+#include <algorithm>
+
 #include "runtime/steps/copy.h"
 
 namespace openwork {
@@ -47,6 +49,7 @@ Step make_reshape(const StepContext& c) {
   }};
   step.shapes = [place = c.place(), shape](const Shapes& reads) -> Shapes { return {reshaped(place, shape, reads[0])}; };
   step.view = true;
+  step.apart = x.dims().size() > 2 && y.dims().size() > 2 && std::equal(x.dims().begin(), x.dims().begin() + 2, y.dims().begin());
   return step;
 }
 

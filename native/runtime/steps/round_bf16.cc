@@ -7,13 +7,15 @@ Step make_round_bf16(const StepContext& c) {
   const Operand x = c.input("x", {DType::f32});
   const Operand y = c.output("y", {DType::bf16}).shaped(x.dims());
 
-  return {c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id](const Sizes& sizes) {
+  Step step{c.name(), {x.id}, {y.id}, [&table = c.table(), x = x.id, y = y.id](const Sizes& sizes) {
     const RoundArgs fixed{nullptr, sizes.elements(x), nullptr};
     return make_element_work(sizes, table.round_bf16, fixed, [x, y](RoundArgs& a, const Buffers& b, int) {
       a.x = b.get<const float>(x);
       a.y = b.get<uint16_t>(y);
     });
   }};
+  step.apart = true;
+  return step;
 }
 
 }  // namespace openwork

@@ -23,6 +23,7 @@ Step make_softmax(const StepContext& c) {
     work.scratch_bytes = fixed.y_bytes ? sized.width * static_cast<int64_t>(sizeof(float)) : 0;
     return work;
   }};
+  step.apart = x.dims().size() > 2;
   step.in_place = {{x.id, y.id}};
   return step;
 }
