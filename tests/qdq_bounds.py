@@ -169,6 +169,11 @@ def _concat(*operands: Any) -> Bounds:
     return Bounds(np.concatenate(low, a["axis"]), np.concatenate(high, a["axis"]))
 
 
+def _gather(x: Bounds, indices: Bounds, a: Attributes) -> Bounds:
+    picked, axis = indices.low.astype(np.int64), a.get("axis", 0)
+    return Bounds(np.take(x.low, picked, axis), np.take(x.high, picked, axis))
+
+
 MEANING: Mapping[str, Callable[..., Bounds]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
@@ -193,6 +198,7 @@ MEANING: Mapping[str, Callable[..., Bounds]] = {
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Concat": _concat,
+    "Gather": _gather,
     **IMAGES,
 }
 

@@ -180,7 +180,7 @@ FinishFn<Sum> fused_to_u8(const Epilogue& e, bool plain, bool floats) {
     return plain                      ? one_of<V, Sum, Stored::u8, Added::none, none>(kind)
            : e.residual == Stored::u8 ? one_of<V, Sum, Stored::u8, Added::u8, none>(kind)
                                       : nullptr;
-  if (plain) return one_of<V, Sum, Stored::u8, Added::none, gelu, silu, hard_swish>(kind);
+  if (plain) return one_of<V, Sum, Stored::u8, Added::none, gelu, gelu_tanh, silu, hard_swish>(kind);
   if (floats && !e.activation_last) return one_of<V, Sum, Stored::u8, Added::f32, relu, gelu>(kind);
   return nullptr;
 }
@@ -189,7 +189,7 @@ template <class V, class Sum>
 FinishFn<Sum> fused_to_f32(const Epilogue& e, bool plain, bool floats) {
   using enum Activation;
   const Activation kind = e.activation.kind;
-  if (plain) return one_of<V, Sum, Stored::f32, Added::none, none, relu, gelu, silu>(kind);
+  if (plain) return one_of<V, Sum, Stored::f32, Added::none, none, relu, gelu, gelu_tanh, silu>(kind);
   if (floats && (kind == none || !e.activation_last)) return one_of<V, Sum, Stored::f32, Added::f32, none, relu, gelu>(kind);
   return nullptr;
 }

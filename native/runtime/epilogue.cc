@@ -23,6 +23,7 @@ constexpr NamedActivation kActivations[] = {
     {"hard_sigmoid", {Activation::hard_sigmoid, 0.2f, 0.5f}},
     {"hard_swish", {Activation::hard_swish, 1.0f / 6.0f, 0.5f}},
     {"gelu", {Activation::gelu}},
+    {"gelu_tanh", {Activation::gelu_tanh}},
     {"silu", {Activation::silu}},
     {"sigmoid", {Activation::sigmoid}},
     {"tanh", {Activation::tanh}},

@@ -6,7 +6,7 @@
 
 namespace openwork {
 
-enum class Activation { none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh };
+enum class Activation { none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, gelu_tanh, silu, sigmoid, tanh };
 
 // alpha and beta: the ends of clip, the slope of leaky_relu, factor and summand of the hard ones.
 struct ActivationFunction {
@@ -131,7 +131,9 @@ template <class V>
 template <class V, Activation kind, int n>
 [[gnu::always_inline]] inline void activate_each(typename V::F32 (&v)[n], [[maybe_unused]] const ActivationFunction& f) {
   if constexpr (kind == Activation::gelu) {
-    gelu_each<V, n>(v);
+    gelu_each<V, n>(kGelu, v);
+  } else if constexpr (kind == Activation::gelu_tanh) {
+    gelu_each<V, n>(kGeluTanh, v);
   } else if constexpr (kind == Activation::silu) {
     silu_each<V, n>(v);
   } else if constexpr (kind == Activation::tanh) {
@@ -161,6 +163,7 @@ template <class Body>
     case Activation::hard_sigmoid: return body.template operator()<Activation::hard_sigmoid>();
     case Activation::hard_swish: return body.template operator()<Activation::hard_swish>();
     case Activation::gelu: return body.template operator()<Activation::gelu>();
+    case Activation::gelu_tanh: return body.template operator()<Activation::gelu_tanh>();
     case Activation::silu: return body.template operator()<Activation::silu>();
     case Activation::sigmoid: return body.template operator()<Activation::sigmoid>();
     case Activation::tanh: return body.template operator()<Activation::tanh>();

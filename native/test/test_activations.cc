@@ -52,7 +52,7 @@ std::vector<float> some_numbers(size_t count) {
 TEST(activations_equal_plain_loops) {
   const std::vector<float> x = some_numbers(4100);
   const Guarded gx(x.data(), x.size() * 4, 0), y(nullptr, x.size() * 4, 0);
-  for (const char* name : {"none", "relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "silu", "sigmoid", "tanh"}) {
+  for (const char* name : {"none", "relu", "relu6", "leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"}) {
     const ElementArgs args{reinterpret_cast<const float*>(gx.data()), static_cast<int64_t>(x.size()), y.data(), {}, activation_named(name)};
     std::vector<float> expected;
     for (const float v : x) expected.push_back(plain_activation(args.activation, v));
@@ -62,7 +62,7 @@ TEST(activations_equal_plain_loops) {
 
 TEST(activations_keep_nan) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (const char* name : {"leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "silu", "sigmoid", "tanh"})
+  for (const char* name : {"leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"})
     for (const KernelTable* table : test::own_tables()) {
       float y = 0.0f;
       table->activate({&nan, 1, &y, {}, activation_named(name)}, 0, 1);

@@ -207,7 +207,7 @@ void fill_channels(Problem& p, std::mt19937& rng, double size) {
   p.spec.y_zero_point = zero_point();
 }
 
-const char* const kNames[] = {"none", "relu", "relu6", "clip", "leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "silu", "sigmoid", "tanh"};
+const char* const kNames[] = {"none", "relu", "relu6", "clip", "leaky_relu", "hard_sigmoid", "hard_swish", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
 
 LookupTable some_table(std::mt19937& rng) {
   LookupTable table;

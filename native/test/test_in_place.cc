@@ -316,7 +316,7 @@ TEST(steps_of_elements_and_rows_are_written_in_place_on_threads) {
   std::vector<uint8_t> turned(256);
   for (size_t i = 0; i < turned.size(); ++i) turned[i] = static_cast<uint8_t>(255 - i / 2);
   const Tensor each{DType::f32, numbers.data(), {kWide}, nullptr};
-  for (const char* op : {"relu", "hard_swish", "gelu", "silu", "sigmoid", "tanh"}) check_step(op, DType::f32, unary(op, {}));
+  for (const char* op : {"relu", "hard_swish", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"}) check_step(op, DType::f32, unary(op, {}));
   check_step("clip", DType::f32, unary("clip", {{}, {{"alpha", -0.5}, {"beta", 1.5}}}));
   check_step("leaky_relu", DType::f32, unary("leaky_relu", {{}, {{"alpha", 0.25}}}));
   check_step("hard_sigmoid", DType::f32, unary("hard_sigmoid", {{}, {{"alpha", 0.2}, {"beta", 0.5}}}));

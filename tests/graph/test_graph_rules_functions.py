@@ -83,13 +83,39 @@ def test_gelu(seed: int, form: str) -> None:
     assert_close(found, 3e-6)
 
 
-def test_the_tanh_approximation_stays() -> None:
+ROOT, CUBE = float(np.sqrt(2 / np.pi)), 0.044715
+
+
+def tanh_gelu(b: Builder, x: str, form: str) -> str:
+    """The tanh approximation of GELU as it is written: by the operator, by a power, by products, factored."""
+    if form == "operator":
+        return b.add("Gelu", x, approximate="tanh")
+    square = b.add("Mul", x, x)
+    if form == "factored":
+        factor = b.add("Add", b.add("Mul", square, b.number(CUBE)), b.number(1.0))
+        inside = b.add("Mul", b.add("Mul", x, b.number(ROOT)), factor)
+    else:
+        cube = b.add("Pow", x, b.number(3.0)) if form == "power" else b.add("Mul", square, x)
+        inside = b.add("Mul", b.add("Add", x, b.add("Mul", cube, b.number(CUBE))), b.number(ROOT))
+    shifted = b.add("Add", b.add("Tanh", inside), b.number(1.0))
+    return b.add("Mul", b.add("Mul", x, b.number(0.5)), shifted)
+
+
+@pytest.mark.parametrize("form", ["operator", "power", "products", "factored"])
+def test_the_tanh_approximation_of_gelu(form: str) -> None:
     b = Builder(np.random.default_rng(0))
-    found = one(b, b.add("Gelu", b.input("x", ["rows", 3]), approximate="tanh"), 4, 3)
-    assert found.operators == ["onnx.Gelu"]
-    assert found.reasons == [
-        "it is the tanh approximation of GELU, which is another function than the exact one"
-    ]
+    found = one(b, tanh_gelu(b, b.input("x", ["rows", 33]), form), 40, 33)
+    assert found.operators == ["GeluTanh"]
+    assert_close(found, 3e-6)
+
+
+def test_another_cubic_is_no_gelu() -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.input("x", ["rows", 3])
+    inside = b.add("Add", b.add("Mul", x, b.number(ROOT)), b.add("Pow", x, b.number(3.0)))
+    shifted = b.add("Add", b.add("Tanh", inside), b.number(1.0))
+    found = one(b, b.add("Mul", b.add("Mul", x, b.number(0.5)), shifted), 4, 3)
+    assert "GeluTanh" not in found.operators
 
 
 def test_erf_of_another_scale_is_no_gelu() -> None:

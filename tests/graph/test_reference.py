@@ -111,6 +111,7 @@ def test_coefficients_are_those_of_the_native_code() -> None:
         return [float.fromhex(word) for word in re.findall(r"-?0x[0-9a-f.]+p[+-]\d+", found.group(1))]
 
     assert constants("kGelu") == coefficients.GELU.ravel().tolist()
+    assert constants("kGeluTanh") == coefficients.GELU_TANH.ravel().tolist()
     assert constants("kGeluSteps") == [float(coefficients.GELU_STEPS)]
     assert constants("kGeluClamp") == [float(coefficients.GELU_CLAMP)]
     for name in ("Silu", "Tanh"):

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
+import openwork
 from graph_models import Builder, reduced
 from image_models import agrees, fed, quantized, quantized_weight
 
@@ -81,6 +83,43 @@ def test_every_slice(begin: int, end: int, axis: int, quantized_too: bool, tmp_p
     y = b.add("Slice", x, b.integers(begin), b.integers(stop), b.integers(axis))
     found = agrees(b.model(y=quantized(b, y, 0.05, 117) if quantized_too else y), feeds, tmp_path)
     assert found.steps == ["quantize" if quantized_too else "relu", "slice"]
+
+
+@pytest.mark.parametrize(
+    ("picked", "axis"), [(0, 1), (5, 1), (-1, 1), ([2], 1), ([1, 2, 3], 1), ([-2, -1], 2), (0, -1), (3, 2)]
+)
+def test_a_gather_of_neighbours(picked: int | list[int], axis: int, tmp_path: Path) -> None:
+    b = builder()
+    x, feeds = layer(b, (2, 6, 5, 4))
+    y = b.add("Gather", x, b.constant(np.array(picked, np.int64)), axis=axis)
+    found = agrees(b.model(y=y), feeds, tmp_path)
+    assert found.steps == ["relu", "slice", *(["reshape"] if isinstance(picked, int) else [])]
+
+
+def test_the_first_of_a_free_axis(tmp_path: Path) -> None:
+    b = builder()
+    x = b.add("Relu", b.input("x", ["batch", "length", 6]))
+    y = b.add("Relu", b.add("Gather", x, b.constant(np.array(2, np.int64)), axis=1))
+    path = tmp_path / "free.onnx"
+    onnx.save(b.model(y=y), path)
+    openwork.build(
+        path, path.with_suffix(".engine"), native="force", strict=True, shapes=[[2, 5]], progress=False
+    )
+    engine = openwork.load(path.with_suffix(".engine"))
+    for length in (3, 9):
+        feed = np.random.default_rng(length).normal(size=(2, length, 6)).astype(np.float32)
+        assert np.array_equal(engine.run({"x": feed})["y"], np.maximum(feed[:, 2], 0))
+    with pytest.raises(ValueError, match="at least 3 elements along dimension 1, which are cut, found 2"):
+        engine.run({"x": np.ones((2, 2, 6), np.float32)})
+
+
+@pytest.mark.parametrize("picked", [[0, 2], [2, 1], [[0, 1]]])
+def test_other_gathers_stay(picked: list[Any]) -> None:
+    b = builder()
+    x, feeds = layer(b, (2, 6, 5))
+    found = reduced(b.model(y=b.add("Gather", x, b.constant(np.array(picked, np.int64)), axis=1)), feeds)
+    assert found.operators == ["Relu", "onnx.Gather"]
+    assert "its indices are not neighbours in order" in found.left[0]
 
 
 @pytest.mark.parametrize("sizes", [(2, 4), (3, 3), (1, 2, 3)])

@@ -10,6 +10,7 @@ ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "hard_sigmoid": ("alpha", "beta"),
     "hard_swish": (),
     "gelu": (),
+    "gelu_tanh": (),
     "silu": (),
     "sigmoid": (),
     "tanh": (),

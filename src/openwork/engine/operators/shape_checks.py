@@ -46,7 +46,7 @@ def _rest(left: list[Dim | None], fixed: int) -> Dim | None:
 
 
 def cuts(form: Form, letters: Letters) -> Problem | None:
-    """The elements from `begin` to `end` along an axis of fixed size."""
+    """The elements from `begin` to `end` along an axis; of a free one a run says whether it is as long."""
     given = next((operand.shape for operand in form.given("x")), None)
     axis, begin, end = (form.attributes[name] for name in ("axis", "begin", "end"))
     if begin >= end:
@@ -56,9 +56,7 @@ def cuts(form: Form, letters: Letters) -> Problem | None:
     if axis >= len(given):
         return Problem("axis", f"below the number of dimensions, {len(given)}", f"{axis}")
     size = given[axis]
-    if isinstance(size, str):
-        return Problem("x", f"of a fixed size along the axis {axis}", f"{list(given)}")
-    if size is not None and end > size:
+    if isinstance(size, int) and end > size:
         return Problem("end", f"at most the size of the axis, {size}", f"{end}")
     made: Partial = (*given[:axis], end - begin, *given[axis + 1 :])
     letters.lead(made)

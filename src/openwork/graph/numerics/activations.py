@@ -10,7 +10,15 @@ from collections.abc import Callable
 import numpy as np
 
 from openwork.graph.numerics.binary32 import Float, fma, gelu, horner, maximum, minimum, quiet, relu
-from openwork.graph.numerics.coefficients import SILU, SILU_CLAMP, SILU_STEPS, TANH, TANH_CLAMP, TANH_STEPS
+from openwork.graph.numerics.coefficients import (
+    GELU_TANH,
+    SILU,
+    SILU_CLAMP,
+    SILU_STEPS,
+    TANH,
+    TANH_CLAMP,
+    TANH_STEPS,
+)
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _SIXTH = np.float32(1) / np.float32(6)
@@ -64,6 +72,7 @@ _WITHOUT_NUMBERS: dict[str, Callable[[Float], Float]] = {
     "none": lambda v: v,
     "relu": relu,
     "gelu": gelu,
+    "gelu_tanh": lambda v: gelu(v, GELU_TANH),
     "silu": silu,
     "sigmoid": sigmoid,
     "tanh": tanh,

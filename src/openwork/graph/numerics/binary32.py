@@ -122,11 +122,14 @@ def exp(v: Float) -> Float:
     return bits.view(np.float32)
 
 
-def gelu(v: Float) -> Float:
-    """v * Phi(v), Phi the normal distribution function, as max(0, v) - |v| Phi(-|v|); NaN where v is NaN."""
+def gelu(v: Float, table: Float = GELU) -> Float:
+    """v * Phi(v), Phi the normal distribution function, as max(0, v) - |v| Phi(-|v|); NaN where v is NaN.
+
+    table : of |v| Phi(-|v|), or of its tanh approximation.
+    """
     a = minimum(np.abs(v), GELU_CLAMP)
     piece = np.rint(a.astype(np.float64) * GELU_STEPS).astype(np.intp)
-    p = horner(GELU[:, piece], a)
+    p = horner(table[:, piece], a)
     with quiet():
         return np.subtract(maximum(np.float32(0), v), p, dtype=np.float32)
 

@@ -44,7 +44,7 @@ from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUAN
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
 from openwork.graph.rules.epilogue.tables import LOOKUP, LOOKUP_AGAIN, LOOKUP_INTO_PRODUCT
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
-from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
+from openwork.graph.rules.functions.activations import ADD, GELU, GELU_WRITTEN_OUT, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
@@ -142,7 +142,7 @@ FUNCTIONS = Phase(
             LAYER_NORM,
             LAYER_NORM_WRITTEN_OUT,
             GELU,
-            GELU_ERF,
+            GELU_WRITTEN_OUT,
             EMBEDDING_SUM,
             ATTENTION,
             MEAN_POOL,

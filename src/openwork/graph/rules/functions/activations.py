@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+from numpy.polynomial import polynomial
 
 from openwork.graph.model import attributes, constant, make, needed, operand, producer, same_dims, scalar
 from openwork.graph.operands import split_constant
@@ -35,11 +37,8 @@ def _check(found: _Elementwise) -> str | None:
 
 
 def _match_gelu(node: ir.Node) -> _Elementwise | None:
-    tanh = attributes(node).get("approximate", "none") != "none"
-    reason = (
-        "it is the tanh approximation of GELU, which is another function than the exact one" if tanh else None
-    )
-    return _Elementwise(node, "Gelu", (needed(node, 0),), reason)
+    tanh = attributes(node).get("approximate", "none") == "tanh"
+    return _Elementwise(node, "GeluTanh" if tanh else "Gelu", (needed(node, 0),))
 
 
 GELU = Rule("gelu", frozenset({"Gelu"}), _match_gelu, _check, _replace)
@@ -82,17 +81,56 @@ def _erf_of(value: ir.Value) -> ir.Value | None:
     return inner[0] if len(inner) == 1 and _close(number, math.sqrt(0.5)) else None
 
 
-def _match_erf(node: ir.Node) -> _Elementwise | None:
+TANH_CUBIC = (0.0, math.sqrt(2 / math.pi), 0.0, 0.044715 * math.sqrt(2 / math.pi))
+"""What GELU's tanh approximation takes the tanh of: coefficients of x, lowest power first."""
+
+
+def _polynomial(value: ir.Value, x: ir.Value, depth: int = 8) -> np.ndarray | None:
+    """The coefficients of a value that sums, products and powers of x make, lowest power first, or None."""
+    if value is x:
+        return np.array([0.0, 1.0])
+    stored = constant(value)
+    if stored is not None:
+        return stored.reshape(1).astype(np.float64) if stored.size == 1 else None
+    node = producer(value, "Add", "Mul", "Pow") if depth else None
+    if node is None:
+        return None
+    first, second = (_polynomial(needed(node, index), x, depth - 1) for index in (0, 1))
+    if first is None or second is None:
+        return None
+    if node.op_type == "Pow":
+        power = second[0]
+        whole = len(second) == 1 and power in (2, 3)
+        return np.asarray(polynomial.polypow(first, int(power))) if whole else None
+    combine = polynomial.polyadd if node.op_type == "Add" else polynomial.polymul
+    return np.asarray(combine(first, second))
+
+
+def _is_tanh_of(value: ir.Value, x: ir.Value) -> bool:
+    """Whether the value is 1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))."""
+    shifted = split_constant(producer(value, "Add"))
+    if shifted is None or shifted[1].size != 1 or not _close(float(shifted[1].reshape(())), 1.0):
+        return False
+    tanh = producer(shifted[0], "Tanh")
+    found = None if tanh is None else _polynomial(needed(tanh, 0), x)
+    return found is not None and len(found) == len(TANH_CUBIC) and all(map(_close, found, TANH_CUBIC))
+
+
+def _match_written_gelu(node: ir.Node) -> _Elementwise | None:
     inner, number = _factors(node.outputs[0])
     if len(inner) != 2 or not _close(number, 0.5):
         return None
     for x, other in (inner, inner[::-1]):
         if _erf_of(other) is x:
             return _Elementwise(node, "Gelu", (x,))
+        if _is_tanh_of(other, x):
+            return _Elementwise(node, "GeluTanh", (x,))
     return None
 
 
-GELU_ERF = Rule("gelu written with erf", frozenset({"Mul", "Div"}), _match_erf, _check, _replace)
+GELU_WRITTEN_OUT = Rule(
+    "gelu written out", frozenset({"Mul", "Div"}), _match_written_gelu, _check, _replace
+)
 
 
 def _match_relu(node: ir.Node) -> _Elementwise | None:
