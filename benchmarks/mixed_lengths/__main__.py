@@ -5,8 +5,8 @@
 MiniLM in INT8 embeds docstrings of installed packages. Nobody sorts the corpus. This engine gets each batch
 padded to its longest text. Each peer is tried with every padding of `paddings.py`, on every file that it
 reads, and takes part with the fastest. Everybody runs in turns in one process; a ratio is the median of the
-rounds' ratios. The embeddings are compared in the same run: with those of each text alone, to the bit, and with ONNX
-Runtime's on the same file, by cosine.
+rounds' ratios. The embeddings are compared in the same run: with those of each text alone, to the bit, and
+with ONNX Runtime's on the same file, by cosine.
 """
 
 from __future__ import annotations
