@@ -133,8 +133,8 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(
         "attention",
-        [qkv, None, None, mask],
-        [mixed],
+        [qkv, None, None, mask, None, None, None],
+        [mixed, None, None],
         attributes={"heads": HEADS, "scale": 0.25, **quantized(120)},
     )
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attention_bound
+from attention_samples import attended
 from openwork.graph import reference
 from openwork.graph.model import ModelError
 from openwork.graph.numerics import activations, binary32, coefficients
@@ -287,7 +288,7 @@ def test_attention_is_softmax_of_the_kept_keys(packed: bool) -> None:
     mask = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], np.int64)
     a = {"heads": 3, "scale": 0.5}
     operands = (np.concatenate([q, k, v], -1), None, None) if packed else (q, k, v)
-    y = reference.attention(*operands, mask, a)
+    y = attended(*operands, mask, a)
     heads = [x.astype(np.float64).reshape(2, 5, 3, 4).transpose(0, 2, 1, 3) for x in (q, k, v)]
     s = np.where(mask[0] != 0, heads[0][0] @ heads[1][0].swapaxes(1, 2) * 0.5, -np.inf)
     p = np.exp(s - s.max(-1, keepdims=True))
