@@ -128,7 +128,7 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
         name: m.floats(name, rows, WIDTH)
         for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))
     }
-    m.step("embedding_sum", [ids, types], [embedded], tensors=tables)
+    m.step("embedding_sum", [ids, types, None], [embedded], tensors=tables)
     m.norm(embedded, x, xq)
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(

@@ -21,12 +21,14 @@ class Sample:
         self.kind = ("f32", "u8")[rng.integers(2)]
         self.other = ("b", "constant")[rng.integers(2)]
         self.leading = self._leading()
-        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCIKLNPSTV"}
+        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCDGIKLNPSTV"}
         self.sizes |= {"H": 6, "L": 3, "I": self.count, "P": int(rng.integers(3, 6))}
         self.sizes["W"] = int(rng.integers(5, 9))
         self.groups = 1
         if row.attribute("groups") is not None:
             self.sizes |= self._grouped()
+        if row.name == "EmbeddingSum":
+            self.sizes["P"] += self.sizes["S"]
         self.attributes = self._attributes()
         self.sizes |= self._windows()
         if any(slot.quantizer in self.attributes for slot in row.outputs):

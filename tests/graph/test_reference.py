@@ -310,12 +310,12 @@ def test_embedding_sum_adds_in_order_and_refuses_unknown_ids() -> None:
     rng = np.random.default_rng(8)
     word, position, kind = (rng.standard_normal((n, 4)).astype(F32) for n in (10, 6, 2))
     ids, types = np.array([[1, 9, 0]]), np.array([[0, 1, 1]])
-    y = reference.embedding_sum(ids, types, word, position, kind, {})
+    y = reference.embedding_sum(ids, types, None, word, position, kind, {})
     assert np.array_equal(y, (word[ids] + kind[types]) + position[:3])
     assert np.array_equal(
-        reference.embedding_sum(ids, None, word, position, None, {}), word[ids] + position[:3]
+        reference.embedding_sum(ids, None, None, word, position, None, {}), word[ids] + position[:3]
     )
     with pytest.raises(ModelError, match=r"ids must lie in \[0, 9\].* reach from 0 to 10"):
-        reference.embedding_sum(np.array([[0, 10]]), None, word, position, None, {})
+        reference.embedding_sum(np.array([[0, 10]]), None, None, word, position, None, {})
     with pytest.raises(ModelError, match="has 7 tokens, but the model has only 6 positions"):
-        reference.embedding_sum(np.zeros((1, 7), np.int64), None, word, position, None, {})
+        reference.embedding_sum(np.zeros((1, 7), np.int64), None, None, word, position, None, {})

@@ -95,7 +95,7 @@ def test_embedding_sum(isa: str, typed: bool) -> None:
     tables = {"word": word, "position": position, "type": type_ if typed else None}
     step.add("embedding_sum", ids=i, type_ids=t, y=y, **tables)
     expected = reference.embedding_sum(
-        ids, types if typed else None, word, position, type_ if typed else None, {}
+        ids, types if typed else None, None, word, position, type_ if typed else None, {}
     )
     assert same_bits(step.run(y)[0], expected)
 

@@ -72,7 +72,7 @@ class TinyEncoder:
         return p
 
     def expected(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Any, Any]:
-        x = reference.embedding_sum(ids, None, self.word, self.position, None, {})
+        x = reference.embedding_sum(ids, None, None, self.word, self.position, None, {})
         y, _ = reference.layer_norm(x, self.gamma, self.beta, None, {"epsilon": 1e-5})
         q = quantize(y, X_SCALE, X_ZERO)
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "activation": "none"}

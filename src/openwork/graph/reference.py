@@ -91,18 +91,25 @@ def _rows(table: Float, ids: Array, name: str) -> Float:
 
 
 def embedding_sum(
-    ids: Array, type_ids: Array | None, word: Float, position: Float, type_: Float | None, a: Attributes
+    ids: Array,
+    type_ids: Array | None,
+    behind: Float | None,
+    word: Float,
+    position: Float,
+    type_: Float | None,
+    a: Attributes,
 ) -> Float:
-    """(word[ids] + type[type_ids]) + position[0..L)."""
-    if ids.shape[1] > len(position):
+    """(word[ids] + type[type_ids]) + position[S..S + L), S the keys of a past [B, G, S, D], or 0."""
+    first = 0 if behind is None else behind.shape[2]
+    end = first + ids.shape[1]
+    if end > len(position):
         raise ModelError(
-            f"EmbeddingSum: the text has {ids.shape[1]} tokens, but the model has only {len(position)} "
-            f"positions."
+            f"EmbeddingSum: the text has {end} tokens, but the model has only {len(position)} positions."
         )
     y = _rows(word, ids, "ids")
     if type_ids is not None and type_ is not None:
         y = y + _rows(type_, type_ids, "type_ids")
-    return y + position[: ids.shape[1]]
+    return y + position[first:end]
 
 
 def mean_pool(x: Float, mask: Array, a: Attributes) -> Float:

@@ -29,6 +29,7 @@ EMBEDDING_SUM = Operator(
     (
         value("ids", "i64", "B L", indexes="word"),
         value("type_ids", "i64", "B L", optional=True, indexes="type"),
+        Slot("behind", ("f32",), ("B", "G", "S", "D"), optional=True, may_be_zero="S"),
         tensor("word", "f32", "V H"),
         tensor("position", "f32", "P H"),
         tensor("type", "f32", "T H", needs=("type_ids",)),
