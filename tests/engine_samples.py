@@ -128,13 +128,13 @@ def encoder(seed: int = 0, pattern: str | None = "2:4") -> tuple[Program, dict[s
         name: m.floats(name, rows, WIDTH)
         for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("type", 2))
     }
-    m.step("embedding_sum", [ids, types], [embedded], tensors=tables)
+    m.step("embedding_sum", [ids, types, None], [embedded], tensors=tables)
     m.norm(embedded, x, xq)
     m.linear([xq, None], qkv, 3 * WIDTH, WIDTH, pattern=pattern, **reads())
     m.step(
         "attention",
-        [qkv, None, None, mask],
-        [mixed],
+        [qkv, None, None, mask, None, None, None],
+        [mixed, None, None],
         attributes={"heads": HEADS, "scale": 0.25, **quantized(120)},
     )
     m.linear([mixed, x], summed, WIDTH, WIDTH, **reads(120))

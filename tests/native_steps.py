@@ -23,7 +23,7 @@ def add_step(program: Any, op: str, name: str, *, weights: Any = (), **given: An
     program.step(
         op,
         name,
-        {key: value for key, value in given.items() if key in INPUTS},
+        {key: value for key, value in given.items() if key in INPUTS and key not in tensors},
         {key: value for key, value in given.items() if key in OUTPUTS},
         tensors,
         {key: value for key, value in given.items() if key not in {*INPUTS, *OUTPUTS, *tensors}},

@@ -21,12 +21,14 @@ class Sample:
         self.kind = ("f32", "u8")[rng.integers(2)]
         self.other = ("b", "constant")[rng.integers(2)]
         self.leading = self._leading()
-        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCIKLNPTV"}
+        self.sizes = {letter: int(rng.integers(1, 7)) for letter in "ABCDGIKLNPSTV"}
         self.sizes |= {"H": 6, "L": 3, "I": self.count, "P": int(rng.integers(3, 6))}
         self.sizes["W"] = int(rng.integers(5, 9))
         self.groups = 1
         if row.attribute("groups") is not None:
             self.sizes |= self._grouped()
+        if row.name == "EmbeddingSum":
+            self.sizes["P"] += self.sizes["S"]
         self.attributes = self._attributes()
         self.sizes |= self._windows()
         if any(slot.quantizer in self.attributes for slot in row.outputs):
@@ -58,7 +60,7 @@ class Sample:
 
     def _attributes(self) -> dict[str, Any]:
         """Optional ones by groups: an attribute comes with all that it needs."""
-        names = ("x", "y", "a", "b", "activation", "count", "overhang", "residual")
+        names = ("x", "y", "a", "b", "activation", "count", "overhang", "residual", "causal", "kv")
         groups = {name: self.rng.random() < 0.5 for name in names}
         groups["b"] &= self.other == "b"
         values = {}
@@ -104,21 +106,25 @@ class Sample:
         if attribute.kind == "float":
             return float(self.rng.uniform(0.1, 2.0))
         last = len(self.leading) - 1
-        divisors = {"heads": 3, "axis": last - int(self.row.name == "Slice"), "begin": 0, "end": 1}
+        divisors = {
+            "heads": 3,
+            "kv_heads": (1, 3)[self.rng.integers(2)],
+            "axis": last - int(self.row.name == "Slice"),
+            "begin": 0,
+            "end": 1,
+        }
         divisors["groups"] = self.groups
         high = min(int(attribute.high), 255)
         return divisors.get(attribute.name, int(self.rng.integers(int(attribute.low), high + 1)))
 
     def _arrays(self) -> list[tuple[Slot, Any]]:
         made = []
-        packed = self.row.name == "Attention" and self.rng.random() < 0.5
-        if self.row.name == "Attention":
-            self.sizes["Q"] = self.sizes["H"] * (3 if packed else 1)
+        absent = self._attention() if self.row.name == "Attention" else {}
         present: set[str] = {*self.attributes}
         for slot in self.row.inputs:
             wanted = not slot.optional or self.rng.random() < 0.5
-            if slot.name in ("k", "v"):
-                wanted = not packed
+            if slot.name in absent:
+                wanted = not absent[slot.name]
             elif any(name not in present for name in slot.needs):
                 wanted = False
             elif slot.name == "residual" and "residual_scale" in self.attributes:
@@ -132,6 +138,18 @@ class Sample:
             for _ in range(self.count if slot.variadic else 1):
                 made.append((slot, self._array(slot) if wanted else None))
         return made
+
+    def _attention(self) -> dict[str, bool]:
+        """The sizes of one with or without a past and new keys; which of its slots are absent."""
+        heads, size = self.attributes["heads"], 2
+        groups = self.attributes.get("kv_heads", heads)
+        past, packed = (bool(self.rng.random() < 0.5) for _ in range(2))
+        alone = past and packed and bool(self.rng.random() < 0.5)
+        new = 0 if alone else self.sizes["L"] if packed else self.sizes["S"]
+        width = heads + (2 * groups if packed and not alone else 0)
+        self.sizes |= {"D": size, "G": groups, "Q": width * size, "H": heads * size, "K": groups * size}
+        self.sizes |= {"T": new + (self.sizes["P"] if past else 0), "b": 1, "h": heads, "l": 1}
+        return {"k": packed, "v": packed, "past_k": not past, "past_v": not past}
 
     def _array(self, slot: Slot) -> Any:
         shape = self.shape(slot)

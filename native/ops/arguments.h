@@ -48,33 +48,39 @@ inline constexpr int64_t kFixedBlock = 32;
 struct FixedScratch {
   int32_t *key, *query, *value;
   float *key_unit, *query_unit, *value_unit, *room, *score;
-  int64_t* row;
-  int64_t floats;  // all of it
+  float* limit;                                 // of each query: how many of the kept keys it sees
+  const float **key_row, **value_row;           // of each kept key
+  int64_t* number;                              // of each kept key, among all
+  int64_t floats;                               // all of it
 
-  FixedScratch(float* base, int64_t length, int64_t size) : floats(0) {
-    const int64_t padded = strips_of(length) * kStripLanes, channels = strips_of(size) * kStripLanes;
+  FixedScratch(float* base, int64_t length, int64_t keys, int64_t size) : floats(0) {
+    const int64_t queries = strips_of(length) * kStripLanes, padded = strips_of(keys) * kStripLanes;
+    const int64_t channels = strips_of(size) * kStripLanes;
     const auto take = [&](int64_t count) {
       float* const at = base ? base + floats : nullptr;
       floats += count;
       return at;
     };
     key = reinterpret_cast<int32_t*>(take(padded * pairs_of(size)));
-    query = reinterpret_cast<int32_t*>(take(padded * pairs_of(size)));
-    value = reinterpret_cast<int32_t*>(take(channels * pairs_of(length)));
+    query = reinterpret_cast<int32_t*>(take(queries * pairs_of(size)));
+    value = reinterpret_cast<int32_t*>(take(channels * pairs_of(keys)));
     key_unit = take(padded);
-    query_unit = take(padded);
+    query_unit = take(queries);
     value_unit = take(channels);
     room = take(channels * kStripLanes);
-    score = take(kAttentionStrips * kStripLanes * length);
-    row = reinterpret_cast<int64_t*>(take(2 * padded));
+    score = take(kAttentionStrips * kStripLanes * keys);
+    limit = take(queries);
+    key_row = reinterpret_cast<const float**>(take(2 * padded));
+    value_row = reinterpret_cast<const float**>(take(2 * padded));
+    number = reinterpret_cast<int64_t*>(take(2 * padded));
   }
 };
 
 // Floats that one thread's attention works in: in fixed point, or keys, values, a block of scores and the mask twice.
-inline int64_t attention_scratch(int64_t length, int64_t size) {
-  const int64_t padded = strips_of(length) * kStripLanes, channels = strips_of(size) * kStripLanes;
-  const int64_t general = padded * size + channels * length + (kAttentionRows + 2) * padded;
-  const int64_t fixed = FixedScratch(nullptr, length, size).floats;
+inline int64_t attention_scratch(int64_t length, int64_t keys, int64_t size) {
+  const int64_t padded = strips_of(keys) * kStripLanes, channels = strips_of(size) * kStripLanes;
+  const int64_t general = padded * size + channels * keys + (kAttentionRows + 2) * padded;
+  const int64_t fixed = FixedScratch(nullptr, length, keys, size).floats;
   return fixed > general ? fixed : general;
 }
 
@@ -86,21 +92,45 @@ struct RoundTrip {
   explicit operator bool() const { return scale != 0.0f; }
 };
 
+// Numbers added to the scaled scores, [batches, heads or 1, length or 1, keys]: elements from one to the next, 0 where all share
+// one. The batch elements take those of the bias in turn.
+struct AttentionBias {
+  const float* data = nullptr;  // null: there is none
+  int64_t batches = 1, batch = 0, head = 0, query = 0;
+};
+
+// Queries, fewer than the keys, up to which the keys and values are read once, where they lie.
+inline constexpr int64_t kFewQueries = 4;
+
 // Unit: one of `parts` ranges of the queries of a (batch, head); the parts vary fastest.
 struct AttentionArgs {
-  const float* q = nullptr;  // [batch, length, heads * size], rows `stride` elements apart; k and v alike
-  const float* k = nullptr;
+  const float* q = nullptr;  // [batch, length, heads * size], rows q_stride elements apart
+  const float* k = nullptr;  // the new keys [batch, fresh, groups * size], rows `stride` elements apart; v alike
   const float* v = nullptr;
-  int64_t stride = 0;
-  const int64_t* mask = nullptr;  // [batch, length] or null: every key is kept
-  int64_t length = 0, heads = 0, size = 0;
+  int64_t q_stride = 0, stride = 0;
+  const float* past_k = nullptr;  // [batch, groups, past, size]: keys before the new ones; past_v alike
+  const float* past_v = nullptr;
+  float* present_k = nullptr;  // [batch, groups, past + fresh, size], where all keys are put, or null; present_v alike
+  float* present_v = nullptr;
+  const int64_t* mask = nullptr;  // [batch, past + fresh] or null: every key is kept
+  AttentionBias bias = {};
+  bool causal = false;  // query i sees the keys up to i + past + fresh - length
+  int64_t length = 0, past = 0, fresh = 0, heads = 0, groups = 0, size = 0;
   int64_t parts = 1;
   float scale = 1.0f;
   void* y = nullptr;  // [batch, length, heads * size]
   bool quantized = false;
   Quantizer quantizer;
   RoundTrip score = {}, probability = {};  // either takes the general form
-  float* scratch = nullptr;  // this thread's, attention_scratch(length, size) floats, 64-byte aligned
+  float* scratch = nullptr;  // this thread's, attention_scratch(length, keys(), size) floats, 64-byte aligned
+
+  int64_t keys() const { return past + fresh; }
+  bool few() const { return length <= kFewQueries && length < keys(); }
+  // Keys that a query may see, those that a mask drops among them.
+  int64_t seen(int64_t query) const {
+    const int64_t last = query + keys() - length + 1;
+    return !causal || last > keys() ? keys() : last < 0 ? 0 : last;
+  }
 };
 
 // Unit: a block of kPoolBlock channels of a batch element; the blocks vary fastest.

@@ -12,18 +12,19 @@ inline constexpr float kFixedColumn = 11580.0f;  // the largest norm of a block 
 inline constexpr float kFixedLeast = 0x1p-60f;   // norms below it are taken for it
 inline constexpr float kFixedMost = 0x1p80f;     // of a sum of squares
 inline constexpr float kFixedScale = 0x1p32f;
+inline constexpr float kFixedLow = -200.0f;      // an exponent of 2 whose power no 16 bits hold
 
 inline bool fixed_point_allows(int64_t keys, int64_t size, float scale) {
   return keys <= 65536 && size <= 4096 && scale >= 1.0f / kFixedScale && scale <= kFixedScale;
 }
 
-// `count` rows of `size` floats, which begin where `begin` says, or `stride` apart where it is null. Passed by value: behind
-// a reference the compiler reads every member again after each store.
+// `count` rows of `size` floats, which begin where `row` says, or at x, `stride` apart, where it is null. Passed by value:
+// behind a reference the compiler reads every member again after each store.
 struct Rows {
   const float* x;
   int64_t stride, count, size;
-  const int64_t* begin = nullptr;
-  [[gnu::always_inline]] const float* operator[](int64_t i) const { return x + (begin ? begin[i] : i * stride); }
+  const float* const* row = nullptr;
+  [[gnu::always_inline]] const float* operator[](int64_t i) const { return row ? row[i] : x + i * stride; }
 };
 
 // Sums of squares in four chains: one would take as long as all the rest of packing.

@@ -8,32 +8,29 @@
 
 namespace openwork::ops {
 
+// `a` is [rows, k] with `stride` elements between rows; `b` is [strips][k][16] with `strip_stride` between strips.
 template <class V, int rows, int strips>
-struct FloatTile {
-  typename V::F32 sum[rows][strips];
-
-  // `a` is [rows, k] with `stride` elements between rows; `b` is [strips][k][16] with `strip_stride` between strips.
-  [[gnu::always_inline]] void multiply(const float* a, int64_t stride, const float* b, int64_t strip_stride, int64_t k) {
+[[gnu::always_inline]] inline void float_products(typename V::F32 (&sum)[rows][strips], const float* a, int64_t stride, const float* b,
+                                                  int64_t strip_stride, int64_t k) {
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r)
+  for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
-      for (int s = 0; s < strips; ++s) sum[r][s] = V::zero();
-    // One base for every four rows, so that the addresses of a tile fit the general registers.
-    const float* base[(rows + 3) / 4];
-    for (int i = 0; i < (rows + 3) / 4; ++i) base[i] = a + 4 * i * stride;
-    for (int64_t i = 0; i < k; ++i, b += kStripLanes) {
-      typename V::F32 lanes[strips];
+    for (int s = 0; s < strips; ++s) sum[r][s] = V::zero();
+  // One base for every four rows, so that the addresses of a tile fit the general registers.
+  const float* base[(rows + 3) / 4];
+  for (int i = 0; i < (rows + 3) / 4; ++i) base[i] = a + 4 * i * stride;
+  for (int64_t i = 0; i < k; ++i, b += kStripLanes) {
+    typename V::F32 lanes[strips];
 #pragma GCC unroll 4
-      for (int s = 0; s < strips; ++s) lanes[s] = V::load(b + s * strip_stride);
+    for (int s = 0; s < strips; ++s) lanes[s] = V::load(b + s * strip_stride);
 #pragma GCC unroll 8
-      for (int r = 0; r < rows; ++r) {
-        const auto value = V::set1(base[r / 4][(r % 4) * stride + i]);
+    for (int r = 0; r < rows; ++r) {
+      const auto value = V::set1(base[r / 4][(r % 4) * stride + i]);
 #pragma GCC unroll 4
-        for (int s = 0; s < strips; ++s) sum[r][s] = V::fma(value, lanes[s], sum[r][s]);
-      }
+      for (int s = 0; s < strips; ++s) sum[r][s] = V::fma(value, lanes[s], sum[r][s]);
     }
   }
-};
+}
 
 // Calls body.template operator()<n>(row) over [begin, end) with n = `rows`, then the halves of it, so that any count is
 // covered by few tiles.

@@ -81,7 +81,7 @@ std::vector<int64_t> sized(const Value& value, const RunSizes& sizes) {
 void take_made(const Step& step, const Value& value, const std::vector<int64_t>& made, RunSizes& sizes) {
   for (size_t d = 0; d < std::min(made.size(), value.dims.size()); ++d) {
     const int64_t dim = value.dims[d];
-    if (dim < 0 && sizes.free[-1 - dim] == 0) sizes.free[-1 - dim] = made[d];
+    if (dim < 0 && sizes.free[-1 - dim] == kUnknown) sizes.free[-1 - dim] = made[d];
   }
   if (made != sized(value, sizes))
     throw std::invalid_argument("Step \"" + step.name + "\": expected to make " + shape_text(sized(value, sizes)) +
@@ -89,7 +89,7 @@ void take_made(const Step& step, const Value& value, const std::vector<int64_t>&
                                 "; feed inputs of sizes that agree.");
 }
 
-// asked: the free sizes of the inputs, 0 for those that steps give a size.
+// asked: the free sizes of the inputs, kUnknown for those that steps give a size.
 Sizes make_sizes(const Program& program, RunSizes asked, int threads) {
   const auto& values = program.values();
   for (const Step& step : program.steps()) {
@@ -132,7 +132,7 @@ std::shared_ptr<const Plan> make_plan(const Program& program, const RunSizes& si
 }
 
 std::vector<int64_t> free_sizes(const Program& program, const std::vector<std::vector<int64_t>>& shapes) {
-  std::vector<int64_t> free(program.free_dimensions(), 0);
+  std::vector<int64_t> free(program.free_dimensions(), kUnknown);
   for (size_t i = 0; i < shapes.size(); ++i) {
     const auto& dims = program.values()[program.inputs()[i]].dims;
     auto expected = dims;
@@ -140,10 +140,10 @@ std::vector<int64_t> free_sizes(const Program& program, const std::vector<std::v
     for (size_t d = 0; fits && d < dims.size(); ++d) {
       if (dims[d] < 0) {
         int64_t& size = free[-1 - dims[d]];
-        if (size == 0) size = shapes[i][d];
+        if (size == kUnknown) size = shapes[i][d];
         expected[d] = size;
       }
-      fits = shapes[i][d] == expected[d] && shapes[i][d] > 0;
+      fits = shapes[i][d] == expected[d] && (shapes[i][d] > 0 || (dims[d] < 0 && program.may_be_zero(dims[d])));
     }
     if (!fits)
       throw std::invalid_argument("Expected input " + std::to_string(i) + " of shape " + shape_text(dims) +

@@ -10,6 +10,8 @@
 namespace openwork {
 
 inline constexpr int64_t kOutside = -1;
+// The size of a free dimension that no input has.
+inline constexpr int64_t kUnknown = -1;
 
 struct Plan {
   Sizes sizes;
@@ -21,7 +23,7 @@ struct Plan {
 
 // What the sizes of all values follow from.
 struct RunSizes {
-  std::vector<int64_t> free;  // of the free dimensions
+  std::vector<int64_t> free;  // of the free dimensions; kUnknown of one that a step gives its size
   int64_t batch = 0;          // instead of the first size of every value, of a program that has a batch; 0: no other
 
   bool operator==(const RunSizes&) const = default;

@@ -93,6 +93,22 @@ bool Sizes::lies_at(int value, int y, int64_t offset) const {
   return homes[static_cast<size_t>(value)] == Home{whole.value, whole.offset + offset, stride(y)};
 }
 
+bool Program::may_be_zero(int64_t dim) const {
+  const auto has = [&](int id, int but) {
+    const auto& dims = values_[static_cast<size_t>(id)].dims;
+    for (int axis = 0; axis < static_cast<int>(dims.size()); ++axis)
+      if (axis != but && dims[static_cast<size_t>(axis)] == dim) return true;
+    return false;
+  };
+  for (const Step& step : steps_) {
+    for (const Read& read : step.reads)
+      if (has(read.value, read.may_be_zero)) return false;
+    for (const int id : step.writes)
+      if (has(id, kNoAxis)) return false;
+  }
+  return true;
+}
+
 int Program::value(DType dtype, const std::vector<int64_t>& dims) {
   if (finished_) fail("The program is finished; add all values before finish().");
   if (dims.empty()) fail("Expected a value with at least one dimension, found none.");

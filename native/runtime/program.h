@@ -87,12 +87,15 @@ struct Work {
   std::function<void(const Buffers&)> check;  // of the inputs' contents; throws std::invalid_argument; may be empty
 };
 
+inline constexpr int kNoAxis = -1;
+
 // A value that a step reads.
 struct Read {
   int value;
   bool ahead;    // up to kReadAhead bytes behind its last element too
   bool checked;  // its content decides what memory is touched, so `Work::check` looks at it first
   bool strided;  // its rows may lie further apart than they are wide: bind() looks at Sizes::stride()
+  int may_be_zero = kNoAxis;  // the axis of which the step takes a free dimension of 0 too
 
   Read(int value_, bool ahead_ = false, bool checked_ = false, bool strided_ = false)
       : value(value_), ahead(ahead_), checked(checked_), strided(strided_) {}
@@ -174,6 +177,8 @@ class Program {
   // Whether a step has nothing to do, because what it makes lies where what it reads does.
   bool is_viewed(const Step& step) const { return step.view && home(step.writes[0]) == home(step.reads[0].value); }
   int free_dimensions() const { return free_dimensions_; }
+  // Whether every step takes a free dimension of 0, wherever it has it.
+  bool may_be_zero(int64_t dim) const;
 
  private:
   const KernelTable& table_;

@@ -346,13 +346,20 @@ struct AttentionProblem {
   bool packed, quantized;
   float spread = 2.0f, scale = 0.4f;
   RoundTrip score = {}, probability = {};
+  int64_t past = 0, fresh = 0;   // keys; of the latter 0: as many as there are queries, -1: none
+  int64_t sharing = 1;           // heads that share keys and values
+  bool causal = false;
+  int bias = 0;                  // 0: none; 1: one row for all; 2: of every batch element, head and query
+
+  int64_t new_keys() const { return fresh < 0 ? 0 : fresh == 0 || packed ? length : fresh; }
+  int64_t keys() const { return past + new_keys(); }
 };
 
 std::vector<int64_t> make_mask(const AttentionProblem& p, Random& random) {
-  auto mask = random.mask(p.batch * p.length);
+  auto mask = random.mask(p.batch * p.keys());
   if (p.mask == 1)
-    for (int64_t i = 0; i < p.batch * p.length; ++i) mask[i] = i % p.length <= p.length / 2;
-  for (int64_t l = 0; p.mask == 3 && l < p.length; ++l) mask[l] = 0;
+    for (int64_t i = 0; i < p.batch * p.keys(); ++i) mask[i] = i % p.keys() <= p.keys() / 2;
+  for (int64_t l = 0; p.mask == 3 && l < p.keys(); ++l) mask[l] = 0;
   return mask;
 }
 
@@ -362,10 +369,24 @@ struct Head {
   std::vector<int64_t> keys = {};  // the kept ones
 
   Head(const AttentionArgs& args, int64_t b, int64_t h) : a(args), batch(b), head(h) {
-    for (int64_t j = 0; j < a.length; ++j)
-      if (!a.mask || a.mask[b * a.length + j]) keys.push_back(j);
+    for (int64_t j = 0; j < a.keys(); ++j)
+      if (!a.mask || a.mask[b * a.keys() + j]) keys.push_back(j);
   }
-  float at(const float* x, int64_t l, int64_t d) const { return x[(batch * a.length + l) * a.stride + head * a.size + d]; }
+  int64_t group() const { return head / (a.heads / a.groups); }
+  float query(int64_t i, int64_t d) const { return a.q[(batch * a.length + i) * a.q_stride + head * a.size + d]; }
+  float row(const float* past, const float* fresh, int64_t j, int64_t d) const {
+    if (j < a.past) return past[((batch * a.groups + group()) * a.past + j) * a.size + d];
+    return fresh[(batch * a.fresh + j - a.past) * a.stride + group() * a.size + d];
+  }
+  float key(int64_t j, int64_t d) const { return row(a.past_k, a.k, j, d); }
+  float value(int64_t j, int64_t d) const { return row(a.past_v, a.v, j, d); }
+  bool sees(int64_t i, int64_t j) const { return !a.causal || j <= i + a.keys() - a.length; }
+  bool sees_any(int64_t i) const { return !keys.empty() && sees(i, keys.front()); }
+  float biased(int64_t i, int64_t j, float score, float scale) const {
+    if (!a.bias.data) return score * scale;
+    const auto& b = a.bias;
+    return std::fma(score, scale, b.data[batch % b.batches * b.batch + head * b.head + i * b.query + j]);
+  }
 };
 
 float plain_round_trip(float x, const RoundTrip& r) {
@@ -375,23 +396,25 @@ float plain_round_trip(float x, const RoundTrip& r) {
 // One output row in binary32.
 void plain_float_row(const Head& h, int64_t i, float* y) {
   const auto& a = h.a;
-  Floats e(a.length);
+  Floats e(a.keys());
   float m = -INFINITY;
   for (const int64_t j : h.keys) {
+    if (!h.sees(i, j)) continue;
     float acc = 0;
-    for (int64_t d = 0; d < a.size; ++d) acc = std::fma(h.at(a.q, i, d), h.at(a.k, j, d), acc);
-    e[j] = plain_round_trip(acc, a.score) * a.scale;
+    for (int64_t d = 0; d < a.size; ++d) acc = std::fma(h.query(i, d), h.key(j, d), acc);
+    e[j] = h.biased(i, j, plain_round_trip(acc, a.score), a.scale);
     m = max_of(m, e[j]);
   }
-  for (const int64_t j : h.keys) e[j] = plain_exp(e[j] - m);
-  float inverse = 1.0f / sum16(e.data(), a.length);
+  for (const int64_t j : h.keys)
+    if (h.sees(i, j)) e[j] = plain_exp(e[j] - m);
+  float inverse = 1.0f / sum16(e.data(), a.keys());
   if (a.probability) {
     for (float& v : e) v = plain_round_trip(v * inverse, a.probability);
     inverse = 1.0f;
   }
   for (int64_t d = 0; d < a.size; ++d) {
     float acc = 0;
-    for (int64_t j = 0; j < a.length; ++j) acc = std::fma(e[j], h.at(a.v, j, d), acc);
+    for (int64_t j = 0; j < a.keys(); ++j) acc = std::fma(e[j], h.value(j, d), acc);
     y[d] = acc * inverse;
   }
 }
@@ -413,18 +436,25 @@ struct Fixed {
   int64_t of(float x) const { return static_cast<int64_t>(std::nearbyint(x * inverse)); }
 };
 
-Fixed fixed_row(const Head& h, const float* x, int64_t l) {
+template <class At>
+Fixed fixed_row(const Head& h, const At& at) {
   float sum[4] = {};
-  for (int64_t d = 0; d < h.a.size; ++d) sum[d % 4] = std::fma(h.at(x, l, d), h.at(x, l, d), sum[d % 4]);
+  for (int64_t d = 0; d < h.a.size; ++d) sum[d % 4] = std::fma(at(d), at(d), sum[d % 4]);
   return {{(sum[0] + sum[2]) + (sum[1] + sum[3])}, 32760.0f};
 }
+Fixed fixed_query(const Head& h, int64_t i) {
+  return fixed_row(h, [&](int64_t d) { return h.query(i, d); });
+}
+Fixed fixed_key(const Head& h, int64_t j) {
+  return fixed_row(h, [&](int64_t d) { return h.key(j, d); });
+}
 
-Fixed fixed_column(const Head& h, const float* x, int64_t d) {
+Fixed fixed_column(const Head& h, int64_t d) {
   Floats squares;
   for (size_t first = 0; first < h.keys.size(); first += 32) {
     float sum[4] = {};
     for (size_t j = first; j < h.keys.size() && j < first + 32; ++j) {
-      const float v = h.at(x, h.keys[j], d);
+      const float v = h.value(h.keys[j], d);
       sum[j % 4] = std::fma(v, v, sum[j % 4]);
     }
     squares.push_back((sum[0] + sum[2]) + (sum[1] + sum[3]));
@@ -433,10 +463,10 @@ Fixed fixed_column(const Head& h, const float* x, int64_t d) {
 }
 
 bool fits_fixed(const Head& h) {
-  bool fits = !h.a.score && !h.a.probability && h.a.size <= 4096 && h.a.scale >= 0x1p-32f && h.a.scale <= 0x1p32f;
-  for (int64_t i = 0; i < h.a.length; ++i) fits = fits && fixed_row(h, h.a.q, i).fits;
-  for (const int64_t j : h.keys) fits = fits && fixed_row(h, h.a.k, j).fits;
-  for (int64_t d = 0; d < h.a.size; ++d) fits = fits && fixed_column(h, h.a.v, d).fits;
+  bool fits = !h.a.few() && !h.a.score && !h.a.probability && h.a.size <= 4096 && h.a.scale >= 0x1p-32f && h.a.scale <= 0x1p32f;
+  for (int64_t i = 0; i < h.a.length; ++i) fits = fits && fixed_query(h, i).fits;
+  for (const int64_t j : h.keys) fits = fits && fixed_key(h, j).fits;
+  for (int64_t d = 0; d < h.a.size; ++d) fits = fits && fixed_column(h, d).fits;
   return fits;
 }
 
@@ -450,26 +480,28 @@ int64_t plain_fixed_exp2(float t) {
 // One output row in fixed point.
 void plain_fixed_row(const Head& h, int64_t i, float* y) {
   const auto& a = h.a;
-  const Fixed query = fixed_row(h, a.q, i);
-  Floats u;
-  for (const int64_t j : h.keys) {
-    const Fixed key = fixed_row(h, a.k, j);
-    int64_t sum = 0;
-    for (int64_t d = 0; d < a.size; ++d) sum += query.of(h.at(a.q, i, d)) * key.of(h.at(a.k, j, d));
-    u.push_back(static_cast<float>(sum) * key.unit);
-  }
+  const Fixed query = fixed_query(h, i);
+  const float scale = query.unit * a.scale;
+  Floats u(h.keys.size(), -INFINITY);
   float m = -INFINITY;
-  for (const float v : u) m = max_of(m, v);
-  const float factor = query.unit * a.scale * kLog2e;
+  for (size_t j = 0; j < h.keys.size() && h.sees(i, h.keys[j]); ++j) {
+    const Fixed key = fixed_key(h, h.keys[j]);
+    int64_t sum = 0;
+    for (int64_t d = 0; d < a.size; ++d) sum += query.of(h.query(i, d)) * key.of(h.key(h.keys[j], d));
+    u[j] = static_cast<float>(sum) * key.unit;
+    if (a.bias.data) u[j] = h.biased(i, h.keys[j], u[j], scale);
+    m = max_of(m, u[j]);
+  }
+  const float factor = a.bias.data ? kLog2e : scale * kLog2e;
   std::vector<int64_t> p;
   int64_t z = 0;
-  for (const float v : u) z += p.emplace_back(plain_fixed_exp2((v - m) * factor));
+  for (const float v : u) z += p.emplace_back(plain_fixed_exp2(max_of((v - m) * factor, -200.0f)));
   for (int64_t d = 0; d < a.size; ++d) {
-    const Fixed column = fixed_column(h, a.v, d);
+    const Fixed column = fixed_column(h, d);
     float total = 0;
     for (size_t first = 0; first < p.size(); first += 32) {
       int64_t sum = 0;
-      for (size_t j = first; j < p.size() && j < first + 32; ++j) sum += p[j] * column.of(h.at(a.v, h.keys[j], d));
+      for (size_t j = first; j < p.size() && j < first + 32; ++j) sum += p[j] * column.of(h.value(h.keys[j], d));
       total += static_cast<float>(sum);
     }
     y[d] = total * column.unit * (1.0f / static_cast<float>(z));
@@ -481,27 +513,54 @@ Floats plain_attention(const AttentionArgs& a, int64_t batch) {
   for (int64_t unit = 0; unit < batch * a.heads; ++unit) {
     const Head h(a, unit / a.heads, unit % a.heads);
     const auto row = fits_fixed(h) ? plain_fixed_row : plain_float_row;
-    for (int64_t i = 0; i < a.length && !h.keys.empty(); ++i) row(h, i, &y[((h.batch * a.length + i) * a.heads + h.head) * a.size]);
+    for (int64_t i = 0; i < a.length; ++i)
+      if (h.sees_any(i)) row(h, i, &y[((h.batch * a.length + i) * a.heads + h.head) * a.size]);
   }
   return y;
 }
 
+// All keys, or all values, of a batch.
+Floats plain_present(const AttentionArgs& a, int64_t batch, bool values) {
+  Floats all;
+  for (int64_t unit = 0; unit < batch * a.groups; ++unit) {
+    const Head h(a, unit / a.groups, unit % a.groups * (a.heads / a.groups));
+    for (int64_t j = 0; j < a.keys(); ++j)
+      for (int64_t d = 0; d < a.size; ++d) all.push_back(values ? h.value(j, d) : h.key(j, d));
+  }
+  return all;
+}
+
 void check_attention(const AttentionProblem& p, unsigned seed) {
   Random random{seed};
-  const int64_t width = p.heads * p.size, rows = p.batch * p.length;
+  const int64_t groups = p.heads, heads = groups * p.sharing, width = heads * p.size, rows = p.batch * p.length;
+  const int64_t kv_width = groups * p.size, cached = p.batch * groups * p.past * p.size, all = p.batch * kv_width * p.keys();
   const auto floats = [&](int64_t n) { return random.floats(n, p.spread); };
-  const End<float> q(floats(rows * width * (p.packed ? 3 : 1))), k(floats(rows * width)), v(floats(rows * width));
+  const int64_t q_width = width + (p.packed ? 2 * kv_width : 0), fresh = p.batch * p.new_keys() * kv_width;
+  const End<float> q(floats(rows * q_width)), k(floats(fresh)), v(floats(fresh)), past_k(floats(cached)), past_v(floats(cached));
+  const int64_t each = p.bias == 2 ? p.batch * heads * p.length : 1;
+  const End<float> bias(random.floats(each * p.keys(), 1.0f));
   const End<int64_t> mask(make_mask(p, random));
-  const End<float> y(rows * width);
+  const End<float> y(rows * width), present_k(all), present_v(all);
   const End<uint8_t> yq(rows * width);
   AttentionArgs args{};
   args.q = q.data();
   args.k = p.packed ? q.data() + width : k.data();
-  args.v = p.packed ? q.data() + 2 * width : v.data();
-  args.stride = p.packed ? 3 * width : width;
+  args.v = p.packed ? q.data() + width + kv_width : v.data();
+  args.q_stride = q_width;
+  args.stride = p.packed ? q_width : kv_width;
+  args.past_k = past_k.data();
+  args.past_v = past_v.data();
+  args.present_k = present_k.data();
+  args.present_v = present_v.data();
   args.mask = p.mask ? mask.data() : nullptr;
+  if (p.bias == 1) args.bias = {bias.data(), 1, 0, 0, 0};
+  if (p.bias == 2) args.bias = {bias.data(), p.batch, heads * p.length * p.keys(), p.length * p.keys(), p.keys()};
+  args.causal = p.causal;
   args.length = p.length;
-  args.heads = p.heads;
+  args.past = p.past;
+  args.fresh = p.new_keys();
+  args.heads = heads;
+  args.groups = groups;
   args.size = p.size;
   args.parts = p.parts;
   args.scale = p.scale;
@@ -510,12 +569,17 @@ void check_attention(const AttentionProblem& p, unsigned seed) {
   args.score = p.score;
   args.probability = p.probability;
   args.y = p.quantized ? static_cast<void*>(yq.data()) : y.data();
-  const End<float> scratch(attention_scratch(p.length, p.size));
+  const End<float> scratch(attention_scratch(p.length, p.keys(), p.size));
   args.scratch = scratch.data();
   const Floats expected = plain_attention(args, p.batch);
-  on_every_isa(p.batch * p.heads * p.parts, [&](auto& t, int64_t i, int64_t j) { t.attention(args, i, j); },
-               [&] { return p.quantized ? yq.holds(plain_quantize(expected, kQuantizer)) : y.holds(expected); },
-               text("attention", {p.batch, p.length, p.heads, p.size, p.parts, p.mask, p.packed, p.quantized}, seed));
+  const Floats keys = plain_present(args, p.batch, false), values = plain_present(args, p.batch, true);
+  on_every_isa(p.batch * heads * p.parts, [&](auto& t, int64_t i, int64_t j) { t.attention(args, i, j); },
+               [&] {
+                 return (p.quantized ? yq.holds(plain_quantize(expected, kQuantizer)) : y.holds(expected)) &&
+                        present_k.holds(keys) && present_v.holds(values);
+               },
+               text("attention", {p.batch, p.length, p.past, p.fresh, p.heads, p.sharing, p.size, p.parts, p.mask, p.packed,
+                                  p.quantized, p.causal, p.bias}, seed));
 }
 
 }  // namespace
@@ -560,6 +624,23 @@ TEST(attention_equals_plain_loops_on_random_problems) {
     check_attention({1 + r.below(3), 1 + r.below(50), 1 + r.below(3), 1 + r.below(50), 1 + r.below(3), static_cast<int>(r.below(4)),
                      r.below(2) == 0, r.below(2) == 0},
                     seed);
+  }
+}
+
+TEST(attention_with_a_past_equals_plain_loops) {
+  for (unsigned seed = 200; seed < 260; ++seed) {
+    Random r{seed};
+    const auto one_of = [&](std::initializer_list<int64_t> from) { return from.begin()[r.below(static_cast<int64_t>(from.size()))]; };
+    AttentionProblem p{1 + r.below(2), one_of({1, 2, 3, 4, 5, 15, 16, 17, 33, 40}), 1 + r.below(2), one_of({1, 5, 16, 20, 64}),
+                       1 + r.below(2), static_cast<int>(r.below(4)), r.below(2) == 0, r.below(2) == 0};
+    p.past = one_of({0, 1, 7, 16, 33});
+    p.fresh = one_of({0, 1, 8, 31, 47, p.past > 0 && !p.packed ? -1 : 3});
+    p.sharing = 1 + r.below(2);
+    p.causal = r.below(2) == 0;
+    p.bias = static_cast<int>(r.below(3));
+    check_attention(p, seed);
+    p.score = {{1.0f / 0.3f, 128}, 0.3f};
+    check_attention(p, seed + 1000);
   }
 }
 

@@ -44,7 +44,7 @@ def test_what_is_written_is_read_back(engine: Path) -> None:
 def test_stock_safetensors_reads_the_same_tensors(engine: Path) -> None:
     _, tensors = encoder()
     with safetensors.safe_open(engine, framework="numpy") as file:
-        assert file.metadata()["openwork_format"] == "4"
+        assert file.metadata()["openwork_format"] == "5"
         for name, tensor in tensors.items():
             np.testing.assert_array_equal(file.get_tensor(name), tensor)
 
@@ -153,7 +153,7 @@ def step(program: dict[str, Any], op: str) -> dict[str, Any]:
 LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "version": (
         lambda h, p: h["__metadata__"].update(openwork_format="1"),
-        "'header.__metadata__.openwork_format': expected '4' (another version of openwork wrote this engine: "
+        "'header.__metadata__.openwork_format': expected '5' (another version of openwork wrote this engine: "
         "build it again from its model), found '1'",
     ),
     "metadata gone": (lambda h, p: h.update(__metadata__={}), "is no engine file; build one"),
@@ -295,11 +295,11 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "heads": (lambda h, p: step(p, "attention")["attributes"].update(heads=3), "a divisor of the width 16"),
     "keys without values": (
-        lambda h, p: step(p, "attention").update(inputs=[6, 6, None, 2]),
+        lambda h, p: step(p, "attention").update(inputs=[6, 6, None, 2, None, None, None]),
         "inputs[1]': expected 'k' of step 'attention.3' to be given only together with 'v'",
     ),
     "three of another width": (
-        lambda h, p: step(p, "attention").update(inputs=[3, None, None, 2]),
+        lambda h, p: step(p, "attention").update(inputs=[3, None, None, 2, None, None, None]),
         "to be three times as wide as the result where k and v are absent, found 16",
     ),
     "weights of another kind": (

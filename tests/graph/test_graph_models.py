@@ -125,7 +125,7 @@ def test_quantized_from_the_current_exporter(tmp_path: Path) -> None:
     tensors = [value.name for value in found.nodes[2].inputs[2:]]
     assert tensors == [f"{names[0]}.{part}" for part in ("weight", "weight_scale", "bias")]
     quantized = Counter(
-        node.outputs[-1].dtype.name for node in found.nodes if node.op_type in ("Linear", "Attention")
+        node.outputs[0].dtype.name for node in found.nodes if node.op_type in ("Linear", "Attention")
     )
     assert quantized == {"UINT8": 4, "FLOAT": 6}
 

@@ -152,21 +152,22 @@ def test_attention_in_every_spelling(form: Form, seed: int) -> None:
     assert_close(found, FIXED_POINT)
 
 
-@pytest.mark.parametrize(
-    ("mask", "reason"),
-    [
-        ("-10", "adds other numbers than 0 for kept keys and at most -10000 for dropped ones"),
-        ("queries", "differs from query to query"),
-    ],
-)
-def test_other_masks_are_refused(mask: str, reason: str) -> None:
+def test_a_number_for_each_query_is_refused() -> None:
     b = Builder(np.random.default_rng(0))
-    form = Form(mask=mask)
-    feeds = {**feeds_of(b, form), "mask": np.ones((2, 5), np.int64)}
-    found = reduced(b.model(y=attention(b, form)), feeds)
+    form = Form(mask="queries")
+    found = reduced(b.model(y=attention(b, form)), feeds_of(b, form))
     assert "Attention" not in found.operators
-    assert any(said.endswith(f"applies, {reason}") for said in found.reasons)
-    assert_close(found, 1e-5)
+    assert any(said.endswith("its bias has one number for all keys") for said in found.reasons)
+
+
+def test_other_masks_are_added_to_the_scores() -> None:
+    """What neither keeps nor drops keys is a bias."""
+    b = Builder(np.random.default_rng(0))
+    form = Form(mask="-10")
+    found = reduced(b.model(y=attention(b, form)), feeds_of(b, form))
+    node = found.node("Attention")
+    assert [value is not None for value in node.inputs] == [True, True, True, False, True]
+    assert_close(found, FIXED_POINT)
 
 
 def swapped(b: Builder, perm: list[int]) -> Reduced:

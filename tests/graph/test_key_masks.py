@@ -198,37 +198,50 @@ def test_padding_is_found_by_its_token() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spelling", "dtype", "shape", "reason"),
+    ("spelling", "shape"),
     [
-        (
-            scaled,
-            TensorProto.FLOAT,
-            ["batch", "length"],
-            "in which other numbers than 0 and 1 neither keep nor",
-        ),
-        (as_it_is, TensorProto.FLOAT, ["batch", 1, 1, "length"], "adds other numbers than 0 for kept keys"),
-        (as_it_is, TensorProto.FLOAT, ["batch", 1, "length", "length"], "may differ from query to query"),
-        (causal_too, TensorProto.INT64, ["batch", "length"], "differs from query to query"),
+        (scaled, ["batch", "length"]),
+        (as_it_is, ["batch", 1, 1, "length"]),
+        (as_it_is, ["batch", 1, "length", "length"]),
     ],
 )
-def test_what_is_no_key_mask_says_why(
-    spelling: Spelling, dtype: int, shape: list[int | str], reason: str
-) -> None:
+def test_what_is_no_key_mask_is_added_to_the_scores(spelling: Spelling, shape: list[int | str]) -> None:
     content = BINARY[:, None, None] * np.ones((1, 1, 5, 1)) if shape[-2] == "length" else BINARY
-    found = masked(spelling, dtype, content, shape)
+    found = masked(spelling, TensorProto.FLOAT, content, shape)
+    node = found.node("Attention")
+    assert node.inputs[3] is None
+    assert node.inputs[4] is not None
+    assert_close(found, FIXED_POINT)
+
+
+def test_a_causal_mask_beside_one_of_keys_is_an_attribute() -> None:
+    # Each query sees its first key: where nothing is seen, the lowest number twice is another thing than 0.
+    content = np.array([[1, 1, 0, 1, 0], [1, 0, 1, 1, 1]])
+    found = masked(causal_too, TensorProto.INT64, content, ["batch", "length"])
+    assert found.node("Attention").attributes["causal"].value == 1
+    assert_native(found, [])
+
+
+@pytest.mark.parametrize("scaled_with_it", [False, True])
+def test_a_bias_that_is_no_bias_says_why(scaled_with_it: bool) -> None:
+    """What is applied to the scores and both products say the same; no general sentence stands beside it."""
+
+    def biased(b: Builder, scores: str, mask: str) -> str:
+        if scaled_with_it:
+            return b.add("Mul", b.add("Add", scores, mask), b.number(0.5))
+        return b.add("Add", b.add("Add", scores, mask), b.add("Mul", mask, mask))
+
+    reason = "it is scaled with the scores" if scaled_with_it else "it has two biases"
+    found = masked(biased, TensorProto.FLOAT, BINARY, ["batch", 1, 1, "length"])
     assert "Attention" not in found.operators
     assert any(reason in said for said in found.reasons), found.reasons
-    assert not any("neither a scale" in said for said in found.reasons)
-    # What is applied to the scores and both products say the same; no general sentence stands beside it.
     left = [said for said in found.left if reason in said]
     assert [said.split(":")[0] for said in left].count("MatMul") == 2
     assert "Softmax" in {said.split(":")[0] for said in left}
-    assert not any("do not have the same known shape" in said for said in (*found.reasons, *left))
     assert_close(found, 1e-5)
 
 
-def test_a_bias_of_positions_is_the_reason_after_other_rules_took_its_sum() -> None:
-    """The sum of scores and bias has a native step, and the mask behind it would be one for attention."""
+def test_a_bias_of_positions_beside_a_key_mask() -> None:
 
     def biased(b: Builder, scores: str, mask: str) -> str:
         length = b.add("Gather", b.add("Shape", mask), b.integers(1), axis=0)
@@ -238,14 +251,15 @@ def test_a_bias_of_positions_is_the_reason_after_other_rules_took_its_sum() -> N
         return where_kept(b, b.add("Add", scores, bias), mask)
 
     found = masked(biased, TensorProto.INT64, BINARY, ["batch", "length"])
-    assert "Add" in found.operators
-    assert any("is a bias that is the same for all inputs" in said for said in found.reasons), found.reasons
-    assert_close(found, 1e-5)
+    node = found.node("Attention")
+    assert node.inputs[3] is not None
+    assert node.inputs[4] is not None
+    assert_close(found, FIXED_POINT)
 
 
 def test_one_mask_for_the_whole_batch_is_refused() -> None:
     found = masked(where_kept, TensorProto.BOOL, BINARY[:1], [1, "length"])
-    assert "its mask is [1, 'length'], its queries are ['batch', 'length', 8]" in found.reasons
+    assert "its mask is [1, 'length'], its keys are ['batch', 'length']" in found.reasons
 
 
 def test_where_a_mask_keeps_nothing_attention_gives_zero_for_every_type() -> None:

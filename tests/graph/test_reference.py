@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attention_bound
+from attention_samples import attended
 from openwork.graph import reference
 from openwork.graph.model import ModelError
 from openwork.graph.numerics import activations, binary32, coefficients
@@ -288,7 +289,7 @@ def test_attention_is_softmax_of_the_kept_keys(packed: bool) -> None:
     mask = np.array([[1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], np.int64)
     a = {"heads": 3, "scale": 0.5}
     operands = (np.concatenate([q, k, v], -1), None, None) if packed else (q, k, v)
-    y = reference.attention(*operands, mask, a)
+    y = attended(*operands, mask, a)
     heads = [x.astype(np.float64).reshape(2, 5, 3, 4).transpose(0, 2, 1, 3) for x in (q, k, v)]
     s = np.where(mask[0] != 0, heads[0][0] @ heads[1][0].swapaxes(1, 2) * 0.5, -np.inf)
     p = np.exp(s - s.max(-1, keepdims=True))
@@ -310,12 +311,12 @@ def test_embedding_sum_adds_in_order_and_refuses_unknown_ids() -> None:
     rng = np.random.default_rng(8)
     word, position, kind = (rng.standard_normal((n, 4)).astype(F32) for n in (10, 6, 2))
     ids, types = np.array([[1, 9, 0]]), np.array([[0, 1, 1]])
-    y = reference.embedding_sum(ids, types, word, position, kind, {})
+    y = reference.embedding_sum(ids, types, None, word, position, kind, {})
     assert np.array_equal(y, (word[ids] + kind[types]) + position[:3])
     assert np.array_equal(
-        reference.embedding_sum(ids, None, word, position, None, {}), word[ids] + position[:3]
+        reference.embedding_sum(ids, None, None, word, position, None, {}), word[ids] + position[:3]
     )
     with pytest.raises(ModelError, match=r"ids must lie in \[0, 9\].* reach from 0 to 10"):
-        reference.embedding_sum(np.array([[0, 10]]), None, word, position, None, {})
+        reference.embedding_sum(np.array([[0, 10]]), None, None, word, position, None, {})
     with pytest.raises(ModelError, match="has 7 tokens, but the model has only 6 positions"):
-        reference.embedding_sum(np.zeros((1, 7), np.int64), None, word, position, None, {})
+        reference.embedding_sum(np.zeros((1, 7), np.int64), None, None, word, position, None, {})

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+import attention_bound
 from graph_models import assert_close, reduced
 from openwork.graph import read
 from openwork.graph.model import dims
@@ -80,8 +81,10 @@ def masked_attention(near: str, **constants: Any) -> onnx.ModelProto:
 def test_a_window_beside_the_key_mask_is_no_key_mask(near: str, limit: int) -> None:
     length = limit + 9
     found = reduced(masked_attention(near, limit=np.array(limit)), feeds(length))
-    assert "Attention" not in found.operators
-    assert_close(found, 1e-5)
+    node = found.node("Attention")
+    assert node.inputs[3] is None
+    assert node.inputs[4] is not None
+    assert_close(found, 4 * attention_bound.relative(8, 8, length))
 
 
 def test_a_window_that_nothing_leaves_is_the_key_mask() -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 import attention_bound
+from attention_samples import attended
 from native_steps import add_step
 from openwork import _native as native
 from openwork.graph import reference
@@ -94,7 +95,7 @@ def test_embedding_sum(isa: str, typed: bool) -> None:
     tables = {"word": word, "position": position, "type": type_ if typed else None}
     step.add("embedding_sum", ids=i, type_ids=t, y=y, **tables)
     expected = reference.embedding_sum(
-        ids, types if typed else None, word, position, type_ if typed else None, {}
+        ids, types if typed else None, None, word, position, type_ if typed else None, {}
     )
     assert same_bits(step.run(y)[0], expected)
 
@@ -142,7 +143,7 @@ def test_attention(isa: str, packed: bool, masked: bool, quantized: bool) -> Non
     attributes = {"heads": heads, "scale": scale, **(QUANTIZED if quantized else {})}
     step.add("attention", **ids, mask=m, y=y, **attributes)
     found = step.run(y)[0]
-    assert same_bits(found, reference.attention(q, k, v, mask, attributes))
+    assert same_bits(found, attended(q, k, v, mask, attributes))
     if quantized:
         return
     parts = (torch.tensor(x).view(B, L, heads, H // heads).transpose(1, 2) for x in (q, k, v))
@@ -177,7 +178,7 @@ def test_attention_of_every_shape(size: int, kind: str) -> None:
         qkv, row = floats(length, 1, length, 3 * heads * size, spread=1.5), MASKS[kind](length)
         mask = None if row is None else row[None].astype(np.int64)
         scale = size**-0.5
-        expected = reference.attention(qkv, None, None, mask, {"heads": heads, "scale": scale})
+        expected = attended(qkv, None, None, mask, {"heads": heads, "scale": scale})
         for isa in ISAS:
             assert same_bits(attention_of(isa, qkv, mask, heads, scale), expected), (isa, length)
         if row is not None and not row.any():
@@ -198,7 +199,7 @@ def test_attention_of_every_shape(size: int, kind: str) -> None:
 )
 def test_attention_of_extreme_numbers(isa: str, spread: float, scale: float) -> None:
     qkv = floats(7, 2, 21, 3 * H, spread=spread)
-    expected = reference.attention(qkv, None, None, None, {"heads": 2, "scale": scale})
+    expected = attended(qkv, None, None, None, {"heads": 2, "scale": scale})
     assert same_bits(attention_of(isa, qkv, None, 2, scale), expected)
     assert np.isfinite(expected).all()
 
@@ -235,8 +236,8 @@ def test_attention_with_roundings_inside(isa: str, names: tuple[str, ...], maske
     m, y = None if mask is None else step.input(mask), step.output("f32", (B, L, H))
     step.add("attention", **ids, mask=m, y=y, heads=2, scale=0.2, **rounded)
     found = step.run(y)[0]
-    assert same_bits(found, reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2, **rounded}))
-    plain = reference.attention(q, k, v, mask, {"heads": 2, "scale": 0.2})
+    assert same_bits(found, attended(q, k, v, mask, {"heads": 2, "scale": 0.2, **rounded}))
+    plain = attended(q, k, v, mask, {"heads": 2, "scale": 0.2})
     assert not close(found, plain, 1e-4)
     # A score is off by at most half a step, or clamped; then the weights move by its exponential.
     assert close(found, plain, float(np.abs(v).max()))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from attention_samples import attended
 from native_steps import add_step
 from openwork import _native as native
 from openwork.graph import reference
@@ -71,12 +72,12 @@ class TinyEncoder:
         return p
 
     def expected(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Any, Any]:
-        x = reference.embedding_sum(ids, None, self.word, self.position, None, {})
+        x = reference.embedding_sum(ids, None, None, self.word, self.position, None, {})
         y, _ = reference.layer_norm(x, self.gamma, self.beta, None, {"epsilon": 1e-5})
         q = quantize(y, X_SCALE, X_ZERO)
         a = {"x_scale": X_SCALE, "x_zero_point": X_ZERO, "activation": "none"}
         qkv = reference.linear(q, None, self.weight, self.weight_scale, self.bias, None, None, a)
-        context = reference.attention(qkv, None, None, mask, {"heads": HEADS, "scale": 0.35})
+        context = attended(qkv, None, None, mask, {"heads": HEADS, "scale": 0.35})
         out = reference.linear_float(context, y, self.dense, None, {"activation": "gelu"})
         return reference.l2_normalize(reference.mean_pool(out, mask, {}), {"epsilon": 1e-12}), q
 

@@ -37,6 +37,7 @@ Tensor table_of(const StepContext& c, const char* name, int64_t width) {
 Step make_embedding_sum(const StepContext& c) {
   const Operand ids = c.input("ids", {DType::i64}).ranked(2, "[B, L]");
   const Operand type_ids = c.optional_input("type_ids", {DType::i64}).shaped(ids.dims());
+  const Operand behind = c.optional_input("behind", {DType::f32}).ranked(4, "[B, G, S, D]");
   const Operand y = c.output("y", {DType::f32});
   const int64_t width = y.width();
   y.shaped({ids.dims()[0], ids.dims()[1], width});
@@ -45,13 +46,17 @@ Step make_embedding_sum(const StepContext& c) {
   const Tensor type = type_ids ? table_of(c, "type", width) : Tensor{};
   const Ids words{ids.id, word.shape[0]}, types{type_ids.id, type_ids ? type.shape[0] : 0};
 
-  Step step{c.name(), {{ids.id, false, true}, {type_ids.id, false, true}}, {y.id},
-          [&program = c.program(), place = c.place(), word, position, type, words, types, width, y = y.id](const Sizes& sizes) {
+  Read past(behind.id);
+  past.may_be_zero = 2;
+  Step step{c.name(), {{ids.id, false, true}, {type_ids.id, false, true}, past}, {y.id},
+          [&program = c.program(), place = c.place(), word, position, type, words, types, width, y = y.id,
+           behind = behind.id](const Sizes& sizes) {
     const int64_t rows = sizes.elements(words.value), length = sizes.width(words.value);
-    place.expect(length <= position.shape[0], "the length " + std::to_string(length) + " exceeds the " +
-                                                  std::to_string(position.shape[0]) + " rows of the table of positions.");
-    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), position.get<float>(), type.get<float>(), length, width,
-                                 nullptr};
+    const int64_t first = behind == kAbsent ? 0 : sizes.dims[behind][2];
+    place.expect(first + length <= position.shape[0], "the length " + std::to_string(first + length) + " exceeds the " +
+                                                          std::to_string(position.shape[0]) + " rows of the table of positions.");
+    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), position.get<float>() + first * width, type.get<float>(), length,
+                                 width, nullptr};
     Work work = make_work(rows, even_chunk(rows, sizes.threads), program.table().embedding_sum, fixed,
                           [words, types, y](EmbeddingSumArgs& a, const Buffers& b, int) {
                             a.ids = b.get<const int64_t>(words.value);

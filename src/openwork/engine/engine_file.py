@@ -22,7 +22,7 @@ from openwork.engine.stored_tensors import Lookup, Tensors
 from openwork.support.fields import EngineFileError, Field, parse_json
 from openwork.support.files import write_atomic
 
-FORMAT_VERSION = "4"
+FORMAT_VERSION = "5"
 
 _LENGTH_BYTES = 8
 _BEGINNING = b'{"__metadata__":{"openwork_format":"'

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openwork.engine.dtypes import DTYPES
-from openwork.engine.program import FALLBACK, Program
-from openwork.engine.shapes import Shape
+from openwork.engine.operators import Slot, pair, row_of_step
+from openwork.engine.program import FALLBACK, Program, Step
+from openwork.engine.shapes import Dim, Shape
 
 Array = NDArray[Any]
 
@@ -19,12 +20,12 @@ Array = NDArray[Any]
 @dataclass(frozen=True)
 class TensorInfo:
     """An input or output of an engine: its name, NumPy type, and shape (an int or a free dimension's name
-    per axis). may_be_empty: whether a free dimension of an input may be 0; native steps take none that is."""
+    per axis). may_be_zero: the axes of an input that may be 0; native steps take few that are."""
 
     name: str
     dtype: np.dtype[Any]
     shape: Shape
-    may_be_empty: bool = False
+    may_be_zero: frozenset[int] = frozenset()
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a shape is one that the input or output may have."""
@@ -38,18 +39,45 @@ class TensorInfo:
 
 def inputs_of(program: Program) -> tuple[TensorInfo, ...]:
     """The inputs of a program, in order."""
-    native = [step for step in program.steps if step.op != FALLBACK]
-    touched = {index for step in native for index in (*step.inputs, *step.outputs) if index is not None}
-    sizes = {dim for index in touched for dim in program.values[index].shape if isinstance(dim, str)}
+    sizes = _never_zero(program)
+    touched = {index for step in _native(program) for index in (*step.inputs, *step.outputs)}
     return tuple(
         TensorInfo(
             port.name,
             DTYPES[(value := program.values[port.value]).dtype],
             value.shape,
-            port.value not in touched and not sizes.intersection(value.shape),
+            frozenset(
+                axis
+                for axis, dim in enumerate(value.shape)
+                if dim not in sizes and (isinstance(dim, str) or port.value not in touched)
+            ),
         )
         for port in program.inputs
     )
+
+
+def _native(program: Program) -> list[Step]:
+    return [step for step in program.steps if step.op != FALLBACK]
+
+
+def _never_zero(program: Program) -> set[Dim]:
+    """The dimensions that a native step has where it takes no 0."""
+    found: set[Dim] = set()
+    for step in _native(program):
+        row = row_of_step(step.op)
+        sides = () if row is None else ((row.activations, step.inputs), (row.outputs, step.outputs))
+        for slots, indices in sides:
+            for slot, index in pair(slots, indices) or ():
+                if index is not None:
+                    found |= _taken(slot, program.values[index].shape)
+    return found
+
+
+def _taken(slot: Slot, shape: Shape) -> set[Dim]:
+    """The dimensions of what stands in a slot that may not be 0."""
+    if not slot.may_be_zero:
+        return set(shape)
+    return {dim for word, dim in zip(slot.shape, shape, strict=True) if word != slot.may_be_zero}
 
 
 def outputs_of(program: Program) -> tuple[TensorInfo, ...]:
@@ -141,7 +169,7 @@ def _check_shape(info: TensorInfo, array: Array, sizes: dict[str, tuple[int, str
     if array.ndim != len(info.shape):
         raise ValueError(f"The input {info} takes an array of {len(info.shape)} dimensions, {came}.")
     for axis, (dim, size) in enumerate(zip(info.shape, array.shape, strict=True)):
-        if size == 0 and not info.may_be_empty:
+        if size == 0 and axis not in info.may_be_zero:
             raise ValueError(f"The input {info} takes an array that is not empty, {came}.")
         if isinstance(dim, int) and size != dim:
             raise ValueError(f"The input {info} takes {dim} in dimension {axis}, {came}.")

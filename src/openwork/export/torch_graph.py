@@ -74,17 +74,24 @@ def _dynamo(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptio
     axes = options.axes(inputs)
     names = {name for free in axes.values() for name in free.values()}
     dimensions = {name: torch.export.Dim(name, min=1, max=options.limits.get(name)) for name in names}
-    program = torch.onnx.export(
-        model,
-        kwargs=dict(inputs),
-        dynamo=True,
-        opset_version=options.opset,
-        input_names=list(inputs),
-        dynamic_shapes={name: {axis: dimensions[d] for axis, d in axes[name].items()} for name in inputs},
-        verbose=False,
-    )
+    with _taking(model, list(inputs)) if _takes_any(model) else contextlib.nullcontext():
+        program = torch.onnx.export(
+            model,
+            kwargs=dict(inputs),
+            dynamo=True,
+            opset_version=options.opset,
+            input_names=list(inputs),
+            dynamic_shapes={name: {axis: dimensions[d] for axis, d in axes[name].items()} for name in inputs},
+            verbose=False,
+        )
     assert program is not None
     return program.model
+
+
+def _takes_any(model: nn.Module) -> bool:
+    """Whether `forward` takes names that it does not name, which torch.export would have in one mapping."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
 
 
 def _legacy(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:
@@ -108,12 +115,12 @@ def _legacy(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptio
 
 @contextlib.contextmanager
 def _taking(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """While open, the model takes these arguments alone, by position: the legacy exporter makes inputs of the
-    defaults between them, and knows no argument that is given by its name alone."""
+    """While open, the model takes these arguments alone: the legacy exporter makes inputs of the defaults
+    between them, and knows no argument that is given by its name alone."""
     forward, own = model.forward, model.__dict__.get("forward")
 
-    def by_name(*values: Tensor) -> Any:
-        return forward(**dict(zip(names, values, strict=True)))
+    def by_name(*values: Tensor, **named: Tensor) -> Any:
+        return forward(**dict(zip(names, values, strict=False)), **named)
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     by_name.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -20,7 +20,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from openwork.graph.evaluate import Nodes
-from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, topological
+from openwork.graph.model import ModelError, attributes, constant, dims, is_onnx, needed, topological
+from openwork.graph.sums_of_sizes import size_of, terms_of
 from openwork.graph.thresholds import beyond, thresholds
 
 Array = NDArray[Any]
@@ -83,9 +84,9 @@ def named(value: ir.Value) -> bool:
 
 def shape_content(node: ir.Node, sizes: Mapping[str, int]) -> Array:
     """What a Shape node gives for these sizes."""
-    full = [d if isinstance(d, int) else sizes[str(d)] for d in dims(node.inputs[0]) or ()]
-    values = attributes(node)
-    return np.array(full[values.get("start", 0) : values.get("end")], np.int64)
+    value, found = needed(node, 0), attributes(node)
+    axes = range(len(dims(value) or ()))[found.get("start", 0) : found.get("end")]
+    return np.array([size_of(value, axis, sizes) for axis in axes], np.int64)
 
 
 def cone(value: ir.Value, stop: frozenset[ir.Value] = frozenset()) -> Cone | None:
@@ -117,7 +118,9 @@ def cone(value: ir.Value, stop: frozenset[ir.Value] = frozenset()) -> Cone | Non
 
 
 def _bound(value: ir.Value, free: set[str]) -> bool:
-    return named(value) and all(isinstance(d, int) or d in free for d in dims(value) or ())
+    return dims(value) is not None and all(
+        terms_of(value, axis, free) is not None for axis in range(len(dims(value) or ()))
+    )
 
 
 def _inputs(value: ir.Value) -> list[ir.Value]:
@@ -188,8 +191,14 @@ def samples(found: Cone) -> Iterator[Probe]:
 
 
 def sized(value: ir.Value, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape of a value whose dimensions are integers and names."""
-    return tuple(d if isinstance(d, int) else sizes[str(d)] for d in dims(value) or ())
+    """The shape of a value whose dimensions are integers, names, and sums of these.
+
+    Raises KeyError where one is none of them.
+    """
+    found = [size_of(value, axis, sizes) for axis in range(len(dims(value) or ()))]
+    if None in found:
+        raise KeyError(f"a dimension of {value.name!r}")
+    return tuple(size for size in found if size is not None)
 
 
 def unfed(_: Probe) -> Iterator[Mapping[ir.Value, Array]]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant
-from openwork.graph.numerics import binary32, elements, fixed_attention, images
+from openwork.graph.numerics import binary32, elements, images
+from openwork.graph.numerics.attention import attention, softmax_parts
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.convolution import conv
 from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, looked_up, store
@@ -117,95 +118,25 @@ def _rows(table: Float, ids: Array, name: str) -> Float:
 
 
 def embedding_sum(
-    ids: Array, type_ids: Array | None, word: Float, position: Float, type_: Float | None, a: Attributes
+    ids: Array,
+    type_ids: Array | None,
+    behind: Float | None,
+    word: Float,
+    position: Float,
+    type_: Float | None,
+    a: Attributes,
 ) -> Float:
-    """(word[ids] + type[type_ids]) + position[0..L)."""
-    if ids.shape[1] > len(position):
+    """(word[ids] + type[type_ids]) + position[S..S + L), S the keys of a past [B, G, S, D], or 0."""
+    first = 0 if behind is None else behind.shape[2]
+    end = first + ids.shape[1]
+    if end > len(position):
         raise ModelError(
-            f"EmbeddingSum: the text has {ids.shape[1]} tokens, but the model has only {len(position)} "
-            f"positions."
+            f"EmbeddingSum: the text has {end} tokens, but the model has only {len(position)} positions."
         )
     y = _rows(word, ids, "ids")
     if type_ids is not None and type_ is not None:
         y = y + _rows(type_, type_ids, "type_ids")
-    return y + position[: ids.shape[1]]
-
-
-def _heads(x: Float, heads: int) -> Float:
-    batch, length, channels = x.shape
-    return x.reshape(batch, length, heads, channels // heads).transpose(0, 2, 1, 3)
-
-
-def round_trip(x: Float, a: Attributes, name: str) -> Float:
-    """x quantized with the attributes NAME_scale and NAME_zero_point, and back; as it is without them."""
-    scale, zero_point = a.get(f"{name}_scale"), a.get(f"{name}_zero_point", 0)
-    if scale is None:
-        return x
-    centred = binary32.quantize(x, scale, zero_point).astype(np.float32) - np.float32(zero_point)
-    return np.asarray(centred * np.float32(scale), np.float32)
-
-
-def scores(q: Float, k: Float, a: Attributes) -> Float:
-    """s[..., i, j] = (sum over d of q[i, d] * k[j, d]) * scale, by fma in increasing order of d.
-
-    The sum is rounded to u8 and back where there is a score_scale.
-    """
-    total = np.zeros((*q.shape[:-1], k.shape[-2]), np.float32)
-    for d in range(q.shape[-1]):
-        total = fma(q[..., :, None, d], k[..., None, :, d], total)
-    with quiet():
-        return np.asarray(round_trip(total, a, "score") * np.float32(a["scale"]), np.float32)
-
-
-def softmax_parts(s: Float, kept: NDArray[np.bool_]) -> tuple[Float, Float]:
-    """e = exp(s - max) where kept, else +0, and its sum over the last axis."""
-    with quiet():
-        top = np.where(kept, s, -np.inf).max(-1, keepdims=True).astype(np.float32)
-        e = np.where(kept, binary32.exp(s - top), np.float32(0)).astype(np.float32)
-    return e, sum16(e)
-
-
-def attention_float(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], a: Attributes) -> Float:
-    """The general form, in binary32, of heads q, k, v [..., L, D] over the kept keys.
-
-    Probabilities are rounded to u8 and back, before they weigh, where there is a probability_scale.
-    """
-    p, z = softmax_parts(scores(q, k, a), np.broadcast_to(kept, (*q.shape[:-1], len(kept))))
-    with quiet():
-        factor = (np.float32(1) / z)[..., None]
-        if "probability_scale" in a:
-            p, factor = round_trip(p * factor, a, "probability"), np.ones_like(factor)
-    total = np.zeros(q.shape, np.float32)
-    for j in range(len(kept)):
-        total = fma(p[..., j, None], v[..., None, j, :], total)
-    with quiet():
-        return np.asarray(total * factor, np.float32)
-
-
-def attention_head(q: Float, k: Float, v: Float, kept: NDArray[np.bool_], a: Attributes) -> Float:
-    """One head, q, k, v [L, D]: in fixed point where its numbers allow it and nothing is rounded inside; 0
-    where nothing is kept."""
-    if not kept.any():
-        return np.zeros(q.shape, np.float32)
-    rounded = "score_scale" in a or "probability_scale" in a
-    if not rounded and fixed_attention.allowed(q, k[kept], v[kept], a["scale"]):
-        return fixed_attention.attention(q, k[kept], v[kept], a["scale"])
-    return attention_float(q, k, v, kept, a)
-
-
-def attention(q: Float, k: Float | None, v: Float | None, mask: Array | None, a: Attributes) -> Array:
-    """softmax(q k^T * scale over the kept keys) v, per head: [B, L, H]; 0 where the mask keeps nothing.
-
-    Without k and v, the three are the thirds of q [B, L, 3H].
-    """
-    if k is None or v is None:
-        q, k, v = np.split(q, 3, axis=-1)
-    queries, keys, values = (_heads(x, a["heads"]) for x in (q, k, v))
-    kept = np.ones(q.shape[:2], np.bool_) if mask is None else mask.astype(np.bool_)
-    y = np.zeros(queries.shape, np.float32)
-    for b, h in np.ndindex(*queries.shape[:2]):
-        y[b, h] = attention_head(queries[b, h], keys[b, h], values[b, h], kept[b], a)
-    return store(y.transpose(0, 2, 1, 3).reshape(q.shape), a)
+    return y + position[first:end]
 
 
 def mean_pool(x: Float, mask: Array, a: Attributes) -> Float:
@@ -238,7 +169,7 @@ def dequantize(x: Array, a: Attributes) -> Float:
 
 def softmax(x: Float, a: Attributes) -> Array:
     """exp(x - max) over its sum, along the last axis."""
-    e, z = softmax_parts(x, np.ones(x.shape, np.bool_))
+    e, z, _ = softmax_parts(x, np.ones(x.shape, np.bool_))
     with quiet():
         return store(np.asarray(e * (np.float32(1) / z)[..., None], np.float32), a)
 

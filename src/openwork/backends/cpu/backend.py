@@ -15,6 +15,7 @@ from openwork.backends.cpu.rivals import rivals
 from openwork.backends.library import native
 from openwork.backends.target import Target
 from openwork.engine.parts import Part
+from openwork.engine.ports import inputs_of
 from openwork.engine.problem import Convolution, Problem, Tactic
 from openwork.engine.program import Program, Step
 
@@ -90,7 +91,8 @@ class Cpu:
         return "its steps are operators, whose shapes follow from their contract"
 
     def bind(self, part: Part, tensors: Tensors, target: Target) -> CpuPart:
-        return CpuPart(bind(part.program, tensors, target.isa))
+        empty = tuple(bool(info.may_be_zero) for info in inputs_of(part.program))
+        return CpuPart(bind(part.program, tensors, target.isa), empty)
 
 
 def _layer(problem: Problem, weight: Array, target: Target) -> Layer:
@@ -102,12 +104,16 @@ def _layer(problem: Problem, weight: Array, target: Target) -> Layer:
 
 @dataclass(frozen=True)
 class CpuPart:
-    """A native program, which its contexts share with its packed weights."""
+    """A native program, which its contexts share with its packed weights.
+
+    may_be_empty : of each input, whether it may have a dimension of 0.
+    """
 
     bound: Bound
+    may_be_empty: tuple[bool, ...]
 
     def runner(self, threads: int) -> CpuRunner:
-        return CpuRunner(native().Context(self.bound.program, threads))
+        return CpuRunner(native().Context(self.bound.program, threads), self.may_be_empty)
 
 
 @dataclass(frozen=True)
@@ -115,10 +121,11 @@ class CpuRunner:
     """A native context: a pool of threads and scratch memory."""
 
     context: Any
+    may_be_empty: tuple[bool, ...]
 
     def run(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        for array in inputs:
-            if not array.size:
+        for array, empty in zip(inputs, self.may_be_empty, strict=True):
+            if not array.size and not empty:
                 raise ValueError(
                     f"A native step reads an array of the shape {list(array.shape)}, which a step before it "
                     "made, but it takes none that is empty; feed inputs that leave something, or build with "

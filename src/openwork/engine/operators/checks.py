@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS
-from openwork.engine.operators.contract import Check, Form, Problem
+from openwork.engine.operators.contract import Form, Problem
 from openwork.engine.shapes import Letters
 
 
@@ -39,18 +39,6 @@ def rounded_sums(form: Form, _: Letters) -> Problem | None:
     return Problem("activation_last", "1 where 'sum_scale' is there", str(given.get("activation_last", 0)))
 
 
-def divides(attribute: str, letter: str) -> Check:
-    """An attribute divides a dimension, which is fixed."""
-
-    def check(form: Form, letters: Letters) -> Problem | None:
-        width, value = letters.size(letter), form.attributes[attribute]
-        if width is None or (isinstance(width, int) and width % value == 0):
-            return None
-        return Problem(attribute, f"a divisor of the width {width}", str(value))
-
-    return check
-
-
 def weight_of_windows(form: Form, letters: Letters) -> Problem | None:
     """A convolution's weight [N, R, S, G]: its kernel, and groups of G channels that share out N."""
     groups, kernel = form.attributes["groups"], form.attributes["kernel"]
@@ -65,20 +53,6 @@ def weight_of_windows(form: Form, letters: Letters) -> Problem | None:
         )
     if isinstance(outputs, int) and outputs % groups:
         return Problem("groups", f"a divisor of the {outputs} output channels", str(groups))
-    return None
-
-
-def packed_or_three(form: Form, letters: Letters) -> Problem | None:
-    """q alone holds q, k and v side by side, so that H is a third of its width; else all three have H."""
-    width = letters.size("Q")
-    if form.has("k"):
-        if letters.bind("H", width):
-            return None
-        return Problem("q", f"as wide as k and v, {letters.size('H')}", str(width))
-    if width is None:
-        return None
-    if not isinstance(width, int) or width % 3 or not letters.bind("H", width // 3):
-        return Problem("q", "three times as wide as the result where k and v are absent", str(width))
     return None
 
 

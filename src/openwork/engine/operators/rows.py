@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS, operator_of_activation
-from openwork.engine.operators.attribute import integer, integers, number, positive, quantizer, scale
+from openwork.engine.operators.attention_row import ATTENTION
+from openwork.engine.operators.attribute import integer, integers, number, positive, quantizer
 from openwork.engine.operators.checks import (
     activation_numbers,
-    divides,
     ends_in_order,
     ordered_clip,
-    packed_or_three,
     rounded_sums,
     side_by_side,
     tables_of_integers,
@@ -34,6 +33,7 @@ EMBEDDING_SUM = Operator(
     (
         value("ids", "i64", "B L", indexes="word"),
         value("type_ids", "i64", "B L", optional=True, indexes="type"),
+        Slot("behind", ("f32",), ("B", "G", "S", "D"), optional=True, may_be_zero="S"),
         tensor("word", "f32", "V H"),
         tensor("position", "f32", "P H"),
         tensor("type", "f32", "T H", needs=("type_ids",)),
@@ -82,25 +82,6 @@ DYNAMIC_LINEAR = Operator(
     weighted="weight",
     epilogue=True,
     dynamic=True,
-)
-ATTENTION = Operator(
-    "Attention",
-    (
-        value("q", "f32", "B L Q"),
-        Slot("k", ("f32",), ("B", "L", "H"), optional=True, needs=("v",)),
-        Slot("v", ("f32",), ("B", "L", "H"), optional=True, needs=("k",)),
-        value("mask", "i64", "B L", optional=True),
-    ),
-    (value("y", "f32|u8", "B L H", scale="y_scale"),),
-    (
-        integer("heads", 1, 65535),
-        scale("scale"),
-        *quantizer("score"),
-        *quantizer("probability"),
-        *_QUANTIZED,
-    ),
-    derive=packed_or_three,
-    checks=(divides("heads", "H"),),
 )
 MEAN_POOL = Operator(
     "MeanPool", (value("x", "f32", "B L H"), value("mask", "i64", "B L")), (value("y", "f32", "B H"),)

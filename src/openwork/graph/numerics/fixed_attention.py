@@ -18,6 +18,8 @@ COLUMN = np.float32(11580)
 BLOCK = 32
 LEAST = np.float32(2.0**-60)
 MOST = np.float32(2.0**80)
+LOW = np.float32(-200)
+"""An exponent of 2 whose power no 16 bits hold, for infinite differences."""
 
 
 class Fixed(NamedTuple):
@@ -65,17 +67,29 @@ def exp2(t: Float) -> NDArray[np.int64]:
     return np.rint(e).astype(np.int64)
 
 
-def attention(q: Float, k: Float, v: Float, scale: float) -> Float:
-    """softmax(q k^T * scale) v; the sums of products are exact, the rest rounds in one stated order."""
+def attention(
+    q: Float, k: Float, v: Float, scale: float, seen: tuple[NDArray[np.bool_], Float | None]
+) -> Float:
+    """softmax(q k^T * scale + bias) v; the sums of products are exact, the rest rounds in one stated order.
+
+    seen: which keys each query sees [L, kept keys], and the bias of the same shape, or None.
+    """
+    visible, bias = seen
     queries = fixed(q, squares(q)[:, None], ROW)
     keys = fixed(k, squares(k)[:, None], ROW)
     values = fixed(v, column_squares(v), COLUMN)
     with quiet():
-        u = (queries.number @ keys.number.T).astype(np.float32) * keys.unit[:, 0]
-        p = exp2((u - u.max(1, keepdims=True)) * (queries.unit * np.float32(scale) * LOG2E))
+        s = (queries.number @ keys.number.T).astype(np.float32) * keys.unit[:, 0]
+        factor = queries.unit * np.float32(scale)
+        s, factor = (s, factor * LOG2E) if bias is None else (fma(s, factor, bias), LOG2E)
+        s = np.where(visible, s, np.float32(-np.inf))
+        top = s.max(1, keepdims=True)
+        p = exp2(maximum((s - top) * factor, LOW))
         total = np.zeros(q.shape, np.float32)
         for i in range(0, len(k), BLOCK):
             block = p[:, i : i + BLOCK].astype(np.float64) @ values.number[i : i + BLOCK]
             total = total + block.astype(np.float32)
-        z = p.sum(1, keepdims=True).astype(np.float32)
-        return np.asarray(total * values.unit * (np.float32(1) / z), np.float32)
+        inverse = np.float32(1) / np.maximum(p.sum(1, keepdims=True), 1).astype(np.float32)
+        if bias is not None:
+            inverse = inverse + np.where(visible.any(1, keepdims=True), top - top, np.float32(0))
+        return np.asarray(total * values.unit * inverse, np.float32)

@@ -62,7 +62,9 @@ def _match_in_place(node: ir.Node) -> Follow | None:
 
 def _replace_in_place(found: Follow) -> Replacement:
     made = rebuilt(found.step, {}, **quantizer(found.node))
-    return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
+    others = list(zip(found.step.outputs[1:], made.outputs[1:], strict=True))
+    values = [(found.node.outputs[0], made.outputs[0]), *others]
+    return Replacement([made], values, before=found.step if others else None)
 
 
 QUANTIZED_OUTPUT = Rule(

@@ -76,7 +76,9 @@ def _replace_siblings(found: _Siblings) -> Replacement:
             changed[entry.name] = carry_pattern([slot(linear, entry.name) for linear in found.linears], made)
     linear = rebuilt(first, changed, name)
     attention = rebuilt(found.attention, {"q": linear.outputs[0], "k": None, "v": None})
-    return Replacement([linear, attention], [(found.attention.outputs[0], attention.outputs[0])])
+    return Replacement(
+        [linear, attention], list(zip(found.attention.outputs, attention.outputs, strict=True))
+    )
 
 
 PACK_SIBLINGS = Rule(

@@ -22,7 +22,7 @@ from openwork.graph.model import (
 from openwork.graph.operands import split_constant
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.followed import is_plain, maker
-from openwork.graph.slots import rebuilt, slot
+from openwork.graph.slots import is_read, rebuilt, slot
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ def _check(found: _Scaled) -> str | None:
         return "the constant is not positive and finite"
     if only_consumer(found.attention.outputs[0]) is None:
         return "the result of attention is read by other nodes too"
+    if any(map(is_read, found.attention.outputs[1:])):
+        return "the values of attention are kept for the next run, which must not be multiplied"
     if found.linear is None or not is_plain(found.linear):
         return "its values are not made by a product of their own without anything after it"
     if only_consumer(found.linear.outputs[0]) is not found.attention:

@@ -2,86 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.key_masks import KeyMask
-from openwork.graph.model import (
-    Array,
-    ModelError,
-    constant,
-    dims,
-    graph_of,
-    make,
-    needed,
-    only_consumer,
-    producer,
-)
-from openwork.graph.probe import cone, samples, sized
-from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.model import Dims, constant, dims, graph_of, make, needed, only_consumer, producer
+from openwork.graph.probe import EQUAL_SIZES
+from openwork.graph.rewrite import Replacement, Rule, home, precedes
 from openwork.graph.round_trip import Grid, round_trip
-from openwork.graph.rules.functions.attention_scores import read_scores
+from openwork.graph.rules.functions.attention_bias import bias_value, refused_bias
+from openwork.graph.rules.functions.attention_operands import (
+    Operand,
+    groups_of,
+    join_heads,
+    moves_as,
+    read_operand,
+    read_result,
+    split_heads,
+    split_value,
+    splits,
+)
+from openwork.graph.rules.functions.attention_scores import Scores, read_scores
 from openwork.graph.rules.functions.native_mask import native_mask
-from openwork.graph.scaling import scaling_of
-
-MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Flatten")
-
-
-@dataclass(frozen=True)
-class _Operand:
-    """One of q, k, v: the [B, L, H] value it comes from, the factor on the way, what is read."""
-
-    source: ir.Value
-    scale: float
-    used: ir.Value
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Attention:
     softmax: ir.Node
-    q: _Operand
-    k: _Operand
-    v: _Operand
+    q: Operand
+    k: Operand
+    v: Operand
+    scores: Scores
     scale: float
     heads: int
     result: ir.Value
     joined: ir.Value
-    mask: KeyMask | None
     roundings: dict[str, float | int] = field(default_factory=dict)
     reason: str | None = None
     parts: tuple[ir.Node, ...] = ()
 
+    @property
+    def mask(self) -> KeyMask | None:
+        return self.scores.masks[0] if self.scores.masks else None
 
-def _read_operand(used: ir.Value) -> _Operand:
-    """Upwards through moved axes and scales to the first value that is neither."""
-    value, scale = used, 1.0
-    while True:
-        node = value.producer()
-        if producer(value, *MOVES) is not None and node is not None:
-            value = needed(node, 0)
-        elif (
-            node is not None
-            and producer(value, "Mul", "Div") is not None
-            and (split := scaling_of(node)) is not None
-        ):
-            value, scale = split[0], scale * split[1]
-        else:
-            return _Operand(value, scale, used)
+    @property
+    def size(self) -> int | None:
+        """Channels of a head; None where the queries' are not known or not split evenly."""
+        width = (dims(self.q.source) or (None,))[-1]
+        return width // self.heads if isinstance(width, int) and width % self.heads == 0 else None
 
+    @property
+    def groups(self) -> int | None:
+        """Heads of keys and values; None where they are not known or not alike."""
+        if self.size is None:
+            return None
+        keys, values = (groups_of(part, self.heads, self.size) for part in (self.k, self.v))
+        return keys if keys == values else None
 
-def _read_result(value: ir.Value) -> ir.Value:
-    """Downwards through moved axes to the last value that only moves."""
-    while (reader := only_consumer(value)) is not None and producer(reader.outputs[0], *MOVES) is not None:
-        if reader.inputs[0] is not value:
-            break
-        value = reader.outputs[0]
-        shape = dims(value)
-        if shape is not None and len(shape) == 3:
-            break
-    return value
+    @property
+    def last(self) -> ir.Node:
+        """The node in whose place the attention stands."""
+        return self.joined.producer() or self.softmax
 
 
 def _without_nan_guard(softmax: ir.Node) -> ir.Value:
@@ -124,86 +107,47 @@ def _match(softmax: ir.Node) -> _Attention | None:
     parts = (*scores.passed, mix)
     if scores.product is None:
         return _refused(softmax, parts, scores.reason)
-    q, k = (_read_operand(needed(scores.product, index)) for index in (0, 1))
-    v = _read_operand(needed(mix, 1))
+    q, k = (read_operand(needed(scores.product, index)) for index in (0, 1))
     shape = dims(mix.outputs[0])
     heads = shape[1] if shape is not None and len(shape) == 4 else None
-    mask = scores.masks[0] if scores.masks else None
-    reason = "it has two different key masks" if len(set(scores.masks)) > 1 else None
     factor = q.scale * k.scale
     scale = scores.scale * factor
     if scores.rounding is not None and not scale > 0:
         return _refused(softmax, parts, "its scores are rounded, and scaled by a number that is not positive")
-    roundings = _roundings(scores.rounding_before(factor), rounding)
-    joined = _read_result(mix.outputs[0])
     if not isinstance(heads, int):
         return _refused(softmax, parts, "its heads are not a fixed second dimension of four")
     return _Attention(
         softmax=softmax,
         q=q,
         k=k,
-        v=v,
+        v=read_operand(needed(mix, 1)),
+        scores=scores,
         scale=scale,
         heads=heads,
         result=mix.outputs[0],
-        joined=joined,
-        mask=mask,
-        roundings=roundings,
-        reason=reason,
+        joined=read_result(mix.outputs[0]),
+        roundings=_roundings(scores.rounding_before(factor), rounding),
+        reason="it has two different key masks" if len(set(scores.masks)) > 1 else None,
         parts=parts,
     )
 
 
 def _refused(softmax: ir.Node, parts: tuple[ir.Node, ...], reason: str | None) -> _Attention:
     mix = parts[-1]
-    nothing, result = _Operand(needed(mix, 0), 1.0, needed(mix, 1)), mix.outputs[0]
+    nothing, result = Operand(needed(mix, 0), 1.0, needed(mix, 1)), mix.outputs[0]
     return _Attention(
         softmax=softmax,
         q=nothing,
         k=nothing,
         v=nothing,
+        scores=Scores(),
         scale=1.0,
         heads=1,
         result=result,
         joined=result,
-        mask=None,
         reason=reason,
         parts=parts,
     )
-
-
-def _split_heads(x: Array, heads: int) -> Array:
-    batch, length, channels = x.shape
-    return x.reshape(batch, length, heads, channels // heads).transpose(0, 2, 1, 3)
-
-
-def _split_keys(x: Array, heads: int) -> Array:
-    return _split_heads(x, heads).swapaxes(2, 3)
-
-
-def _join_heads(x: Array, heads: int) -> Array:
-    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
-
-
-def _moves_as(
-    source: ir.Value, used: ir.Value, scale: float, heads: int, expected: Callable[[Array, int], Array]
-) -> bool:
-    """Whether the nodes from source to used move the axes as `expected` does, and scale by `scale`."""
-    found = cone(used, frozenset({source}))
-    if found is None or dims(source) is None or found.sources != {source}:
-        return False
-    try:
-        for probe in samples(found):
-            actual_shape = sized(source, probe.sizes)
-            x = np.arange(1, np.prod(actual_shape) + 1, dtype=np.float32).reshape(actual_shape)
-            y, wanted = found.evaluate(probe.sizes, {source: x}), expected(x, heads) * np.float32(scale)
-            # The numbers 1, 2, .. differ by more than 1 / count relatively; two roundings stay far below
-            # that.
-            if y.shape != wanted.shape or not np.allclose(y, wanted, rtol=0.25 / x.size, atol=0):
-                return False
-    except (ModelError, KeyError):
-        return False
-    return True
 
 
 def _default_axis(softmax: ir.Node) -> int:
@@ -218,54 +162,132 @@ def _check(found: _Attention) -> str | None:
     if axis not in (-1, 3):
         return "its softmax does not run over the keys"
     states = dims(found.q.source)
-    if states is None or len(states) != 3 or not isinstance(states[2], int) or states[2] % found.heads:
+    if states is None or len(states) != 3 or found.size is None or found.q.whole is not None:
         return (
             "its queries do not come from one value [batch, length, channels] of a known number of channels"
         )
+    return _check_keys(found, states) or _check_mask(found, states) or _check_moves(found)
+
+
+def _check_keys(found: _Attention, states: Dims) -> str | None:
+    """Keys and values of one form, and of the batch of the queries."""
+    keys, values = dims(found.k.source), dims(found.v.source)
+    if found.groups is None:
+        return (
+            f"its keys come from {keys}, its values from {values}, its queries from {states}, which are not "
+            "heads of one size"
+        )
     for name, part in (("keys", found.k), ("values", found.v)):
-        if dims(part.source) != states:
-            return (
-                f"its {name} come from {dims(part.source)}, its queries from {states}; "
-                "only self-attention is run"
-            )
+        shape = dims(part.source)
+        if shape is None or len(shape) not in (3, 4) or not _same_batch(found, shape, states):
+            return f"its {name} come from {shape}, its queries from {states}"
+        if part.scaled_before:
+            return f"its new {name} are scaled before they are put behind the past"
+    if len(keys or ()) != len(values or ()) or (found.k.past is None) != (found.v.past is None):
+        return f"its keys come from {keys}, its values from {values}"
     if found.v.scale != 1.0:
         return "its values are scaled"
-    if found.mask is not None and _mask_disagrees(found.mask, states):
-        return f"its mask is {list(found.mask.shape)}, its queries are {list(states)}"
-    return _check_moves(found)
+    return next((why for part in (found.k, found.v) if (why := _read_too_soon(found, part))), None)
 
 
-def _mask_disagrees(mask: KeyMask, states: tuple[object, ...]) -> bool:
-    """Whether mask and queries are of other sizes, or one mask is for a batch of any size."""
-    pairs = list(zip(mask.shape, states, strict=False))
+def _read_too_soon(found: _Attention, part: Operand) -> str | None:
+    """Why all keys cannot be what the attention puts together: a node before it reads them."""
+    whole = _put_together(found, part)
+    if whole is None:
+        return None
+    own = {use.node for use in whole.uses() if use.node.op_type in ("Transpose", "MatMul", "Reshape")}
+    others = [use.node for use in whole.uses() if use.node not in own]
+    if any(not precedes(found.last, node) for node in others):
+        return "its keys with those of the past are read before it"
+    return None
+
+
+def _put_together(found: _Attention, part: Operand) -> ir.Value | None:
+    """The value [B, G, T, D] of all keys or values, where more than this attention reads it."""
+    if part.whole is not None:
+        shared = part.whole.is_graph_output() or len(part.whole.uses()) > 1
+        return part.whole if shared else None
+    if part.cached is not None or found.groups is None:
+        return None
+    return split_value(part, found.groups)
+
+
+def _same_batch(found: _Attention, shape: Dims, states: Dims) -> bool:
+    equal = graph_of(found.softmax).meta.get(EQUAL_SIZES, {})
+    return bool(equal.get(shape[0], shape[0]) == equal.get(states[0], states[0]))
+
+
+def _check_mask(found: _Attention, states: Dims) -> str | None:
+    """Whether mask and keys are of other sizes, or one mask is for a batch of any size."""
+    if found.scores.bias is not None:
+        refused = refused_bias(found.scores.bias, found.heads)
+        if refused is not None:
+            return refused
+    if found.mask is None:
+        return None
+    alone = found.k.whole is None and found.k.cached is None
+    keys = (states[0], (dims(found.k.source) or (None, None))[1]) if alone else states[:1]
+    pairs = list(zip(found.mask.shape, keys, strict=False))
     differ = any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs)
-    return differ or any(a == 1 and b != 1 for a, b in pairs)
+    if differ or any(a == 1 and b != 1 for a, b in pairs):
+        return f"its mask is {list(found.mask.shape)}, its keys are {list(keys)}"
+    return None
 
 
 def _check_moves(found: _Attention) -> str | None:
-    heads = found.heads
-    parts = (
-        ("queries", found.q, _split_heads),
-        ("keys", found.k, _split_keys),
-        ("values", found.v, _split_heads),
-    )
-    for name, part, expected in parts:
-        if not _moves_as(part.source, part.used, part.scale, heads, expected):
-            return f"its {name} are not split into {heads} heads as [batch, heads, length, size]"
-    if not _moves_as(found.result, found.joined, 1.0, heads, _join_heads):
+    heads, groups = found.heads, found.groups or found.heads
+    if not moves_as(found.q.source, found.q.used, found.q.scale, heads, split_heads):
+        return f"its queries are not split into {heads} heads as [batch, heads, length, size]"
+    for name, part, turned in (("keys", found.k, True), ("values", found.v, False)):
+        if not splits(part, groups, heads, turned):
+            return f"its {name} are not split into {groups} heads as [batch, heads, length, size]"
+    if not moves_as(found.result, found.joined, 1.0, heads, join_heads):
         return "its result is not joined into [batch, length, channels]"
     return None
 
 
+def _side_by_side(found: _Attention) -> ir.Value | None:
+    """The one value that is split into queries, keys and values; None where they are values of their own."""
+    sources = [part.source for part in (found.q, found.k, found.v)]
+    split = producer(sources[0], "Split")
+    if split is None or list(split.outputs) != sources:
+        return None
+    return needed(split, 0) if split.attributes.get_int("axis", 0) in (-1, 2) else None
+
+
+def _inputs(found: _Attention) -> dict[str, ir.Value | None]:
+    """What q, k, v and the past read."""
+    if found.k.cached is not None and found.k.whole is None:
+        return {"q": found.q.source, "past_k": found.k.cached, "past_v": found.v.cached}
+    packed = _side_by_side(found)
+    states = {"q": found.q.source, "k": found.k.source, "v": found.v.source}
+    return {
+        **({"q": packed} if packed is not None else states),
+        "past_k": found.k.past,
+        "past_v": found.v.past,
+    }
+
+
 def _replace(found: _Attention) -> Replacement:
-    values = {"heads": found.heads, "scale": found.scale, **found.roundings}
-    last = found.joined.producer() or found.softmax
-    mask, nodes = None, list[ir.Node]()
+    values: dict[str, float | int] = {"heads": found.heads, "scale": found.scale, **found.roundings}
+    if found.groups != found.heads:
+        values["kv_heads"] = found.groups or found.heads
+    if found.scores.causal:
+        values["causal"] = 1
+    graph, nodes, inputs = home(found.softmax), list[ir.Node](), _inputs(found)
     if found.mask is not None:
-        mask, nodes = native_mask(home(found.softmax), found.mask, last)
-    inputs = {"q": found.q.source, "k": found.k.source, "v": found.v.source, "mask": mask}
+        inputs["mask"], made_mask = native_mask(graph, found.mask, found.last)
+        nodes += made_mask
+    if found.scores.bias is not None:
+        inputs["bias"], made_bias = bias_value(graph, found.scores.bias, found.last)
+        nodes += made_bias
     made = make("Attention", inputs, values, _name(found))
-    return Replacement([*nodes, made], [(found.joined, made.outputs[0])], before=last)
+    stands_for = [(found.joined, made.outputs[0])]
+    for part, present in zip((found.k, found.v), made.outputs[1:], strict=True):
+        whole = _put_together(found, part)
+        if whole is not None:
+            stands_for.append((whole, present))
+    return Replacement([*nodes, made], stands_for, before=found.last)
 
 
 def _name(found: _Attention) -> str:

@@ -21,16 +21,17 @@ from openwork.graph.model import (
     operand,
     producer,
 )
-from openwork.graph.probe import Cone, cone, evaluations
+from openwork.graph.probe import Cone, Probe, cone, evaluations
 from openwork.graph.rewrite import Replacement, Rule, home
 
 
 @dataclass
 class _Terms:
-    """The leaves of a sum of embeddings, sorted by what they are."""
+    """The leaves of a sum of embeddings, by what they are; behind: the past that the positions follow."""
 
     gathers: list[ir.Node] = field(default_factory=list)
     position: Array | None = None
+    behind: ir.Value | None = None
     row: Array | None = None
     reasons: list[str] = field(default_factory=list)
 
@@ -78,6 +79,38 @@ def _table(found: Cone) -> Array | None:
     return tables[0] if len(tables) == 1 else None
 
 
+def _pasts(found: Cone) -> list[tuple[ir.Value, str]]:
+    """Inputs [B, G, P, D] whose shapes a cone reads, each with P's name."""
+    read = dict.fromkeys(needed(node, 0) for node in found.shapes)
+    pasts = [(value, dims(value) or ()) for value in read if value.is_graph_input()]
+    return [(v, d[2]) for v, d in pasts if len(d) == 4 and isinstance(d[2], str)]
+
+
+def _behind(value: ir.Value, length: Dim) -> tuple[Array, ir.Value] | None:
+    """A table and a past where the value is the table's `length` rows from the past's length on."""
+    found = cone(value)
+    table = _table(found) if found is not None and not found.sources else None
+    if found is None or table is None:
+        return None
+    for past, name in _pasts(found):
+        try:
+            rows = [
+                (probe.sizes[name], _size(length, probe), np.asarray(y), probe.large)
+                for probe, _, y in evaluations(found)
+            ]
+        except (ModelError, KeyError):
+            continue
+        # Rows of another number than the words' cannot be added to them: the model does not run so long.
+        kept = [(first, n, y) for first, n, y, large in rows if not large or y.shape[-2:-1] == (n,)]
+        if all(y.ndim > 1 and _spreads(table[first : first + n], y) for first, n, y in kept):
+            return table, past
+    return None
+
+
+def _size(length: Dim, probe: Probe) -> int:
+    return length if isinstance(length, int) else probe.sizes[str(length)]
+
+
 def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array | None]:
     """(table, None) where the value is a table's first `length` rows, (None, row) where one row repeats."""
     array = constant(value)
@@ -89,8 +122,7 @@ def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array 
         return None, None
     try:
         found_rows = [
-            (length if isinstance(length, int) else probe.sizes[str(length)], np.asarray(y), probe.large)
-            for probe, _, y in evaluations(found)
+            (_size(length, probe), np.asarray(y), probe.large) for probe, _, y in evaluations(found)
         ]
     except (ModelError, KeyError):
         return None, None
@@ -140,6 +172,8 @@ def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
         terms.position = table
     elif row is not None:
         terms.row = row if terms.row is None else terms.row + row
+    elif terms.position is None and (found := _behind(value, length)) is not None:
+        terms.position, terms.behind = found
     else:
         terms.reasons.append(_why_other(value))
 
@@ -190,13 +224,14 @@ def _replace(found: _Sum) -> Replacement:
     name = found.root.name or "embeddings"
     word = terms.gathers[0]
     kind = terms.gathers[1] if len(terms.gathers) > 1 else None
-    inputs = [
-        needed(word, 1),
-        None if kind is None else needed(kind, 1),
-        needed(word, 0),
-        add_initializer(graph, f"{name}.position", position.astype(np.float32)),
-        None if kind is None else operand(kind, 0),
-    ]
+    inputs = {
+        "ids": needed(word, 1),
+        "type_ids": None if kind is None else needed(kind, 1),
+        "behind": terms.behind,
+        "word": needed(word, 0),
+        "position": add_initializer(graph, f"{name}.position", position.astype(np.float32)),
+        "type": None if kind is None else operand(kind, 0),
+    }
     made = make("EmbeddingSum", inputs, {}, name)
     return Replacement([made], [(found.root.outputs[0], made.outputs[0])])
 

@@ -8,29 +8,28 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.model import (
-    Dims,
-    attributes,
-    dims,
-    needed,
-)
-from openwork.graph.probe import free_sizes, named
+from openwork.graph.model import attributes, dims, needed
+from openwork.graph.probe import free_sizes
 from openwork.graph.rewrite import Replacement, Rule, home, never
+from openwork.graph.sums_of_sizes import Terms, terms_of
 
 
 @dataclass(frozen=True)
 class _Shape:
     node: ir.Node
-    wanted: Dims
+    wanted: tuple[Terms, ...]
 
 
 def _match(node: ir.Node) -> _Shape | None:
     value, found = needed(node, 0), attributes(node)
-    if value.is_graph_input() or not named(value):
+    shape = dims(value)
+    if value.is_graph_input() or shape is None:
         return None
-    wanted = (dims(value) or ())[found.get("start", 0) : found.get("end")]
+    axes = range(len(shape))[found.get("start", 0) : found.get("end")]
     free = free_sizes(value)
-    return _Shape(node, wanted) if all(isinstance(d, int) or d in free for d in wanted) else None
+    wanted = [terms_of(value, axis, free) for axis in axes]
+    known = tuple(terms for terms in wanted if terms is not None)
+    return _Shape(node, known) if len(known) == len(wanted) else None
 
 
 def _typed(node: ir.Node, length: int) -> ir.Node:
@@ -50,18 +49,29 @@ def _size(graph: ir.Graph, name: str, made: list[ir.Node]) -> ir.Value:
     return made[-1].outputs[0]
 
 
+def _sum(graph: ir.Graph, terms: Terms, made: list[ir.Node]) -> ir.Value:
+    """A size as an i64 [1]."""
+    parts = [
+        _size(graph, term, made)
+        if isinstance(term, str)
+        else add_initializer(graph, f"size_{term}", np.array([term], np.int64))
+        for term in terms
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        made.append(_typed(ir.Node("", "Add", [total, part]), 1))
+        total = made[-1].outputs[0]
+    return total
+
+
 def _replace(found: _Shape) -> Replacement:
     graph = home(found.node)
-    if all(isinstance(d, int) for d in found.wanted):
-        value = add_initializer(graph, f"{found.node.name}.shape", np.array(found.wanted, np.int64))
+    if all(isinstance(term, int) for terms in found.wanted for term in terms):
+        numbers = [sum(term for term in terms if isinstance(term, int)) for terms in found.wanted]
+        value = add_initializer(graph, f"{found.node.name}.shape", np.array(numbers, np.int64))
         return Replacement((), [(found.node.outputs[0], value)])
     made: list[ir.Node] = []
-    parts = [
-        _size(graph, d, made)
-        if isinstance(d, str)
-        else add_initializer(graph, f"size_{d}", np.array([d], np.int64))
-        for d in found.wanted
-    ]
+    parts = [_sum(graph, terms, made) for terms in found.wanted]
     made.append(_typed(ir.Node("", "Concat", parts, {"axis": ir.AttrInt64("axis", 0)}), len(parts)))
     return Replacement(made, [(found.node.outputs[0], made[-1].outputs[0])])
 
