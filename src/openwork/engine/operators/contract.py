@@ -27,7 +27,8 @@ class Slot:
     optional : whether it may be absent. needs : the slots and attributes without which it cannot be there;
     one that is not optional is there exactly where they are.
     tensor : an initializer, stored in the engine. variadic : any number of values from 1 on; the last input.
-    indexes : the tensor whose rows its integers number.
+    indexes : the tensor whose rows its integers number. cuts : the slot whose elements its integers cut into
+    parts: where each begins.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Slot:
     needs: tuple[str, ...] = ()
     variadic: bool = False
     indexes: str = ""
+    cuts: str = ""
     quantizer: str = ""
 
     def dtypes_with(self, attributes: Mapping[str, Any]) -> tuple[str, ...]:

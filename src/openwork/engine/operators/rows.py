@@ -20,6 +20,7 @@ from openwork.engine.operators.image_rows import IMAGE_ROWS
 from openwork.engine.operators.product_parts import EPILOGUE_ATTRIBUTES, product_tensors
 from openwork.engine.operators.shape_checks import LARGEST_SIZE, cuts, reshapes
 from openwork.engine.operators.slot_words import tensor, value
+from openwork.engine.operators.table_rows import TABLE_ROWS
 from openwork.engine.program import MOST_AXES
 
 _QUANTIZED = quantizer("y")
@@ -115,8 +116,8 @@ CONCAT = Operator(
 )
 RESHAPE = Operator(
     "Reshape",
-    (value("x", "f32|u8", "*"),),
-    (value("y", "f32|u8", "..."),),
+    (value("x", "f32|u8|i64", "*"),),
+    (value("y", "f32|u8|i64", "..."),),
     (integers("shape", (1, MOST_AXES), -1, LARGEST_SIZE),),
     derive=reshapes,
 )
@@ -157,6 +158,7 @@ OPERATORS: dict[str, Operator] = {
     row.name: row
     for row in (
         EMBEDDING_SUM,
+        *TABLE_ROWS,
         LAYER_NORM,
         LINEAR,
         ATTENTION,
