@@ -46,9 +46,12 @@ from openwork.graph.rules.epilogue.tables import LOOKUP, LOOKUP_AGAIN, LOOKUP_IN
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
 from openwork.graph.rules.functions.activations import ADD, GELU, GELU_ERF, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
+from openwork.graph.rules.functions.bag_loops import BAG_LOOP
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
+from openwork.graph.rules.functions.embedding_bag import EMBEDDING_BAG
 from openwork.graph.rules.functions.hard_sigmoid import HARD_SIGMOID_WRITTEN_OUT
+from openwork.graph.rules.functions.interaction import INTERACTION
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
@@ -114,6 +117,9 @@ PRODUCTS = Phase(
         LINEAR,
         CONV,
         CONCAT_INTEGERS,
+        # Tables of integers: their rows must still be integers.
+        EMBEDDING_BAG,
+        BAG_LOOP,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,
         ROUNDED_ROWS,
@@ -140,6 +146,7 @@ FUNCTIONS = Phase(
             GELU,
             GELU_ERF,
             EMBEDDING_SUM,
+            INTERACTION,
             ATTENTION,
             MEAN_POOL,
             PLAIN_MEAN,
