@@ -133,9 +133,11 @@ class DLRM(nn.Module):
         return made
 
     def _bag(self, table: int, indices: Tensor, offsets: Tensor | None) -> Tensor:
+        rows = self.emb_l[table]
+        assert isinstance(rows, nn.EmbeddingBag)
         if offsets is not None:
-            bags: Tensor = self.emb_l[table](indices[table], offsets[table])
-        else:
-            each = indices[:, table]
-            bags = self.emb_l[table](each if each.ndim == 2 else each.unsqueeze(1))
+            return rows(indices[table], offsets[table])  # type: ignore[no-any-return]
+        each = indices[:, table]
+        # A bag of one is a row, which exporters write as a lookup in the place of a loop over bags.
+        bags: Tensor = nn.functional.embedding(each, rows.weight) if each.ndim == 1 else rows(each)
         return bags

@@ -49,7 +49,7 @@ from openwork.graph.rules.functions.attention import ATTENTION
 from openwork.graph.rules.functions.bag_loops import BAG_LOOP
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
-from openwork.graph.rules.functions.embedding_bag import EMBEDDING_BAG
+from openwork.graph.rules.functions.embedding_bag import EMBEDDING_BAG, ROW_BY_COLUMN
 from openwork.graph.rules.functions.hard_sigmoid import HARD_SIGMOID_WRITTEN_OUT
 from openwork.graph.rules.functions.interaction import INTERACTION
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
@@ -119,6 +119,7 @@ PRODUCTS = Phase(
         CONCAT_INTEGERS,
         # Tables of integers: their rows must still be integers.
         EMBEDDING_BAG,
+        ROW_BY_COLUMN,
         BAG_LOOP,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,

@@ -99,11 +99,23 @@ def refused(found: Bags) -> str | None:
         return f"it weighs the rows of a {found.mode}, and EmbeddingBag those of sums"
     if found.weights is not None and dims(found.weights) != dims(found.ids):
         return "its weights do not have the shape of its ids"
-    if found.offsets is None and not isinstance((dims(found.ids) or (None,))[-1], int):
+    if found.offsets is None and columns(found.ids) is None:
         return f"the number of ids in a bag of {found.ids.name!r} is free"
     if found.offsets is None and not fed(found.ids):
         return f"its ids {found.ids.name!r} are computed"
     return None
 
 
+def _match_row(node: ir.Node) -> Bags | None:
+    """The row of one id for each batch element: a bag of one, where the ids are a column of what is fed."""
+    found, ids = table(operand(node, 0)), needed(node, 1)
+    if found is None or attributes(node).get("axis", 0) % 2 != 0 or len(dims(ids) or ()) != 1:
+        return None
+    part = columns(ids)
+    if part is None or part.value is ids or not part.value.is_graph_input():
+        return None
+    return Bags(node, node.outputs[0], found, ids, "sum")
+
+
+ROW_BY_COLUMN = Rule("row by a column of ids", frozenset({"Gather"}), _match_row, refused, replaced)
 EMBEDDING_BAG = Rule("embedding bag", frozenset(MODES), _match, refused, replaced)
