@@ -24,7 +24,8 @@ def check_tables(tables: str) -> None:
 
 
 def quantize_tables(model: ir.Model) -> list[str]:
-    """Store every float table [V, H] that nodes look rows up in, in loops too, and nothing else reads, as INT8.
+    """Store every float table [V, H] that nodes look rows up in, in loops too, and of which nothing else reads
+    more than the shape, as INT8.
 
     Each row has the scale of its largest magnitude. Gives the tables' names; raises ValueError for one
     that holds NaN or infinity.
@@ -40,7 +41,8 @@ def _is_table(value: ir.Value) -> bool:
     if array is None or array.ndim != 2 or array.dtype != np.float32 or not array.size:
         return False
     uses = list(value.uses())
-    return bool(uses) and not value.is_graph_output() and all(_looks_up(use.node, use.idx) for use in uses)
+    rows = [use for use in uses if not is_onnx(use.node, "Shape")]
+    return bool(rows) and not value.is_graph_output() and all(_looks_up(use.node, use.idx) for use in rows)
 
 
 def _looks_up(node: ir.Node, place: int) -> bool:

@@ -74,7 +74,8 @@ def _lookup(found: Nest) -> tuple[ir.Node, Table] | None:
     if len(gathers) != 1:
         return None
     node, rows = gathers[0]
-    readers = [other for other in every if rows.value in other.inputs]
+    # Its shape is that of the small table, where this is looked at.
+    readers = [other for other in every if rows.value in other.inputs and other.op_type != "Shape"]
     return (node, rows) if readers == [node] else None
 
 
