@@ -117,10 +117,10 @@ PRODUCTS = Phase(
         LINEAR,
         CONV,
         CONCAT_INTEGERS,
-        # Tables of integers: their rows must still be integers.
+        # Tables of integers: their rows must still be integers. A loop before the lookup that it may begin with.
+        BAG_LOOP,
         EMBEDDING_BAG,
         ROW_BY_COLUMN,
-        BAG_LOOP,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,
         ROUNDED_ROWS,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, ModelError, attributes, dims, make, needed, producer
+from openwork.graph.model import Array, ModelError, attributes, consumers, dims, is_onnx, make, needed, producer
 from openwork.graph.numerics.tables import interaction
 from openwork.graph.probe import Cone, Probe, cone, evaluations
 from openwork.graph.rewrite import Replacement, Rule
@@ -129,4 +129,8 @@ def _replace(found: _Pairs) -> Replacement:
     return Replacement([made], [(found.node.outputs[0], made.outputs[0])])
 
 
-INTERACTION = Rule("interaction", frozenset({"Concat"}), _match, _check, _replace)
+def _products(found: _Pairs) -> list[ir.Node]:
+    return [node for node in consumers(found.vectors) if is_onnx(node, "MatMul")]
+
+
+INTERACTION = Rule("interaction", frozenset({"Concat"}), _match, _check, _replace, parts=_products)
