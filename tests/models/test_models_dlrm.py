@@ -16,7 +16,11 @@ def test_the_sizes_are_mlperfs() -> None:
     with torch.device("meta"):
         model = DLRM(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
-    widths = [shapes[f"{part}.{i}.weight"] for part, count in (("bot_l", 3), ("top_l", 5)) for i in range(0, 2 * count, 2)]
+    widths = [
+        shapes[f"{part}.{i}.weight"]
+        for part, count in (("bot_l", 3), ("top_l", 5))
+        for i in range(0, 2 * count, 2)
+    ]
     assert config.interactions == 479
     assert widths[:3] == [(512, 13), (256, 512), (128, 256)]
     assert widths[3:] == [(1024, 479), (1024, 1024), (512, 1024), (256, 512), (1, 256)]

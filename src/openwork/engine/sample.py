@@ -47,8 +47,8 @@ def _read(program: Program) -> Iterator[tuple[Step, Slot, int]]:
 
 
 def _cuts(program: Program) -> dict[str, tuple[int, bool]]:
-    """For each input that says where parts of another value begin: that value, and whether the end of the last
-    part stands there too."""
+    """For each input that says where parts of another value begin: that value, and whether the end of the
+    last part stands there too."""
     found = {
         index: (value, bool(step.attributes.get("include_last")))
         for step, slot, index in _read(program)

@@ -46,12 +46,14 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions
 
 
 def _drop_identities(graph: ir.Graph) -> None:
-    """Remove the Identity nodes of the graph itself. In a branch one may give what is made outside of it, which a
-    branch cannot without."""
+    """Remove the Identity nodes of the graph itself. In a branch one may give what is made outside of it,
+    which a branch cannot without."""
     for node in list(graph):
         value = node.inputs[0] if node.op_type == "Identity" else None
         made = node.outputs[0]
-        if value is None or (made.is_graph_output() and (value.producer() is None or value.is_graph_output())):
+        if value is None or (
+            made.is_graph_output() and (value.producer() is None or value.is_graph_output())
+        ):
             continue
         made.replace_all_uses_with(value, replace_graph_outputs=True)
         graph.remove(node, safe=True)

@@ -1,5 +1,7 @@
-"""What nodes with loops and branches compute, which read values from outside of their bodies: found by computing
-it, as `graph/probe.py` does of nodes without bodies."""
+"""What nodes with loops and branches compute, which read values from outside of their bodies.
+
+Found by computing it, as `graph/probe.py` does of nodes without bodies.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class Nest:
             (result,) = found.run(None, feeds)
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
-            raise ModelError(f"{describe(self.nodes[-1])} cannot be evaluated: {first_line(error)}") from error
+            raise ModelError(
+                f"{describe(self.nodes[-1])} cannot be evaluated: {first_line(error)}"
+            ) from error
         if not isinstance(result, np.ndarray):
             raise ModelError(f"{describe(self.nodes[-1])} cannot be evaluated: its result is no tensor.")
         return result
@@ -66,7 +70,9 @@ class Nest:
                 raise ModelError(f"{value.name!r} is not known")
             if value in known:
                 dtype = int(ir.DataType.from_numpy(array.dtype))
-                graph.input.append(onnx.helper.make_tensor_value_info(str(value.name), dtype, [None] * array.ndim))
+                graph.input.append(
+                    onnx.helper.make_tensor_value_info(str(value.name), dtype, [None] * array.ndim)
+                )
             else:
                 graph.initializer.append(onnx.numpy_helper.from_array(array, str(value.name)))
         graph.node.extend(ir.to_proto(node) for node in self.nodes)
@@ -74,7 +80,7 @@ class Nest:
         opset = self.nodes[-1].graph.opset_imports.get("", 18) if self.nodes[-1].graph is not None else 18
         imports = [onnx.helper.make_opsetid("", opset)]
         model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
-        return model.SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
 
 
 def nest(value: ir.Value, known: frozenset[ir.Value]) -> Nest | None:
@@ -109,4 +115,3 @@ def nest(value: ir.Value, known: frozenset[ir.Value]) -> Nest | None:
 def _bound(value: ir.Value | None, free: set[str]) -> bool:
     shape = dims(value)
     return shape is not None and all(isinstance(size, int) or size in free for size in shape)
-

@@ -57,8 +57,8 @@ class Table:
 
 
 def table(value: ir.Value | None) -> Table | None:
-    """The table that a value is: a stored one of floats, or a stored one of bytes that is dequantized, each row
-    by itself or all alike."""
+    """The table that a value is: a stored one of floats, or a stored one of bytes that is dequantized, each
+    row by itself or all alike."""
     if value is None:
         return None
     found = constant(value)
@@ -71,7 +71,13 @@ def table(value: ir.Value | None) -> Table | None:
 
 def _dequantized(value: ir.Value, node: ir.Node) -> Table | None:
     rows, scale = constant(needed(node, 0)), constant(needed(node, 1))
-    if rows is None or scale is None or rows.ndim != 2 or rows.dtype not in (np.int8, np.uint8) or not rows.size:
+    if (
+        rows is None
+        or scale is None
+        or rows.ndim != 2
+        or rows.dtype not in (np.int8, np.uint8)
+        or not rows.size
+    ):
         return None
     count = rows.shape[0]
     by_row = scale.size == 1 or (scale.shape == (count,) and attributes(node).get("axis", 1) % 2 == 0)
@@ -154,7 +160,9 @@ def as_integers(value: ir.Value, before: ir.Node) -> tuple[ir.Value, list[ir.Nod
         to = attributes(node).get("to") if node.op_type == "Cast" else None
         if to == int(ir.DataType.INT64) and node.graph is before.graph and precedes(node, before):
             return node.outputs[0], []
-    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(ir.DataType.INT64))], name=f"{value.name}.ids")
+    node = ir.Node(
+        "", "Cast", [value], [ir.AttrInt64("to", int(ir.DataType.INT64))], name=f"{value.name}.ids"
+    )
     node.outputs[0].shape, node.outputs[0].type = value.shape, ir.TensorType(ir.DataType.INT64)
     node.meta["refusals"] = [("ids", f"it makes INT64, which native steps read, of {value.name!r}")]
     return node.outputs[0], [node]
@@ -172,4 +180,3 @@ def as_matrix(value: ir.Value, before: ir.Node) -> tuple[ir.Value, list[ir.Node]
             return node.outputs[0], []
     node = make("Reshape", [value], {"shape": [0, width]}, f"{value.name}.columns")
     return node.outputs[0], [node]
-

@@ -1,13 +1,14 @@
 """DLRM, a network that recommends, in plain torch.
 
-Submodule and parameter names follow Meta's own (`bot_l.0.weight`, `emb_l.3.weight`, `top_l.8.bias`), so tensors
-of its checkpoints load without renaming. Source: Naumov et al. 2019, "Deep Learning Recommendation Model for
-Personalization and Recommendation Systems".
+Submodule and parameter names follow Meta's own (`bot_l.0.weight`, `emb_l.3.weight`, `top_l.8.bias`), so
+tensors of its checkpoints load without renaming. Source: Naumov et al. 2019, "Deep Learning Recommendation
+Model for Personalization and Recommendation Systems".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ class DLRMConfig:
 
 def _layers(widths: tuple[int, ...], last: nn.Module) -> nn.Sequential:
     """Linear layers with a ReLU behind each but the last one, which ends with `last`."""
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(pairwise(widths))
     functions = [*(nn.ReLU() for _ in pairs[1:]), last]
     return nn.Sequential(
         *(
@@ -124,8 +125,8 @@ class DLRM(nn.Module):
     def forward(self, dense: Tensor, indices: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Dense features [N, bottom[0]] and ids to [N, top[-1]].
 
-        indices: [N, tables], one id for each table, or [N, tables, P], P for each. With `offsets` [tables, N],
-        where each bag begins, the ids of all bags of a table follow each other: [tables, T].
+        indices: [N, tables], one id for each table, or [N, tables, P], P for each. With `offsets`
+        [tables, N], where each bag begins, the ids of all bags of a table follow each other: [tables, T].
         """
         first = self.bot_l(dense)
         bags = [self._bag(i, indices, offsets) for i in range(len(self.emb_l))]

@@ -25,7 +25,11 @@ def _scaled_bytes(form: Form, _: Letters) -> Problem | None:
     scaled = form.has("table_scale")
     if dtype is None or scaled == (dtype == "u8"):
         return None
-    return Problem("table_scale", "given exactly where the table is u8", f"{'given' if scaled else 'absent'} with {dtype}")
+    return Problem(
+        "table_scale",
+        "given exactly where the table is u8",
+        f"{'given' if scaled else 'absent'} with {dtype}",
+    )
 
 
 def _shape(form: Form, name: str) -> Partial | None:
@@ -54,7 +58,9 @@ def _of_offsets(form: Form, letters: Letters) -> Problem | None:
         letters.bind("B", offsets)
     elif isinstance(offsets, int):
         if offsets < 2:
-            return Problem("offsets", "of at least two elements, since the last one ends the last bag", f"[{offsets}]")
+            return Problem(
+                "offsets", "of at least two elements, since the last one ends the last bag", f"[{offsets}]"
+            )
         letters.bind("B", offsets - 1)
     return None
 
@@ -89,7 +95,9 @@ def _pairs(form: Form, letters: Letters) -> Problem | None:
             vectors = None
             continue
         if len(shape) not in (2, 3) or not (letters.bind("B", shape[0]) and letters.bind("D", shape[-1])):
-            expected = f"[B, D] or [B, F, D] of the batch {letters.size('B')} and the width {letters.size('D')}"
+            expected = (
+                f"[B, D] or [B, F, D] of the batch {letters.size('B')} and the width {letters.size('D')}"
+            )
             return Problem("x", expected, f"{list(shape)}")
         each = 1 if len(shape) == 2 else shape[1]
         if isinstance(each, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def checked_rows(operator: str, table: Array, ids: Array, name: str) -> Array:
 
 
 def _floats(table: Array, scale: Float | None, zero_point: Array | None, ids: Array) -> Float:
-    """The rows of these ids, dequantized where they are integers: (q - zero_point) * scale, each row its own."""
+    """The rows of these ids; integers dequantized, (q - zero_point) * scale, each row by its own."""
     rows = table[ids]
     if scale is None or zero_point is None:
         return rows
@@ -52,7 +53,7 @@ def _bags(ids: Array, offsets: Array | None, a: Attributes) -> Iterator[tuple[An
             f"EmbeddingBag: offsets must never fall, from 0 to the number of ids, {len(ids)}, but they are "
             f"{offsets.tolist()}."
         )
-    yield from ((slice(begin, end),) for begin, end in zip(ends[:-1], ends[1:], strict=True))
+    yield from ((slice(begin, end),) for begin, end in pairwise(ends))
 
 
 def _bag(rows: Float, weights: Float | None, mode: str) -> Float:

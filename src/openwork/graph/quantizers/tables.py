@@ -1,4 +1,4 @@
-"""Tables that a graph looks rows up in as INT8, each row with a scale of its own, behind a DequantizeLinear."""
+"""Tables that a graph looks rows up in as INT8, each row with a scale, behind a DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_tables(tables: str) -> None:
 
 
 def quantize_tables(model: ir.Model) -> list[str]:
-    """Store every float table [V, H] that nodes look rows up in, in loops too, and of which nothing else reads
-    more than the shape, as INT8.
+    """Store every float table [V, H] that nodes look rows up in, in loops too, as INT8, where nothing else
+    reads more of it than the shape.
 
     Each row has the scale of its largest magnitude. Gives the tables' names; raises ValueError for one
     that holds NaN or infinity.

@@ -117,7 +117,7 @@ PRODUCTS = Phase(
         LINEAR,
         CONV,
         CONCAT_INTEGERS,
-        # Tables of integers: their rows must still be integers. A loop before the lookup that it may begin with.
+        # Tables of integers: their rows must still be integers. A loop before the lookup in front of it.
         BAG_LOOP,
         EMBEDDING_BAG,
         ROW_BY_COLUMN,

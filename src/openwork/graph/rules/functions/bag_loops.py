@@ -1,8 +1,8 @@
 """Loops over bags of rows of a table, as the exporters of torch write nn.EmbeddingBag, into EmbeddingBag.
 
 One exporter slices the ids of a bag in each turn, another looks all rows up first and puts the bags into a
-sequence; with branches for empty bags, or for the last one. What such a loop computes is found by computing it:
-with a small table, few and many bags, and the ids, offsets and weights that it reads.
+sequence; with branches for empty bags, or for the last one. What such a loop computes is found by computing
+it: with a small table, few and many bags, and the ids, offsets and weights that it reads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.engine.operators.table_rows import BAG_MODES
-from openwork.graph.model import Array, ModelError, attributes, constant, dims, needed, only_consumer, producer
+from openwork.graph.model import (
+    Array,
+    ModelError,
+    attributes,
+    constant,
+    dims,
+    needed,
+    only_consumer,
+    producer,
+)
 from openwork.graph.nested import Nest, nest, operands
 from openwork.graph.numerics.tables import embedding_bag
 from openwork.graph.part import graphs_of
@@ -46,8 +55,10 @@ def _root(node: ir.Node) -> ir.Value | None:
         return used[0] if tensor and used[0].dtype == ir.DataType.FLOAT else None
     value = node.outputs[0]
     reader = only_consumer(value)
-    if reader is not None and producer(reader.outputs[0], "Cast") and attributes(reader).get("to") == int(
-        ir.DataType.FLOAT
+    if (
+        reader is not None
+        and producer(reader.outputs[0], "Cast")
+        and attributes(reader).get("to") == int(ir.DataType.FLOAT)
     ):
         return reader.outputs[0]
     return value
@@ -80,21 +91,26 @@ def _lookup(found: Nest) -> tuple[ir.Node, Table] | None:
 
 
 def _ids(gather: ir.Node) -> list[ir.Value]:
-    """What the ids of a lookup may be outside of the loop: the value itself and what it is a view or part of, two
-    axes before one."""
+    """What the ids of a lookup may be outside of the loop: the value itself and what it is a view or part of,
+    two axes before one, and what the graph has first in front."""
     found, value = list[ir.Value](), needed(gather, 1)
     while True:
         inside = value.producer() is not None and value.producer().graph is not None  # type: ignore[union-attr]
-        if value.dtype in INTEGERS and len(dims(value) or ()) in (1, 2) and (inside or value.is_graph_input()):
+        if (
+            value.dtype in INTEGERS
+            and len(dims(value) or ()) in (1, 2)
+            and (inside or value.is_graph_input())
+        ):
             found.append(value)
         node = producer(value, *_WALKED)
         if node is None:
-            return sorted(reversed(found), key=lambda each: -len(dims(each) or ()))
+            found.reverse()
+            return sorted(found, key=lambda each: -len(dims(each) or ()))
         value = needed(node, 0)
 
 
 def _read(found: Nest, dtypes: tuple[ir.DataType, ...], rank: int) -> list[ir.Value]:
-    """The values of these types and this rank that the nodes read and do not store, those made first in front."""
+    """The values of these types and this rank that the nodes read and do not store, fed ones in front."""
     read = dict.fromkeys(value for node in found.nodes for value in operands(node))
     return [
         value
@@ -114,8 +130,8 @@ def _closed(value: ir.Value, known: Sequence[ir.Value | None]) -> Nest | None:
 
 
 def _only_moved(found: Nest, ids: ir.Value, gather: ir.Node) -> bool:
-    """Whether ids are moved and then looked up, and nothing is decided by one of them: what is left out where an
-    id has one value would not be seen with few rows."""
+    """Whether ids are moved and then looked up, and nothing is decided by one of them: what is left out where
+    an id has one value would not be seen with few rows."""
     moved = {ids}
     # A body may stand before or behind what it reads, but its nodes stand in their order.
     for node in _all_nodes(found.nodes):
@@ -233,7 +249,10 @@ def _match(node: ir.Node) -> _Loop | None:
 
 def _check(found: _Loop) -> str | None:
     if found.bags is None:
-        return f"it is a loop over rows of the table {found.table.name!r}, but no sum, mean or maximum of bags of them"
+        return (
+            f"it is a loop over rows of the table {found.table.name!r}, "
+            "but no sum, mean or maximum of bags of them"
+        )
     return refused(found.bags)
 
 

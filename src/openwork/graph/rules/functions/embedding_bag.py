@@ -16,8 +16,8 @@ MODES = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max"}
 
 @dataclass(frozen=True)
 class Bags:
-    """Rows of a table, reduced by bags. ids: [B, P], or with offsets [T]. node: what the operator stands for, and
-    `made` its value."""
+    """Rows of a table, reduced by bags. ids: [B, P], or with offsets [T]. node: what the operator stands for,
+    and `made` its value."""
 
     node: ir.Node
     made: ir.Value
@@ -85,8 +85,8 @@ def _match(node: ir.Node) -> Bags | None:
 
 
 def fed(value: ir.Value) -> bool:
-    """Whether ids are what the graph is fed, cut and viewed at most: others may count from a table's end, which
-    an engine refuses."""
+    """Whether ids are what the graph is fed, cut and viewed at most: others may count from a table's end,
+    which an engine refuses."""
     part: Columns | None = columns(value)
     return value.is_graph_input() or (part is not None and part.value.is_graph_input())
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, ModelError, attributes, consumers, dims, is_onnx, make, needed, producer
+from openwork.graph.model import (
+    Array,
+    ModelError,
+    attributes,
+    consumers,
+    dims,
+    is_onnx,
+    make,
+    needed,
+    producer,
+)
 from openwork.graph.numerics.tables import interaction
 from openwork.graph.probe import Cone, Probe, cone, evaluations
 from openwork.graph.rewrite import Replacement, Rule
@@ -49,7 +59,9 @@ def _vectors(root: ir.Node) -> ir.Value | None:
         found = _square(value)
         if found is not None:
             return found
-        node = producer(value, "Gather", "GatherND", "Transpose", "Reshape", "Flatten", "Unsqueeze", "Squeeze", "Slice")
+        node = producer(
+            value, "Gather", "GatherND", "Transpose", "Reshape", "Flatten", "Unsqueeze", "Squeeze", "Slice"
+        )
         if node is not None:
             pending.append(needed(node, 0))
     return None
@@ -96,12 +108,13 @@ def _match(node: ir.Node) -> _Pairs | None:
 def _computes(found: Cone, vectors: ir.Value, first: ir.Value | None) -> bool:
     """Whether the part gives the first vector and the triangle, for small integers, whose sums are exact."""
     rng = np.random.default_rng(0)
-    batch, count, width = dims(vectors) or (None, 0, 0)
+    batch, *fixed = dims(vectors) or ()
+    sizes = [size for size in fixed if isinstance(size, int)]
     last: dict[str, Array] = {}
 
     def feeds(probe: Probe) -> list[dict[ir.Value, Array]]:
         size = batch if isinstance(batch, int) else probe.sizes[str(batch)]
-        last["x"] = rng.integers(-9, 10, (size, count, width)).astype(np.float32)
+        last["x"] = rng.integers(-9, 10, (size, *sizes)).astype(np.float32)
         return [{vectors: last["x"], **({} if first is None else {first: last["x"][:, 0]})}]
 
     try:
@@ -116,8 +129,8 @@ def _computes(found: Cone, vectors: ir.Value, first: ir.Value | None) -> bool:
 def _check(found: _Pairs) -> str | None:
     if not found.equal:
         return (
-            f"it holds products of {found.vectors.name!r} with itself, but not the first vector and then the strict "
-            "lower triangle of them"
+            f"it holds products of {found.vectors.name!r} with itself, but not the first vector and then the "
+            "strict lower triangle of them"
         )
     if found.vectors.dtype != ir.DataType.FLOAT:
         return "its vectors are not float32"
@@ -133,4 +146,13 @@ def _products(found: _Pairs) -> list[ir.Node]:
     return [node for node in consumers(found.vectors) if is_onnx(node, "MatMul")]
 
 
-INTERACTION = Rule("interaction", frozenset({"Concat"}), _match, _check, _replace, parts=_products)
+INTERACTION = Rule(
+    "interaction",
+    frozenset({"Concat"}),
+    _match,
+    _check,
+    _replace,
+    parts=_products,
+    # The Concat itself may become a step of its own, which leaves the products unexplained.
+    lasting=True,
+)
