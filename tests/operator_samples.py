@@ -8,6 +8,7 @@ import numpy as np
 
 from openwork.engine.dtypes import DTYPES
 from openwork.engine.operators import Attribute, Form, Operand, Operator, Slot
+from openwork.engine.operators.table_rows import BAG_MODES
 from openwork.engine.operators.windows import axes
 from openwork.graph.reference import MEANING
 
@@ -29,6 +30,7 @@ class Sample:
             self.sizes |= self._grouped()
         if row.name == "EmbeddingSum":
             self.sizes["P"] += self.sizes["S"]
+        self.cut = row.input_index("offsets") is not None and self.rng.random() < 0.5
         self.attributes = self._attributes()
         self.sizes |= self._windows()
         if any(slot.quantizer in self.attributes for slot in row.outputs):
@@ -70,6 +72,8 @@ class Sample:
                 values[attribute.name] = self._value(attribute)
         if groups["residual"] and self.row.attribute("residual_scale") is not None:
             values |= self._of_residual()
+        if self.row.input_index("offsets") is not None:
+            values |= self._of_bags()
         if "alpha" in values and "beta" in values:
             values["alpha"], values["beta"] = sorted((values["alpha"], values["beta"]))
         return values
@@ -81,6 +85,15 @@ class Sample:
         if rounded:
             values |= {"sum_scale": 0.06, "sum_zero_point": int(self.rng.integers(256)), "activation_last": 1}
         return values
+
+    def _of_bags(self) -> dict[str, Any]:
+        """Bags of a mode: columns of ids, or what offsets begin and perhaps end."""
+        mode = {"mode": str(self.rng.choice(BAG_MODES))}
+        if self.cut:
+            self.sizes["N"] += 1
+            return mode | ({"include_last": 1} if self.rng.random() < 0.5 else {})
+        begin = int(self.rng.integers(0, self.sizes["W"]))
+        return mode | {"begin": begin, "end": int(self.rng.integers(begin, self.sizes["W"])) + 1}
 
     def _integers(self, name: str) -> list[int]:
         """Windows that fit, and what becomes of a shape."""
@@ -125,12 +138,18 @@ class Sample:
             wanted = not slot.optional or self.rng.random() < 0.5
             if slot.name in absent:
                 wanted = not absent[slot.name]
+            elif slot.name in ("table_scale", "table_zero_point"):
+                wanted = self.kind == "u8"
             elif any(name not in present for name in slot.needs):
                 wanted = False
             elif slot.name == "residual" and "residual_scale" in self.attributes:
                 wanted = True
             elif slot.name in ("b", "constant"):
                 wanted = slot.name == self.other
+            elif slot.name == "offsets":
+                wanted = self.cut
+            elif slot.name == "weights":
+                wanted &= self.attributes["mode"] == "sum"
             elif slot.dtypes == ("u8",) and slot.tensor and slot.optional:
                 wanted &= self.kind == "u8"
             if wanted:
@@ -151,13 +170,21 @@ class Sample:
         self.sizes |= {"T": new + (self.sizes["P"] if past else 0), "b": 1, "h": heads, "l": 1}
         return {"k": packed, "v": packed, "past_k": not past, "past_v": not past}
 
+    def _indices(self, slot: Slot, shape: tuple[int, ...]) -> Any:
+        """Rows of a table, or where its bags begin, the last one not always behind all ids."""
+        if slot.cuts:
+            return np.sort(self.rng.integers(0, self.sizes["T"] + 1, shape))
+        return self.rng.integers(0, self.sizes["V"] if slot.indexes == "table" else 1, shape)
+
     def _array(self, slot: Slot) -> Any:
         shape = self.shape(slot)
         free = len(slot.dtypes) > 1 and not slot.scale
         dtype = DTYPES[self.kind if free else slot.dtypes_with(self.attributes)[0]]
         if dtype.kind == "f":
             return self.rng.uniform(0.1, 1.0, shape).astype(dtype)
-        return self.rng.integers(0, 1 if slot.indexes else 100, shape).astype(dtype)
+        if slot.indexes or slot.cuts:
+            return self._indices(slot, shape)
+        return self.rng.integers(0, 100, shape).astype(dtype)
 
     def shape(self, slot: Slot) -> tuple[int, ...]:
         if slot.name == "constant":
@@ -165,6 +192,11 @@ class Sample:
             return (1,) if last > 2 and self.rng.random() < 0.5 else (last,)
         if slot.name == "b" and len(self.leading) == 4 and self.rng.random() < 0.5:
             return (self.leading[0], 1, 1, self.leading[3])
+        if self.row.input_index("offsets") is not None and slot.shape == ("*",):
+            return (self.sizes["T"],) if self.cut else (self.sizes["B"], self.sizes["W"])
+        if self.row.name == "Interaction":
+            vectors = () if self.rng.random() < 0.5 else (int(self.rng.integers(1, 5)),)
+            return (self.sizes["B"], *vectors, self.sizes["H"])
         if slot.shape == ("*",):
             return self.leading
         sizes = (

@@ -4,6 +4,7 @@
 #include "kernels/peak_args.h"
 #include "ops/arguments.h"
 #include "ops/image_arguments.h"
+#include "ops/table_arguments.h"
 
 namespace openwork {
 

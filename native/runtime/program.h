@@ -126,6 +126,8 @@ struct Step {
   // What it makes is byte for byte what it reads first, so that both may lie in one place; bind() is for where they may not.
   bool view = false;
   int64_t weight_bytes = 0;  // that it reads for any number of rows
+  // Elements of the first dimension know of each other, so that none of them runs without the others.
+  bool joins_batch = false;
   // The rows of what it makes first may lie further apart than they are wide: bind() looks at Sizes::stride().
   bool strided = false;
   // What it reads that may lie in the rows of what it makes from the beginning: bind() leaves out what Sizes::lies_at() says of.

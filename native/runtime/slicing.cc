@@ -28,7 +28,9 @@ bool reads_behind_an_output(const Program& program) {
 bool has_batch(const Program& program) {
   const auto& values = program.values();
   const auto batched = [&](const Value& value) { return begins_with_batch(value, values.front().dims.front()); };
-  return std::all_of(values.begin(), values.end(), batched) && !reads_behind_an_output(program);
+  const auto joins = [](const Step& step) { return step.joins_batch; };
+  return std::all_of(values.begin(), values.end(), batched) && !reads_behind_an_output(program) &&
+         std::none_of(program.steps().begin(), program.steps().end(), joins);
 }
 
 namespace {

@@ -20,7 +20,7 @@ inline constexpr int64_t kSliceRows = 128;
 
 // Whether the first dimension of every value is the batch, free or fixed, so that batch elements do not meet: every step keeps
 // the dimensions before those it works on, and where all values are equally long in the first, it works on none of these. Not
-// where a step reads on behind an output's slice while the next one is written.
+// where a step says that elements know of each other, or reads on behind an output's slice while the next one is written.
 bool has_batch(const Program& program);
 
 // How the batch of these sizes, of a program that has one, is cut: as many slices as all threads finish in the same number of

@@ -37,7 +37,7 @@ void check_target(const StepContext& c, const std::vector<int64_t>& shape, const
 }  // namespace
 
 Step make_reshape(const StepContext& c) {
-  const Operand x = c.input("x", {DType::u8, DType::f32});
+  const Operand x = c.input("x", {DType::u8, DType::f32, DType::i64});
   const Operand y = c.output("y", {x.dtype()});
   std::vector<int64_t> shape = c.integers("shape", 1, 8);
   check_target(c, shape, x.dims());

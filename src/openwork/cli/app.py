@@ -108,11 +108,14 @@ def quantize(
         int, typer.Option(min=1, help="Samples in a batch, where one array holds them all.")
     ] = 8,
     cache: Annotated[Path | None, typer.Option(help="Where the scales are kept between runs.")] = None,
+    tables: Annotated[
+        str, typer.Option(help="float or int8: how tables of embeddings are stored.")
+    ] = "float",
     json: Json = None,
 ) -> None:
     """Quantize a float ONNX model with calibration data."""
     with one_sentence():
-        chosen = Choice(target, observer, percentile, tuple(exclude or ()), batch, cache)
+        chosen = Choice(target, observer, percentile, tuple(exclude or ()), batch, cache, tables)
         quantization.quantize(model, data, output, chosen, json)
 
 

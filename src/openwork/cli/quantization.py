@@ -28,6 +28,7 @@ class Choice:
     exclude: tuple[str, ...]
     batch: int
     cache: Path | None
+    tables: str
 
 
 def quantize(model: Path, data: Path | None, output: Path, choice: Choice, record: Path | None) -> None:
@@ -40,7 +41,9 @@ def quantize(model: Path, data: Path | None, output: Path, choice: Choice, recor
         ) from error
     check_outputs((output, record), (model, data), (choice.cache,))
     console = Console()
-    how = OnnxCalibration(choice.target, choice.batch, choice.cache, Console(stderr=True).is_terminal)
+    tables: Any = choice.tables
+    progress = Console(stderr=True).is_terminal
+    how = OnnxCalibration(choice.target, choice.batch, choice.cache, progress, tables)
     quantized = quantize_onnx(model, data, _options(choice), how)
     quantized.write(output)
     console.print(_table(quantized))

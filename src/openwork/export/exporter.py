@@ -24,6 +24,7 @@ from openwork.export.torch_graph import trace
 from openwork.graph.model_files import check, write_model
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
+from openwork.graph.quantizers.tables import quantize_tables
 from openwork.qdq.targets import TARGETS
 from openwork.support.batches import Batch
 
@@ -62,6 +63,8 @@ def _rewrite(graph: ir.Model, options: ExportOptions) -> frozenset[str]:
         conform(graph, TARGETS[options.target])
     if options.stored_bias == "int32":
         quantize_biases(graph)
+    if options.tables == "int8":
+        quantize_tables(graph)
     RemoveUnusedNodesPass()(graph)
     return transposed
 

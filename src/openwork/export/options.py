@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from openwork.graph.quantizers.tables import Tables, check_tables
 from openwork.qdq.targets import TARGETS, Bias, TargetName, parse_target
 
 Exporter = Literal["dynamo", "legacy"]
@@ -32,6 +33,7 @@ class ExportOptions:
     the pattern that its weight must keep to; a layer with a mask that is not named here is checked against
     its mask and recorded with the pattern that the mask shows. target: the engine whose dialect is written,
     None for the model's own. opset, exporter: see `OPSETS`. bias: "float" or "int32", None for the target's.
+    tables: "int8" stores the tables of embeddings so, each row with a scale of its own; else "float".
     """
 
     output_names: tuple[str, ...] | None = None
@@ -42,6 +44,7 @@ class ExportOptions:
     opset: int = OPSET
     exporter: Exporter = "dynamo"
     bias: Bias | None = None
+    tables: Tables = "float"
 
     def __post_init__(self) -> None:
         if self.exporter not in OPSETS:
@@ -56,6 +59,7 @@ class ExportOptions:
             parse_target(self.target)
         if self.bias not in (None, "float", "int32"):
             raise ValueError(f'A bias is stored as "float" or "int32", but not as {self.bias!r}.')
+        check_tables(self.tables)
         if self.target == "tensorrt" and self.bias == "int32":
             raise ValueError("TensorRT wants the bias as floats, but bias='int32' was asked for with it.")
 

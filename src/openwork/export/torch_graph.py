@@ -19,7 +19,6 @@ from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
     DeduplicateInitializersPass,
-    IdentityEliminationPass,
     RemoveUnusedNodesPass,
 )
 from torch import Tensor, nn
@@ -37,13 +36,27 @@ def trace(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions
     Raises ValueError, with the cause, for a model that torch's exporter cannot write.
     """
     graph = _written(model, inputs, options)
-    for tidy in (IdentityEliminationPass(), DeduplicateInitializersPass(SCALAR)):
-        tidy(graph)
+    _drop_identities(graph.graph)
+    DeduplicateInitializersPass(SCALAR)(graph)
     CommonSubexpressionEliminationPass()(graph)
     RemoveUnusedNodesPass()(graph)
     modules = {title for title, _ in model.named_modules()}
     name(graph, options.outputs(inputs, len(graph.graph.outputs)), modules)
     return graph
+
+
+def _drop_identities(graph: ir.Graph) -> None:
+    """Remove the Identity nodes of the graph itself. In a branch one may give what is made outside of it,
+    which a branch cannot without."""
+    for node in list(graph):
+        value = node.inputs[0] if node.op_type == "Identity" else None
+        made = node.outputs[0]
+        if value is None or (
+            made.is_graph_output() and (value.producer() is None or value.is_graph_output())
+        ):
+            continue
+        made.replace_all_uses_with(value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
 
 
 def _written(model: nn.Module, inputs: Mapping[str, Tensor], options: ExportOptions) -> ir.Model:

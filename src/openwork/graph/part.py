@@ -61,7 +61,7 @@ class Part:
             results = self._session.run(None, feeds)
         # ONNX Runtime's exceptions share no base class but Exception.
         except Exception as error:
-            raise ModelError(f"{self.title} cannot be evaluated: {_first_line(error)}") from error
+            raise ModelError(f"{self.title} cannot be evaluated: {first_line(error)}") from error
         if not all(isinstance(result, np.ndarray) for result in results):
             raise ModelError(f"{self.title} cannot be evaluated: its result is no tensor.")
         pairs = zip(results, self._narrow, strict=True)
@@ -72,10 +72,10 @@ class Part:
             raise ModelError(
                 f"{describe(node)} cannot be evaluated: only standard ONNX operators in a graph can."
             )
-        captured = next(_captured(node), None)
-        if captured is not None:
+        outside = next(captured(node), None)
+        if outside is not None:
             raise ModelError(
-                f"{describe(node)} cannot be evaluated by itself: its branches read {captured.name!r} from "
+                f"{describe(node)} cannot be evaluated by itself: its branches read {outside.name!r} from "
                 "outside."
             )
 
@@ -148,14 +148,14 @@ class Part:
     def _open(self) -> Any:
         imports = [onnx.helper.make_opsetid("", self._version)]
         model = onnx.helper.make_model(self._graph, opset_imports=imports, ir_version=IR_VERSION)
-        found = _session(model.SerializeToString(deterministic=True))
+        found = session(model.SerializeToString(deterministic=True))
         if isinstance(found, str):
             raise ModelError(found)
         return found
 
 
 @lru_cache(maxsize=1024)
-def _session(model: bytes) -> Any:
+def session(model: bytes) -> Any:
     """A session of ONNX Runtime, or why there is none."""
     # Here, since reading a graph without anything to compute needs no ONNX Runtime.
     import onnxruntime
@@ -169,7 +169,7 @@ def _session(model: bytes) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     # ONNX Runtime's exceptions share no base class but Exception.
     except Exception as error:
-        return _first_line(error)
+        return first_line(error)
 
 
 def _imported(node: ir.Node) -> int:
@@ -180,21 +180,21 @@ def _dtype_of(array: Array) -> ir.DataType:
     return ir.DataType.STRING if array.dtype.kind in "OSU" else ir.DataType.from_numpy(array.dtype)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What went wrong, without the numbers and words that ONNX Runtime puts in front."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)
 
 
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
+def captured(node: ir.Node) -> Iterator[ir.Value]:
     """What the graphs in a node's attributes read from outside."""
-    for graph in _graphs(node):
+    for graph in graphs_of(node):
         own = {*graph.inputs, *graph.initializers.values(), *(v for inner in graph for v in inner.outputs)}
-        read = [value for inner in graph for value in (*inner.inputs, *_captured(inner)) if value is not None]
+        read = [value for inner in graph for value in (*inner.inputs, *captured(inner)) if value is not None]
         yield from (value for value in (*read, *graph.outputs) if value not in own)
 
 
-def _graphs(node: ir.Node) -> list[ir.Graph]:
+def graphs_of(node: ir.Node) -> list[ir.Graph]:
     attributes = node.attributes.values()
     single = [a.as_graph() for a in attributes if a.type == ir.AttributeType.GRAPH]
     return single + [g for a in attributes if a.type == ir.AttributeType.GRAPHS for g in a.as_graphs()]
@@ -210,6 +210,6 @@ def _versions(node: ir.Node, imported: int) -> Iterator[int]:
     try:
         yield onnx.defs.get_schema(node.op_type, imported, "").since_version
     except onnx.defs.SchemaError as error:
-        raise ModelError(f"{describe(node)} cannot be evaluated: {_first_line(error)}") from error
-    for inner in (inner for graph in _graphs(node) for inner in graph):
+        raise ModelError(f"{describe(node)} cannot be evaluated: {first_line(error)}") from error
+    for inner in (inner for graph in graphs_of(node) for inner in graph):
         yield from _versions(inner, imported)

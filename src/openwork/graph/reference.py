@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from openwork.engine.operators import ACTIVATIONS, DOMAIN, operator_of_activation
 from openwork.graph.evaluate import run_onnx_node
 from openwork.graph.model import ModelError, attributes, constant
-from openwork.graph.numerics import binary32, elements, images
+from openwork.graph.numerics import binary32, elements, images, tables
 from openwork.graph.numerics.attention import attention, softmax_parts
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.convolution import conv
@@ -108,15 +108,6 @@ def layer_norm(
     return y, store(y, a, y_multiplier) if "y_scale" in a else None
 
 
-def _rows(table: Float, ids: Array, name: str) -> Float:
-    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
-        raise ModelError(
-            f"EmbeddingSum: {name} must lie in [0, {len(table) - 1}], the rows of its table, but they reach "
-            f"from {ids.min()} to {ids.max()}."
-        )
-    return table[ids]
-
-
 def embedding_sum(
     ids: Array,
     type_ids: Array | None,
@@ -133,9 +124,9 @@ def embedding_sum(
         raise ModelError(
             f"EmbeddingSum: the text has {end} tokens, but the model has only {len(position)} positions."
         )
-    y = _rows(word, ids, "ids")
+    y = word[tables.checked_rows("EmbeddingSum", word, ids, "ids")]
     if type_ids is not None and type_ is not None:
-        y = y + _rows(type_, type_ids, "type_ids")
+        y = y + type_[tables.checked_rows("EmbeddingSum", type_, type_ids, "type_ids")]
     return y + position[first:end]
 
 
@@ -209,6 +200,9 @@ def activation(name: str) -> Callable[[Float, Attributes], Float]:
 
 MEANING: dict[str, Callable[..., Any]] = {
     "EmbeddingSum": embedding_sum,
+    "EmbeddingBag": tables.embedding_bag,
+    "Gather": tables.gather,
+    "Interaction": tables.interaction,
     "LayerNorm": layer_norm,
     "Linear": linear,
     "DynamicLinear": dynamic_linear,

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 
 from openwork.graph.model import dims, graph_of, know_dims
+from openwork.graph.part import captured, graphs_of
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,20 @@ def _sweep_dead(graph: ir.Graph, starts: Sequence[ir.Node]) -> list[ir.Node]:
         node = pending.pop()
         if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
             continue
-        pending.extend(maker for v in node.inputs if v is not None and (maker := v.producer()) is not None)
+        read = [*node.inputs, *captured(node)]
+        pending.extend(maker for v in read if v is not None and (maker := v.producer()) is not None)
         graph.remove(node, safe=True)
+        _let_go(node)
         removed.append(node)
     return removed
+
+
+def _let_go(node: ir.Node) -> None:
+    """The bodies of a node that was removed read nothing any more."""
+    for inner in (inner for body in graphs_of(node) for inner in body):
+        _let_go(inner)
+        for place in range(len(inner.inputs)):
+            inner.replace_input_with(place, None)
 
 
 def remove_unused(graph: ir.Graph) -> None:

@@ -65,9 +65,8 @@ def slots(node: ir.Node) -> dict[str, ir.Value]:
 
 def rebuilt(node: ir.Node, changed: Mapping[str, ir.Value | None], name: str = "", **values: Any) -> ir.Node:
     """The same operator with some slots and attributes changed, under its own name or another one."""
-    return make(
-        node.op_type, {**slots(node), **changed}, {**attributes(node), **values}, name or node.name or ""
-    )
+    inputs = {**slots(node), **changed} if changed or not row_of(node).inputs[-1].variadic else node.inputs
+    return make(node.op_type, inputs, {**attributes(node), **values}, name or node.name or "")
 
 
 def has_epilogue(node: ir.Node | None) -> bool:

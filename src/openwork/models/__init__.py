@@ -3,6 +3,7 @@
 from openwork.models.bert import BertConfig, BertEncoder, SentenceEmbedder, mean_pool
 from openwork.models.convnext import ConvNeXt, ConvNeXtConfig, convnext_tiny
 from openwork.models.densenet import DenseNet, DenseNetConfig, densenet121
+from openwork.models.dlrm import DLRM, DLRMConfig
 from openwork.models.efficientnet import EfficientNet, EfficientNetConfig, efficientnet_b0
 from openwork.models.minilm import load_minilm, load_tokenizer, minilm_path
 from openwork.models.mobilenet import (
@@ -27,10 +28,12 @@ from openwork.models.resnet import (
 from openwork.models.xception import Xception, XceptionConfig, xception
 
 __all__ = [
+    "DLRM",
     "BertConfig",
     "BertEncoder",
     "ConvNeXt",
     "ConvNeXtConfig",
+    "DLRMConfig",
     "DenseNet",
     "DenseNetConfig",
     "EfficientNet",

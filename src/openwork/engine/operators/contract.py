@@ -27,8 +27,9 @@ class Slot:
     optional : whether it may be absent. needs : the slots and attributes without which it cannot be there;
     one that is not optional is there exactly where they are.
     tensor : an initializer, stored in the engine. variadic : any number of values from 1 on; the last input.
-    indexes : the tensor whose rows its integers number. may_be_zero : the letter of its shape that may stand
-    for 0; nothing else is empty.
+    indexes : the tensor whose rows its integers number. cuts : the slot whose elements its integers cut into
+    parts: where each begins. may_be_zero : the letter of its shape that may stand for 0; nothing else is
+    empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Slot:
     needs: tuple[str, ...] = ()
     variadic: bool = False
     indexes: str = ""
+    cuts: str = ""
     quantizer: str = ""
     may_be_zero: str = ""
 

@@ -23,6 +23,7 @@ from openwork.engine.operators.product_parts import (
 )
 from openwork.engine.operators.shape_checks import LARGEST_SIZE, cuts, reshapes
 from openwork.engine.operators.slot_words import tensor, value
+from openwork.engine.operators.table_rows import TABLE_ROWS
 from openwork.engine.program import MOST_AXES
 
 _QUANTIZED = quantizer("y")
@@ -116,8 +117,8 @@ CONCAT = Operator(
 )
 RESHAPE = Operator(
     "Reshape",
-    (value("x", "f32|u8", "*"),),
-    (value("y", "f32|u8", "..."),),
+    (value("x", "f32|u8|i64", "*"),),
+    (value("y", "f32|u8|i64", "..."),),
     (integers("shape", (1, MOST_AXES), -1, LARGEST_SIZE),),
     derive=reshapes,
 )
@@ -158,6 +159,7 @@ OPERATORS: dict[str, Operator] = {
     row.name: row
     for row in (
         EMBEDDING_SUM,
+        *TABLE_ROWS,
         LAYER_NORM,
         LINEAR,
         DYNAMIC_LINEAR,

@@ -13,12 +13,13 @@ def value(
     optional: bool = False,
     scale: str = "",
     indexes: str = "",
+    cuts: str = "",
     quantizer: str = "",
 ) -> Slot:
     """A value of the program: "u8|f32" for its types, "B H W C" for its shape."""
     words = tuple(shape.split())
     types = tuple(dtypes.split("|"))
-    return Slot(name, types, words, optional, scale=scale, indexes=indexes, quantizer=quantizer)
+    return Slot(name, types, words, optional, scale=scale, indexes=indexes, cuts=cuts, quantizer=quantizer)
 
 
 def tensor(

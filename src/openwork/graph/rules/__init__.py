@@ -46,9 +46,12 @@ from openwork.graph.rules.epilogue.tables import LOOKUP, LOOKUP_AGAIN, LOOKUP_IN
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
 from openwork.graph.rules.functions.activations import ADD, GELU, GELU_WRITTEN_OUT, RELU
 from openwork.graph.rules.functions.attention import ATTENTION
+from openwork.graph.rules.functions.bag_loops import BAG_LOOP
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
+from openwork.graph.rules.functions.embedding_bag import EMBEDDING_BAG, ROW_BY_COLUMN
 from openwork.graph.rules.functions.hard_sigmoid import HARD_SIGMOID_WRITTEN_OUT
+from openwork.graph.rules.functions.interaction import INTERACTION
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
@@ -118,6 +121,10 @@ PRODUCTS = Phase(
         DYNAMIC_LINEAR,
         CONV,
         CONCAT_INTEGERS,
+        # Tables of integers: their rows must still be integers. A loop before the lookup in front of it.
+        BAG_LOOP,
+        EMBEDDING_BAG,
+        ROW_BY_COLUMN,
         FOLD_DEQUANTIZED,
         ROUNDED_ALREADY,
         ROUNDED_ROWS,
@@ -144,6 +151,7 @@ FUNCTIONS = Phase(
             GELU,
             GELU_WRITTEN_OUT,
             EMBEDDING_SUM,
+            INTERACTION,
             ATTENTION,
             MEAN_POOL,
             PLAIN_MEAN,

@@ -16,6 +16,7 @@ from openwork.graph.model import dims
 from openwork.graph.model_files import check, parts, write_model
 from openwork.graph.quantizers.biases import quantize_biases
 from openwork.graph.quantizers.dialect import conform
+from openwork.graph.quantizers.tables import Tables, check_tables, quantize_tables
 from openwork.qdq.targets import Target, parse_target
 from openwork.quantization.corrections.equalization import Equalized
 from openwork.quantization.data.sources import BATCH, Batches, Source
@@ -36,13 +37,18 @@ class OnnxCalibration:
     target: "tensorrt" or "onnxruntime" writes that dialect; None writes what the options' style says.
     batch: samples in a batch where the data are one array. cache: a file that keeps what calibration chose;
     where it is there already and belongs to this model and these options, no data are run. progress: show a
-    bar on the standard error stream.
+    bar on the standard error stream. tables: "int8" stores those of embeddings so, each row with a scale of
+    its own, for which no data are needed.
     """
 
     target: Target | str | None = None
     batch: int = BATCH
     cache: str | PathLike[str] | None = None
     progress: bool = False
+    tables: Tables = "float"
+
+    def __post_init__(self) -> None:
+        check_tables(self.tables)
 
     @property
     def dialect(self) -> Target | None:
@@ -111,9 +117,11 @@ def quantize_onnx(
         conform(model, target)
         if target.bias == "int32":
             quantize_biases(model)
+    stored = quantize_tables(model) if how.tables == "int8" else []
     RemoveUnusedNodesPass()(model)
     check(model)
-    return QuantizedOnnx(model, placement.choices, entries, tuple(folded), cached, equalized)
+    rows = (LayerChoice(name, "table", True, "each row with a scale of its own") for name in stored)
+    return QuantizedOnnx(model, (*placement.choices, *rows), entries, tuple(folded), cached, equalized)
 
 
 def _check(options: QuantizationOptions) -> None:
