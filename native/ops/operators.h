@@ -8,6 +8,7 @@
 #include "ops/elementwise.h"
 #include "ops/embedding_sum.h"
 #include "ops/finish_sums.h"
+#include "ops/group_norm.h"
 #include "ops/image_pooling.h"
 #include "ops/layer_norm.h"
 #include "ops/pooling.h"
