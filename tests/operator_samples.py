@@ -105,6 +105,7 @@ class Sample:
             "kernel": (1, 3, 2),
             "strides": (1, 3, 2),
             "dilations": (1, 2, 2),
+            "factors": (1, 3, 2),
             "pads": (1, 2, 6 if self.row.name == "Pad" else 4),
         }[name]
         return [int(number) for number in self.rng.integers(low, high + 1, count)]

@@ -3,7 +3,8 @@
 
 #include <cstdint>
 
-#include "simd/math.h"
+#include "kernels/epilogue.h"
+#include "simd/activations.h"
 
 namespace openwork {
 
@@ -34,6 +35,26 @@ struct PoolArgs {
 inline constexpr int64_t kMostBytesSummed = 257;
 // Pixels of which INT32 holds the sum of bytes.
 inline constexpr int64_t kMostPixelsSummed = int64_t{1} << 23;
+
+// Pixels whose sums are made in four chains and then added to the others'.
+inline constexpr int64_t kPixelBlock = 256;
+
+// Unit: one of `parts` ranges of whole groups of an image; the parts vary fastest. The channels of a pixel follow each other.
+struct GroupNormArgs {
+  const float* x = nullptr;      // [batch, pixels, channels], from pixel to pixel x_stride elements
+  const float* shift = nullptr;  // [batch, channels], added to every pixel before anything else, or null
+  const float* gamma = nullptr;  // [channels]
+  const float* beta = nullptr;
+  int64_t pixels = 1, channels = 1, group = 1;  // channels of all, and of one group
+  int64_t x_stride = 1, y_stride = 1;
+  int64_t parts = 1, part_channels = 1;
+  float epsilon = 0.0f;
+  ActivationFunction activation = {};
+  Stored stored = Stored::f32;   // f32, bf16 or u8
+  Quantizer quantizer = {};
+  void* y = nullptr;
+  float* scratch = nullptr;      // this thread's: twice part_channels in whole strips
+};
 
 // Unit: a tile of kTransposeTile columns and kTransposeTile rows of one matrix; the tiles of a row of tiles vary fastest.
 inline constexpr int64_t kTransposeTile = 256;

@@ -9,6 +9,7 @@
 #include "ops/embedding_bag.h"
 #include "ops/embedding_sum.h"
 #include "ops/finish_sums.h"
+#include "ops/group_norm.h"
 #include "ops/image_pooling.h"
 #include "ops/interaction.h"
 #include "ops/layer_norm.h"

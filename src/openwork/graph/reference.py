@@ -21,6 +21,7 @@ from openwork.graph.numerics.attention import attention, softmax_parts
 from openwork.graph.numerics.binary32 import Float, dot16, fma, quiet, sum16
 from openwork.graph.numerics.convolution import conv
 from openwork.graph.numerics.epilogue import Channels, apply_activation, finish, looked_up, store
+from openwork.graph.numerics.group_norm import group_norm
 from openwork.graph.slots import row_of
 
 Array = NDArray[Any]
@@ -220,11 +221,13 @@ MEANING: dict[str, Callable[..., Any]] = {
     "Slice": slice_,
     "Softmax": softmax,
     "PRelu": p_relu,
+    "GroupNorm": group_norm,
     "MaxPool": images.max_pool,
     "AveragePool": images.average_pool,
     "GlobalMaxPool": images.global_max_pool,
     "GlobalAveragePool": images.global_average_pool,
     "Pad": images.pad,
+    "Upsample": images.upsample,
     "ToChannelsLast": images.to_channels_last,
     "ToChannelsFirst": images.to_channels_first,
     **{operator_of_activation(name): activation(name) for name in ACTIVATIONS if name != "none"},

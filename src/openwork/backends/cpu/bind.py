@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openwork.backends.cpu.packing import Tensors
-from openwork.backends.cpu.rounding import ROUNDS_ITSELF, made_as_bf16
+from openwork.backends.cpu.rounding import MOVES, ROUNDS_ITSELF, made_as_bf16
 from openwork.backends.cpu.weights import pack_weights
 from openwork.backends.library import native
 from openwork.engine.dtypes import NATIVE_DTYPES
@@ -74,6 +74,12 @@ class _Binding:
         packed = self._packed.get(step.outputs[0])
         return packed is not None and packed.tactics[0][0].type == "bf16"
 
+    def _reads_bf16(self, step: Step, x: int) -> bool:
+        """Whether a step takes its x as BF16 and does not round it itself."""
+        if step.op in MOVES:
+            return step.outputs[0] in self._as_bf16
+        return self._is_bf16(step) and (x in self._reduced or step.op not in ROUNDS_ITSELF)
+
     def _bf16(self, index: int) -> int:
         """The native handle of a value's BF16; a step that rounds it is added where there is none yet."""
         if index not in self._reduced:
@@ -117,7 +123,7 @@ class _Binding:
             raise ValueError(f"The step '{step.name}' is a '{step.op}', which is no operator.")
         inputs = self._handles_of(row.activations, step.inputs)
         x = step.inputs[0] if step.inputs else None
-        if x is not None and self._is_bf16(step) and (x in self._reduced or step.op not in ROUNDS_ITSELF):
+        if x is not None and self._reads_bf16(step, x):
             inputs[row.activations[0].name] = [self._bf16(x)]
         if x is not None and row.dynamic:
             inputs |= self._quantized_by_range(x)

@@ -50,6 +50,18 @@ def padded(form: Form, letters: Letters) -> Problem | None:
     return None
 
 
+def enlarged(form: Form, letters: Letters) -> Problem | None:
+    """Binds height and width of an image of which every pixel stands several times; a free size stays where
+    it stands once."""
+    for factor, given, made in zip(form.attributes["factors"], "HW", "PQ", strict=True):
+        size = letters.size(given)
+        if factor > 1:
+            size = factor * size if isinstance(size, int) else None
+        if not letters.bind(made, size):
+            return Problem("factors", f"such that the size becomes {letters.size(made)}", f"{size}")
+    return None
+
+
 def value_of_bytes(form: Form, _: Letters) -> Problem | None:
     """The border of an image of u8 is one of its integers."""
     value = form.attributes["value"]

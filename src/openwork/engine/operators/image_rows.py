@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from openwork.engine.operators.attribute import flag, integer, integers, number, quantizer
-from openwork.engine.operators.checks import activation_numbers, ordered_clip, rounded_sums, weight_of_windows
+from openwork.engine.operators.activations import ACTIVATIONS
+from openwork.engine.operators.attribute import (
+    Attribute,
+    flag,
+    integer,
+    integers,
+    number,
+    positive,
+    quantizer,
+)
+from openwork.engine.operators.checks import (
+    activation_numbers,
+    divides,
+    ordered_clip,
+    rounded_sums,
+    weight_of_windows,
+)
 from openwork.engine.operators.contract import Operator
 from openwork.engine.operators.image_checks import (
+    enlarged,
     few_pixels,
     overhang_is_padding,
     padded,
@@ -13,7 +29,7 @@ from openwork.engine.operators.image_checks import (
     value_of_bytes,
 )
 from openwork.engine.operators.product_parts import EPILOGUE_ATTRIBUTES, product_tensors
-from openwork.engine.operators.slot_words import value
+from openwork.engine.operators.slot_words import tensor, value
 from openwork.engine.operators.windows import LARGEST_WINDOW, WINDOW, slides
 
 MOST_GROUPS = 1 << 20
@@ -32,6 +48,26 @@ CONV = Operator(
     checks=(activation_numbers, ordered_clip, rounded_sums, weight_of_windows),
     weighted="weight",
     epilogue=True,
+    layout="channels last",
+)
+GROUP_NORM = Operator(
+    "GroupNorm",
+    (
+        value("x", "f32", "B H W C"),
+        value("shift", "f32", "B 1 1 C", optional=True),
+        tensor("gamma", "f32", "C"),
+        tensor("beta", "f32", "C"),
+    ),
+    (value("y", "f32|u8", "B H W C", scale="y_scale"),),
+    (
+        integer("groups", 1, MOST_GROUPS),
+        positive("epsilon"),
+        Attribute("activation", "string", choices=tuple(ACTIVATIONS)),
+        number("alpha", optional=True),
+        number("beta", optional=True),
+        *quantizer("y"),
+    ),
+    checks=(divides("groups", "C"), activation_numbers, ordered_clip),
     layout="channels last",
 )
 MAX_POOL = Operator(
@@ -79,6 +115,14 @@ PAD = Operator(
     checks=(value_of_bytes,),
     layout="channels last",
 )
+UPSAMPLE = Operator(
+    "Upsample",
+    (value("x", "f32|u8", "B H W C"),),
+    (value("y", "f32|u8", "B P Q C"),),
+    (integers("factors", 2, 1, LARGEST_WINDOW),),
+    derive=enlarged,
+    layout="channels last",
+)
 TO_CHANNELS_LAST = Operator(
     "ToChannelsLast",
     (value("x", "f32|u8", "B C H W"),),
@@ -92,11 +136,13 @@ TO_CHANNELS_FIRST = Operator(
 
 IMAGE_ROWS = (
     CONV,
+    GROUP_NORM,
     MAX_POOL,
     AVERAGE_POOL,
     GLOBAL_MAX_POOL,
     GLOBAL_AVERAGE_POOL,
     PAD,
+    UPSAMPLE,
     TO_CHANNELS_LAST,
     TO_CHANNELS_FIRST,
 )

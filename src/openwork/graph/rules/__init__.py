@@ -32,6 +32,7 @@ from openwork.graph.rules.conditions import (
 from openwork.graph.rules.epilogue.clamps import CLAMP
 from openwork.graph.rules.epilogue.concats import QUANTIZE_BEFORE_CONCAT, TABLES_INTO_PRODUCTS
 from openwork.graph.rules.epilogue.followers import ACTIVATION, RESIDUAL_ADD
+from openwork.graph.rules.epilogue.group_norms import ACTIVATION_INTO_NORM, SHIFT_INTO_NORM
 from openwork.graph.rules.epilogue.integer_inputs import (
     DEQUANTIZE_LATER,
     INTEGER_INPUTS,
@@ -40,7 +41,9 @@ from openwork.graph.rules.epilogue.integer_inputs import (
 from openwork.graph.rules.epilogue.integer_residuals import RESIDUAL_INTEGERS
 from openwork.graph.rules.epilogue.multiplier import MULTIPLIED_NORM, MULTIPLIED_OUTPUT, SHARE_MULTIPLIER
 from openwork.graph.rules.epilogue.pads import DEQUANTIZE_BEHIND_PAD, PAD_INTO_CONV, QUANTIZE_BEFORE_PAD
+from openwork.graph.rules.epilogue.parted_products import PARTED_PRODUCT
 from openwork.graph.rules.epilogue.quantized_outputs import QUANTIZED_NORM, QUANTIZED_OUTPUT
+from openwork.graph.rules.epilogue.reshaped_sums import SUM_BEFORE_RESHAPE
 from openwork.graph.rules.epilogue.siblings import PACK_SIBLINGS
 from openwork.graph.rules.epilogue.tables import LOOKUP, LOOKUP_AGAIN, LOOKUP_INTO_PRODUCT
 from openwork.graph.rules.epilogue.values import MULTIPLIED_VALUES
@@ -50,6 +53,7 @@ from openwork.graph.rules.functions.bag_loops import BAG_LOOP
 from openwork.graph.rules.functions.concat import CONCAT, CONCAT_INTEGERS
 from openwork.graph.rules.functions.embedding import EMBEDDING_SUM
 from openwork.graph.rules.functions.embedding_bag import EMBEDDING_BAG, ROW_BY_COLUMN
+from openwork.graph.rules.functions.group_norm import GROUP_NORM, INSTANCE_NORM
 from openwork.graph.rules.functions.hard_sigmoid import HARD_SIGMOID_WRITTEN_OUT
 from openwork.graph.rules.functions.interaction import INTERACTION
 from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRITTEN_OUT
@@ -71,7 +75,7 @@ from openwork.graph.rules.prepare.round_trips import (
     ROUNDED_ALREADY,
     ROUNDED_ROWS,
 )
-from openwork.graph.rules.prepare.shapes import SHAPE_OF_INPUT
+from openwork.graph.rules.prepare.shapes import KNOWN_SIZE, SHAPE_OF_INPUT
 from openwork.graph.rules.prepare.signed_integers import KEEP_SIGNED
 from openwork.graph.rules.prepare.transposed import TRANSPOSED
 from openwork.graph.rules.products.bias import BIAS
@@ -96,6 +100,7 @@ PREPARE = Phase(
     "prepare",
     (
         FOLD_CONSTANTS,
+        KNOWN_SIZE,
         SHAPE_OF_INPUT,
         REMOVE_IDENTITIES,
         MOVE_FIRST,
@@ -133,6 +138,9 @@ PRODUCTS = Phase(
         AFTER_MOVES,
         LINEAR_FLOAT,
         CONV_FLOAT,
+        # Their numbers of each channel are no convolution.
+        GROUP_NORM,
+        INSTANCE_NORM,
         BATCH_NORM,
         CHANNEL_SCALE,
         BIAS,
@@ -173,7 +181,11 @@ FUNCTIONS = Phase(
 EPILOGUE = Phase(
     "epilogue",
     (
+        PARTED_PRODUCT,
         ACTIVATION,
+        ACTIVATION_INTO_NORM,
+        SHIFT_INTO_NORM,
+        SUM_BEFORE_RESHAPE,
         RESIDUAL_ADD,
         MULTIPLIED_VALUES,
         PACK_SIBLINGS,

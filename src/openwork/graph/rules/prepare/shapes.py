@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.model import attributes, dims, needed
+from openwork.graph.model import Array, attributes, constant, dims, needed, producer
 from openwork.graph.probe import free_sizes
 from openwork.graph.rewrite import Replacement, Rule, home, never
 from openwork.graph.sums_of_sizes import Terms, terms_of
@@ -77,3 +77,32 @@ def _replace(found: _Shape) -> Replacement:
 
 
 SHAPE_OF_INPUT = Rule("shape from inputs", frozenset({"Shape"}), _match, never, _replace)
+
+
+@dataclass(frozen=True)
+class _Known:
+    node: ir.Node
+    sizes: Array
+
+
+def _match_known(node: ir.Node) -> _Known | None:
+    """Sizes that are picked out of a shape, all of them fixed although others of the shape may be free."""
+    shape, index = producer(needed(node, 0), "Shape"), constant(needed(node, 1))
+    if shape is None or index is None or node.outputs[0].is_graph_output():
+        return None
+    given = attributes(shape)
+    sizes = (dims(needed(shape, 0)) or ())[given.get("start", 0) : given.get("end")]
+    if not all(-len(sizes) <= place < len(sizes) for place in index.reshape(-1).tolist()):
+        return None
+    picked = [sizes[place] for place in index.reshape(-1).tolist()]
+    if not picked or not all(isinstance(size, int) for size in picked):
+        return None
+    return _Known(node, np.array(picked, np.int64).reshape(index.shape))
+
+
+def _replace_known(found: _Known) -> Replacement:
+    made = add_initializer(home(found.node), f"{found.node.name}.size", found.sizes)
+    return Replacement((), [(found.node.outputs[0], made)])
+
+
+KNOWN_SIZE = Rule("fixed size of a shape", frozenset({"Gather"}), _match_known, never, _replace_known)

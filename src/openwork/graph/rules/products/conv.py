@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
-from openwork.graph.layout import IMAGE_AXES, around
+from openwork.graph.layout import IMAGE_AXES
 from openwork.graph.model import Array, attributes, constant, dims, native_producer, needed, operand
 from openwork.graph.rewrite import Replacement, Rule, home
 from openwork.graph.rules.products.sums import summed
@@ -23,8 +23,8 @@ from openwork.graph.rules.products.weights import (
     read_kernel,
 )
 from openwork.graph.rules.products.windows import read_window
+from openwork.graph.sequences import over_images
 from openwork.graph.stated_patterns import carry_pattern
-from openwork.graph.views import reshaped
 
 ANCHORS = frozenset({"Conv"})
 
@@ -107,24 +107,10 @@ def _replace(found: _Conv) -> Replacement:
         inputs = {**shared, "weight": held}
         if bias is not None and first:
             inputs["bias"] = add_initializer(graph, f"{name}.bias", bias)
-        return _over_images(inputs, values, layer, node.outputs[0])
+        return over_images("Conv", inputs, values, layer, node.outputs[0])
 
     nodes = summed(parts, product, name)
     return Replacement(nodes, [(node.outputs[0], nodes[-1].outputs[0])])
-
-
-def _over_images(
-    inputs: dict[str, ir.Value], values: dict[str, Any], name: str, old: ir.Value
-) -> list[ir.Node]:
-    """The convolution; of sequences [B, C, L] as images [B, C, 1, L]."""
-    x, made = inputs["x"], dims(old)
-    if len(dims(x) or ()) == IMAGE_AXES or made is None:
-        return around("Conv", inputs, values, name, old)
-    batch, channels, length = dims(x) or (None, None, None)
-    tall = reshaped(x, (batch, channels, 1, length), f"{name}.x.image")
-    image = ir.Value(shape=ir.Shape((*made[:2], 1, *made[2:])))
-    nodes = around("Conv", {**inputs, "x": tall.outputs[0]}, values, name, image)
-    return [tall, *nodes, reshaped(nodes[-1].outputs[0], made, f"{name}.y.sequence")]
 
 
 CONV = Rule("convolution", ANCHORS, _match, _check, _replace, lasting=True)
