@@ -12,6 +12,8 @@ from openwork.engine.operators.table_rows import BAG_MODES
 from openwork.engine.operators.windows import axes
 from openwork.graph.reference import MEANING
 
+PADDING_ID = 2
+
 
 class Sample:
     """A random node of one row: attributes in their ranges, arrays of the shapes that the row asks for."""
@@ -29,7 +31,7 @@ class Sample:
         if row.attribute("groups") is not None:
             self.sizes |= self._grouped()
         if row.name == "EmbeddingSum":
-            self.sizes["P"] += self.sizes["S"]
+            self.sizes["P"] += self.sizes["S"] + PADDING_ID + 1
         self.cut = row.input_index("offsets") is not None and self.rng.random() < 0.5
         self.attributes = self._attributes()
         self.sizes |= self._windows()
@@ -126,6 +128,7 @@ class Sample:
             "axis": last - int(self.row.name == "Slice"),
             "begin": 0,
             "end": 1,
+            "padding_id": PADDING_ID,
         }
         divisors["groups"] = self.groups
         high = min(int(attribute.high), 255)
@@ -139,6 +142,8 @@ class Sample:
             wanted = not slot.optional or self.rng.random() < 0.5
             if slot.name in absent:
                 wanted = not absent[slot.name]
+            elif slot.name == "behind" and "padding_id" in self.attributes:
+                wanted = False
             elif slot.name in ("table_scale", "table_zero_point"):
                 wanted = self.kind == "u8"
             elif any(name not in present for name in slot.needs):

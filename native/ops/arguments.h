@@ -19,6 +19,8 @@ struct EmbeddingSumArgs {
   int64_t length = 0;  // rows of one batch element: row r stands at position r mod length
   int64_t width = 0;
   float* y = nullptr;
+  // Not below 0: positions count the other ids of the element alone, from here on, and these stand here.
+  int64_t padding_id = -1;
 };
 
 // Unit: a row.

@@ -14,12 +14,34 @@ template <class V>
   for (int64_t i = 0; i < width; i += kStripLanes) __builtin_prefetch(row + i);
 }
 
+// Where rows stand that are taken one after the other from `row` on.
+template <class V>
+class Positions {
+ public:
+  Positions(const EmbeddingSumArgs& a, int64_t row) : a_(a) {
+    if (a.padding_id < 0) return;
+    for (int64_t before = row - row % a.length; before < row; ++before) counted_ += a.ids[before] != a.padding_id;
+  }
+  int64_t next(int64_t row) {
+    const int64_t place = row % a_.length;
+    if (a_.padding_id < 0) return place;
+    if (place == 0) counted_ = 0;
+    if (a_.ids[row] == a_.padding_id) return a_.padding_id;
+    return a_.padding_id + ++counted_;
+  }
+
+ private:
+  const EmbeddingSumArgs& a_;
+  int64_t counted_ = 0;
+};
+
 template <class V>
 void embedding_sum(const EmbeddingSumArgs& a, int64_t begin, int64_t end) {
+  Positions<V> positions(a, begin);
   for (int64_t row = begin; row < end; ++row) {
     if (row + kRowsAhead < end) prefetch_row<V>(a.word + a.ids[row + kRowsAhead] * a.width, a.width);
     const float* word = a.word + a.ids[row] * a.width;
-    const float* position = a.position + (row % a.length) * a.width;
+    const float* position = a.position + positions.next(row) * a.width;
     const float* type = a.type_ids ? a.type + a.type_ids[row] * a.width : nullptr;
     float* y = a.y + row * a.width;
     for (int64_t i = 0; i < a.width; i += kStripLanes) {

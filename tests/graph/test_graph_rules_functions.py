@@ -424,10 +424,39 @@ def test_positions_that_do_not_begin_at_zero_are_refused() -> None:
     assert_close(found, 1e-6)
 
 
-def test_a_lone_embedding_stays() -> None:
+def counted_positions(b: Builder, padding: int, first: int, masked: bool) -> str:
+    """Words, and rows of positions that count the tokens which are no padding, as RoBERTa's are."""
+    ids = b.input("ids", ["batch", "length"], TensorProto.INT64)
+    kept = b.add("Not", b.add("Equal", ids, b.constant(np.int64(padding))))
+    kept = b.add("Cast", kept, to=TensorProto.INT32)
+    counts = b.add("CumSum", kept, b.constant(np.int64(1)))
+    counts = b.add("Mul", counts, kept) if masked else counts
+    places = b.add("Add", b.add("Cast", counts, to=TensorProto.INT64), b.constant(np.int64(first)))
+    return b.add("Add", b.add("Gather", b.normal(20, 6), ids), b.add("Gather", b.normal(12, 6), places))
+
+
+def test_positions_that_count_the_tokens() -> None:
+    b = Builder(np.random.default_rng(0))
+    ids = np.array([[5, 6, 1, 1, 1], [1, 4, 1, 9, 19], [1] * 5, [2, 3, 4, 5, 6]])
+    found = reduced(b.model(y=counted_positions(b, 1, 1, masked=True)), {"ids": ids})
+    assert found.operators == ["EmbeddingSum"]
+    assert found.node("EmbeddingSum").attributes["padding_id"].value == 1
+    assert_close(found, 1e-6)
+
+
+@pytest.mark.parametrize(("padding", "first", "masked"), [(1, 2, True), (1, 1, False), (0, 3, True)])
+def test_other_counts_stay(padding: int, first: int, masked: bool) -> None:
+    b = Builder(np.random.default_rng(0))
+    ids = np.array([[5, 6, 1, 0, 1]])
+    found = reduced(b.model(y=counted_positions(b, padding, first, masked)), {"ids": ids})
+    assert "EmbeddingSum" not in found.operators
+
+
+def test_a_lone_embedding_is_a_lookup() -> None:
     b = Builder(np.random.default_rng(0))
     found = reduced(b.model(y=b.add("Relu", embeddings(b, "no positions"))), embedding_feeds(b, ""))
-    assert found.operators == ["onnx.Gather", "Relu"]
+    assert found.operators == ["Gather", "Relu"]
+    assert_close(found, 1e-6)
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -46,17 +46,21 @@ Step make_embedding_sum(const StepContext& c) {
   const Tensor type = type_ids ? table_of(c, "type", width) : Tensor{};
   const Ids words{ids.id, word.shape[0]}, types{type_ids.id, type_ids ? type.shape[0] : 0};
 
+  // Positions that count the tokens alone, the first of them behind the padding's row.
+  const int64_t padding = c.has("padding_id") ? c.integer("padding_id").within(0, position.shape[0] - 1) : -1;
+  c.expect(padding < 0 || !behind, "expected a padding_id only without a past.");
+
   Read past(behind.id);
   past.may_be_zero = 2;
   Step step{c.name(), {{ids.id, false, true}, {type_ids.id, false, true}, past}, {y.id},
           [&program = c.program(), place = c.place(), word, position, type, words, types, width, y = y.id,
-           behind = behind.id](const Sizes& sizes) {
+           behind = behind.id, padding](const Sizes& sizes) {
     const int64_t rows = sizes.elements(words.value), length = sizes.width(words.value);
-    const int64_t first = behind == kAbsent ? 0 : sizes.dims[behind][2];
+    const int64_t first = padding >= 0 ? padding + 1 : behind == kAbsent ? 0 : sizes.dims[behind][2];
     place.expect(first + length <= position.shape[0], "the length " + std::to_string(first + length) + " exceeds the " +
                                                           std::to_string(position.shape[0]) + " rows of the table of positions.");
-    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), position.get<float>() + first * width, type.get<float>(), length,
-                                 width, nullptr};
+    const float* origin = position.get<float>() + (padding >= 0 ? 0 : first) * width;
+    const EmbeddingSumArgs fixed{nullptr, nullptr, word.get<float>(), origin, type.get<float>(), length, width, nullptr, padding};
     Work work = make_work(rows, even_chunk(rows, sizes.threads), program.table().embedding_sum, fixed,
                           [words, types, y](EmbeddingSumArgs& a, const Buffers& b, int) {
                             a.ids = b.get<const int64_t>(words.value);

@@ -118,8 +118,13 @@ def embedding_sum(
     type_: Float | None,
     a: Attributes,
 ) -> Float:
-    """(word[ids] + type[type_ids]) + position[S..S + L), S the keys of a past [B, G, S, D], or 0."""
+    """(word[ids] + type[type_ids]) + position[S..S + L), S the keys of a past [B, G, S, D], or 0.
+
+    With a padding_id p the rows of `position` are p for that id, and p + 1, p + 2 .. for the others in turn.
+    """
+    padding = a.get("padding_id")
     first = 0 if behind is None else behind.shape[2]
+    first = first if padding is None else padding + 1
     end = first + ids.shape[1]
     if end > len(position):
         raise ModelError(
@@ -128,7 +133,8 @@ def embedding_sum(
     y = word[tables.checked_rows("EmbeddingSum", word, ids, "ids")]
     if type_ids is not None and type_ is not None:
         y = y + type_[tables.checked_rows("EmbeddingSum", type_, type_ids, "type_ids")]
-    return y + position[first:end]
+    rows = np.arange(first, end) if padding is None else tables.positions_of_tokens(ids, padding)
+    return y + position[rows]
 
 
 def mean_pool(x: Float, mask: Array, a: Attributes) -> Float:

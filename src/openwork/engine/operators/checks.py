@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openwork.engine.operators.activations import ACTIVATIONS
-from openwork.engine.operators.contract import Form, Problem
+from openwork.engine.operators.contract import Check, Form, Problem
 from openwork.engine.shapes import Letters
 
 
@@ -37,6 +37,25 @@ def rounded_sums(form: Form, _: Letters) -> Problem | None:
     if "sum_scale" not in given or given["activation"] == "none" or given.get("activation_last"):
         return None
     return Problem("activation_last", "1 where 'sum_scale' is there", str(given.get("activation_last", 0)))
+
+
+def counts_from_the_front(form: Form, _: Letters) -> Problem | None:
+    """Positions that count tokens have no past before them."""
+    if "padding_id" in form.attributes and form.has("behind"):
+        return Problem("behind", "absent where 'padding_id' is there", "there")
+    return None
+
+
+def divides(attribute: str, letter: str) -> Check:
+    """An attribute divides a dimension, which is fixed."""
+
+    def check(form: Form, letters: Letters) -> Problem | None:
+        width, value = letters.size(letter), form.attributes[attribute]
+        if width is None or (isinstance(width, int) and width % value == 0):
+            return None
+        return Problem(attribute, f"a divisor of the width {width}", str(value))
+
+    return check
 
 
 def weight_of_windows(form: Form, letters: Letters) -> Problem | None:

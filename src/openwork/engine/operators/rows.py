@@ -7,6 +7,7 @@ from openwork.engine.operators.attention_row import ATTENTION
 from openwork.engine.operators.attribute import integer, integers, number, positive, quantizer
 from openwork.engine.operators.checks import (
     activation_numbers,
+    counts_from_the_front,
     ends_in_order,
     ordered_clip,
     rounded_sums,
@@ -40,6 +41,8 @@ EMBEDDING_SUM = Operator(
         tensor("type", "f32", "T H", needs=("type_ids",)),
     ),
     (value("y", "f32", "B L H"),),
+    (integer("padding_id", 0, LARGEST_SIZE, optional=True),),
+    checks=(counts_from_the_front,),
 )
 LAYER_NORM = Operator(
     "LayerNorm",

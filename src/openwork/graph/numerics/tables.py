@@ -100,3 +100,9 @@ def interaction(*inputs: Any) -> Array:
     with quiet():
         products = dot16(x[:, row], x[:, column])
     return store(np.concatenate([x[:, 0], products], 1), a)
+
+
+def positions_of_tokens(ids: Array, padding: int) -> Array:
+    """How many other ids than `padding` stand up to each, counted from it; `padding` where it stands."""
+    kept = ids != padding
+    return np.asarray(np.cumsum(kept, axis=-1) * kept + padding)

@@ -21,17 +21,20 @@ from openwork.graph.model import (
     operand,
     producer,
 )
-from openwork.graph.probe import Cone, Probe, cone, evaluations
+from openwork.graph.probe import cone, evaluations
 from openwork.graph.rewrite import Replacement, Rule, home
+from openwork.graph.rules.functions.positions import behind, counted, position_or_row
 
 
 @dataclass
 class _Terms:
-    """The leaves of a sum of embeddings, by what they are; behind: the past that the positions follow."""
+    """The leaves of a sum of embeddings, by what they are. behind: the past that the positions follow.
+    padding: the id that the positions do not count."""
 
     gathers: list[ir.Node] = field(default_factory=list)
     position: Array | None = None
     behind: ir.Value | None = None
+    padding: int | None = None
     row: Array | None = None
     reasons: list[str] = field(default_factory=list)
 
@@ -68,81 +71,6 @@ def _inner(value: ir.Value) -> bool:
     return only_consumer(value) is not None
 
 
-def _table(found: Cone) -> Array | None:
-    """The one float matrix that a cone reads."""
-    read = {v for node in found.nodes for v in node.inputs if v is not None} | {found.value}
-    tables = [
-        array
-        for v in read
-        if (array := constant(v)) is not None and array.ndim == 2 and array.dtype == np.float32
-    ]
-    return tables[0] if len(tables) == 1 else None
-
-
-def _pasts(found: Cone) -> list[tuple[ir.Value, str]]:
-    """Inputs [B, G, P, D] whose shapes a cone reads, each with P's name."""
-    read = dict.fromkeys(needed(node, 0) for node in found.shapes)
-    pasts = [(value, dims(value) or ()) for value in read if value.is_graph_input()]
-    return [(v, d[2]) for v, d in pasts if len(d) == 4 and isinstance(d[2], str)]
-
-
-def _behind(value: ir.Value, length: Dim) -> tuple[Array, ir.Value] | None:
-    """A table and a past where the value is the table's `length` rows from the past's length on."""
-    found = cone(value)
-    table = _table(found) if found is not None and not found.sources else None
-    if found is None or table is None:
-        return None
-    for past, name in _pasts(found):
-        try:
-            rows = [
-                (probe.sizes[name], _size(length, probe), np.asarray(y), probe.large)
-                for probe, _, y in evaluations(found)
-            ]
-        except (ModelError, KeyError):
-            continue
-        # Rows of another number than the words' cannot be added to them: the model does not run so long.
-        kept = [(first, n, y) for first, n, y, large in rows if not large or y.shape[-2:-1] == (n,)]
-        if all(y.ndim > 1 and _spreads(table[first : first + n], y) for first, n, y in kept):
-            return table, past
-    return None
-
-
-def _size(length: Dim, probe: Probe) -> int:
-    return length if isinstance(length, int) else probe.sizes[str(length)]
-
-
-def _position_or_row(value: ir.Value, length: Dim) -> tuple[Array | None, Array | None]:
-    """(table, None) where the value is a table's first `length` rows, (None, row) where one row repeats."""
-    array = constant(value)
-    if array is not None:
-        return (None, array.reshape(-1)) if array.size == array.shape[-1] else (None, None)
-    found = cone(value)
-    table = _table(found) if found is not None and not found.sources else None
-    if found is None or table is None:
-        return None, None
-    try:
-        found_rows = [
-            (_size(length, probe), np.asarray(y), probe.large) for probe, _, y in evaluations(found)
-        ]
-    except (ModelError, KeyError):
-        return None, None
-    if any(y.ndim < 2 for _, y, _ in found_rows):
-        return None, None
-    # Rows of another number than the words' cannot be added to them: the model does not run so long.
-    results = [(n, y) for n, y, large in found_rows if not large or y.shape[-2] in (1, n)]
-    if all(len(table) >= n == y.shape[-2] and _spreads(table[:n], y) for n, y in results):
-        return table, None
-    row = results[0][1].reshape(-1, results[0][1].shape[-1])[:1]
-    return (None, row[0]) if all(_spreads(row, y) for _, y in results) else (None, None)
-
-
-def _spreads(rows: Array, y: Array) -> bool:
-    """Whether y [.., n, channels] repeats the rows [n or 1, channels]."""
-    if y.shape[-1] != rows.shape[1] or rows.shape[0] not in (1, y.shape[-2]):
-        return False
-    return bool(np.array_equal(y, np.broadcast_to(rows, y.shape)))
-
-
 def _why_other(value: ir.Value) -> str:
     """Why a summand is neither rows of a table by an input nor the positions' rows."""
     said = f"its summand {value.name!r} is neither rows of a table by an input nor the positions' rows"
@@ -167,13 +95,15 @@ def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
     if gather is not None:
         terms.gathers.append(gather)
         return
-    table, row = _position_or_row(value, length)
+    table, row = position_or_row(value, length)
     if table is not None and terms.position is None:
         terms.position = table
     elif row is not None:
         terms.row = row if terms.row is None else terms.row + row
-    elif terms.position is None and (found := _behind(value, length)) is not None:
+    elif terms.position is None and (found := behind(value, length)) is not None:
         terms.position, terms.behind = found
+    elif terms.position is None and (by_count := counted(value)) is not None:
+        terms.position, terms.padding = by_count
     else:
         terms.reasons.append(_why_other(value))
 
@@ -232,7 +162,8 @@ def _replace(found: _Sum) -> Replacement:
         "position": add_initializer(graph, f"{name}.position", position.astype(np.float32)),
         "type": None if kind is None else operand(kind, 0),
     }
-    made = make("EmbeddingSum", inputs, {}, name)
+    values = {} if terms.padding is None else {"padding_id": terms.padding}
+    made = make("EmbeddingSum", inputs, values, name)
     return Replacement([made], [(found.root.outputs[0], made.outputs[0])])
 
 
