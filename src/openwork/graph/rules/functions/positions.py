@@ -52,6 +52,9 @@ def behind(value: ir.Value, length: Dim) -> tuple[Array, ir.Value] | None:
     return None
 
 
+_MOST_IDS = 1 << 20
+
+
 def _contents(padding: int, shape: tuple[int, ...]) -> Iterator[Array]:
     """Ids with padding nowhere, at the ends, in between, and alone."""
     rng = np.random.default_rng(0)
@@ -68,35 +71,62 @@ def _contents(padding: int, shape: tuple[int, ...]) -> Iterator[Array]:
 
 def counted(value: ir.Value) -> tuple[Array, int] | None:
     """A table and an id where the value is the table's rows by how many other ids stand before each."""
+    found = _of_ids(value)
+    if found is None:
+        return None
+    cone_, ids, table = found
+
+    def counts(padding: int) -> bool:
+        made = _by_tokens(cone_, ids, padding)
+        rows = [(positions_of_tokens(content, padding), y) for content, y in made]
+        return bool(rows) and all(
+            places.max() < len(table) and np.array_equal(table[places], y) for places, y in rows
+        )
+
+    return next(((table, padding) for padding in _numbers(cone_, len(table) - 1) if counts(padding)), None)
+
+
+def repeated(value: ir.Value) -> Array | None:
+    """The row of a table that the value repeats whatever the ids are that it is computed from."""
+    found = _of_ids(value)
+    if found is None:
+        return None
+    cone_, ids, _ = found
+    made = [y for padding in _numbers(cone_, _MOST_IDS) or [1] for _, y in _by_tokens(cone_, ids, padding)]
+    if not made or made[0].size == 0:
+        return None
+    row = made[0].reshape(-1, made[0].shape[-1])[:1]
+    return row[0] if all(_spreads(row, y) for y in made) else None
+
+
+def _of_ids(value: ir.Value) -> tuple[Cone, ir.Value, Array] | None:
+    """A cone of one input, INT64 [batch, length], and of one table."""
     found = cone(value)
     table = _table(found) if found is not None and len(found.sources) == 1 else None
     if found is None or table is None:
         return None
     (ids,) = found.sources
-    if ids.dtype != ir.DataType.INT64 or len(dims(ids) or ()) != 2:
-        return None
-    return next(((table, p) for p in _named_rows(found, len(table)) if _counts(found, ids, table, p)), None)
+    fits = ids.dtype == ir.DataType.INT64 and len(dims(ids) or ()) == 2
+    return (found, ids, table) if fits else None
 
 
-def _named_rows(found: Cone, rows: int) -> list[int]:
-    """The numbers of a cone that may be an id and the row of a table."""
+def _numbers(found: Cone, end: int) -> list[int]:
+    """The whole numbers that stand in a cone, from 0 to before `end`."""
     read = {v for node in found.nodes for v in node.inputs if v is not None}
     numbers = {scalar(v) for v in read}
-    return sorted({int(n) for n in numbers if n is not None and n == int(n) and 0 <= n < rows - 1})
+    return sorted({int(n) for n in numbers if n is not None and n == int(n) and 0 <= n < end})
 
 
-def _counts(found: Cone, ids: ir.Value, table: Array, padding: int) -> bool:
+def _by_tokens(found: Cone, ids: ir.Value, padding: int) -> list[tuple[Array, Array]]:
+    """Ids, this one among them, and what the cone makes of them; nothing where it cannot be computed."""
+
     def feeds(probe: Probe) -> Iterator[dict[ir.Value, Array]]:
         return ({ids: content} for content in _contents(padding, sized(ids, probe.sizes)))
 
     try:
-        for _, contents, y in evaluations(found, feeds):
-            rows = positions_of_tokens(contents[ids], padding)
-            if rows.max() >= len(table) or not np.array_equal(table[rows], y):
-                return False
+        return [(contents[ids], np.asarray(y)) for _, contents, y in evaluations(found, feeds)]
     except (ModelError, KeyError):
-        return False
-    return True
+        return []
 
 
 def _size(length: Dim, probe: Probe) -> int:
