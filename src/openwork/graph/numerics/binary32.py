@@ -69,7 +69,7 @@ def _lanes(x: Float) -> Float:
     n = x.shape[-1]
     padded = np.zeros((*x.shape[:-1], -(-n // LANES) * LANES), np.float32)
     padded[..., :n] = x
-    return padded.reshape(*x.shape[:-1], -1, LANES)
+    return padded.reshape(*x.shape[:-1], padded.shape[-1] // LANES, LANES)
 
 
 def _fold(accumulators: Float) -> Float:
