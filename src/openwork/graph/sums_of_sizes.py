@@ -57,10 +57,9 @@ def _of_attention(node: ir.Node, value: ir.Value, axis: int) -> list[tuple[ir.Va
     """The keys of an Attention: those of its past and the new ones."""
     if value not in node.outputs[1:] or axis != 2:
         return []
-    q, k, *others = (*node.inputs, *[None] * 7)
-    past = others[3]
-    parts = [] if past is None else [(past, 2)]
-    return [*parts, *((new, 1) for new in (k if k is not None else q,) if new is not None)]
+    inputs = [*node.inputs, *[None] * 7]
+    past, new = inputs[5], inputs[1] if inputs[1] is not None else inputs[0]
+    return [(part, at) for part, at in ((past, 2), (new, 1)) if part is not None]
 
 
 def size_of(value: ir.Value, axis: int, sizes: Mapping[str, int]) -> int | None:

@@ -84,8 +84,9 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.heads, self.head_size = config.num_attention_heads, config.head_size
-        for name in ("query", "key", "value", "output"):
-            setattr(self, name, nn.Linear(config.hidden_size, config.hidden_size))
+        width = config.hidden_size
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.output = nn.Linear(width, width), nn.Linear(width, width)
 
     def split(self, states: Tensor) -> Tensor:
         """[B, L, H] as [B, heads, L, D]."""
@@ -118,6 +119,10 @@ class FeedForward(nn.Module):
         return self.outer(self.activation(self.inner(states)))  # type: ignore[no-any-return]
 
 
+def _norm(config: TransformerConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
 class Layer(nn.Module):
     """Self-attention, attention to an encoder's states where `crosses`, and feed-forward."""
 
@@ -126,36 +131,37 @@ class Layer(nn.Module):
         self.pre_norm = config.pre_norm
         self.attention, self.feed_forward = Attention(config), FeedForward(config)
         self.cross = Attention(config) if crosses else None
-        for name in ("attention_norm", "feed_forward_norm", *(("cross_norm",) if crosses else ())):
-            setattr(self, name, nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps))
+        self.attention_norm, self.feed_forward_norm = _norm(config), _norm(config)
+        if crosses:
+            self.cross_norm = _norm(config)
 
-    def _half(self, name: str, states: Tensor) -> Tensor:
+    def _half(self, norm: nn.Module, states: Tensor) -> Tensor:
         """What a half of the layer reads."""
-        return getattr(self, name)(states) if self.pre_norm else states  # type: ignore[no-any-return]
+        return norm(states) if self.pre_norm else states
 
-    def _sum(self, name: str, states: Tensor, made: Tensor) -> Tensor:
+    def _sum(self, norm: nn.Module, states: Tensor, made: Tensor) -> Tensor:
         """What a half of the layer leaves."""
         summed = states + made
-        return summed if self.pre_norm else getattr(self, name)(summed)  # type: ignore[no-any-return]
+        return summed if self.pre_norm else norm(summed)
 
     def attend(self, states: Tensor, bias: Tensor | None, past: Past | None = None) -> tuple[Tensor, Past]:
         """The half of self-attention, and all keys and values."""
-        read = self._half("attention_norm", states)
+        read = self._half(self.attention_norm, states)
         seen = self.attention.keys_of(read)
         if past is not None:
             seen = (torch.cat([past[0], seen[0]], dim=2), torch.cat([past[1], seen[1]], dim=2))
-        return self._sum("attention_norm", states, self.attention(read, seen, bias)), seen
+        return self._sum(self.attention_norm, states, self.attention(read, seen, bias)), seen
 
     def look(self, states: Tensor, encoded: Tensor, bias: Tensor | None) -> Tensor:
         """The half that attends to an encoder's states."""
         assert self.cross is not None
-        read = self._half("cross_norm", states)
-        return self._sum("cross_norm", states, self.cross(read, self.cross.keys_of(encoded), bias))
+        read = self._half(self.cross_norm, states)
+        return self._sum(self.cross_norm, states, self.cross(read, self.cross.keys_of(encoded), bias))
 
     def feed(self, states: Tensor) -> Tensor:
         """The half without attention."""
-        read = self._half("feed_forward_norm", states)
-        return self._sum("feed_forward_norm", states, self.feed_forward(read))
+        read = self._half(self.feed_forward_norm, states)
+        return self._sum(self.feed_forward_norm, states, self.feed_forward(read))
 
 
 class Stack(nn.Module):
@@ -166,8 +172,11 @@ class Stack(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, crosses) for _ in range(config.num_hidden_layers))
-        eps = config.layer_norm_eps
-        self.norm = nn.LayerNorm(config.hidden_size, eps=eps) if config.pre_norm else nn.Identity()
+        self.norm = _norm(config) if config.pre_norm else nn.Identity()
+
+    def blocks(self) -> list[Layer]:
+        """The layers, in order."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
 
 
 class TransformerEncoder(Stack):
@@ -177,7 +186,7 @@ class TransformerEncoder(Stack):
         """States f32[B, S, H] of input_ids i64[B, S] under attention_mask i64[B, S] (1 = a token)."""
         states = self.embeddings(input_ids)
         bias = attention_bias(attention_mask, states.dtype)
-        for layer in self.layers:
+        for layer in self.blocks():
             states = layer.feed(layer.attend(states, bias)[0])
         return self.norm(states)  # type: ignore[no-any-return]
 
@@ -202,7 +211,7 @@ class _Decoder(Stack):
         bias = causal_bias(input_ids.shape[1], length, states)
         across = None if encoded is None else attention_bias(encoded[1], states.dtype)
         caches: list[Tensor] = []
-        for layer, kept in zip(self.layers, before, strict=True):
+        for layer, kept in zip(self.blocks(), before, strict=True):
             states, seen = layer.attend(states, bias, kept)
             if encoded is not None:
                 states = layer.look(states, encoded[0], across)

@@ -83,6 +83,7 @@ from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCAL
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
 from openwork.graph.rules.products.dynamic import DYNAMIC_LINEAR
 from openwork.graph.rules.products.linear import LINEAR, LINEAR_FLOAT
+from openwork.graph.rules.products.rows import ROWS
 
 
 def _with_others(room: str, ordered: tuple[Rule, ...], elsewhere: tuple[Rule, ...] = ()) -> tuple[Rule, ...]:
@@ -144,6 +145,7 @@ PRODUCTS = Phase(
         BATCH_NORM,
         CHANNEL_SCALE,
         BIAS,
+        ROWS,
     ),
     requires=PREPARE.leaves,
     leaves=(PRODUCTS_MADE,),

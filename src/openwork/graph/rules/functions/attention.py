@@ -17,6 +17,7 @@ from openwork.graph.rules.functions.attention_operands import (
     Operand,
     groups_of,
     join_heads,
+    join_rows,
     moves_as,
     read_operand,
     read_result,
@@ -60,6 +61,11 @@ class _Attention:
             return None
         keys, values = (groups_of(part, self.heads, self.size) for part in (self.k, self.v))
         return keys if keys == values else None
+
+    @property
+    def as_rows(self) -> bool:
+        """Whether the result is joined into rows, [B * L, H]."""
+        return len(dims(self.joined) or ()) == 2
 
     @property
     def last(self) -> ir.Node:
@@ -241,7 +247,8 @@ def _check_moves(found: _Attention) -> str | None:
     for name, part, turned in (("keys", found.k, True), ("values", found.v, False)):
         if not splits(part, groups, heads, turned):
             return f"its {name} are not split into {groups} heads as [batch, heads, length, size]"
-    if not moves_as(found.result, found.joined, 1.0, heads, join_heads):
+    expected = join_rows if found.as_rows else join_heads
+    if not moves_as(found.result, found.joined, 1.0, heads, expected):
         return "its result is not joined into [batch, length, channels]"
     return None
 
@@ -282,12 +289,16 @@ def _replace(found: _Attention) -> Replacement:
         inputs["bias"], made_bias = bias_value(graph, found.scores.bias, found.last)
         nodes += made_bias
     made = make("Attention", inputs, values, _name(found))
-    stands_for = [(found.joined, made.outputs[0])]
+    nodes.append(made)
+    if found.as_rows:
+        width = (dims(found.joined) or (None,))[-1]
+        nodes.append(make("Reshape", {"x": made.outputs[0]}, {"shape": [-1, width]}, f"{made.name}.rows"))
+    stands_for = [(found.joined, nodes[-1].outputs[0])]
     for part, present in zip((found.k, found.v), made.outputs[1:], strict=True):
         whole = _put_together(found, part)
         if whole is not None:
             stands_for.append((whole, present))
-    return Replacement([*nodes, made], stands_for, before=found.last)
+    return Replacement(nodes, stands_for, before=found.last)
 
 
 def _name(found: _Attention) -> str:

@@ -79,7 +79,7 @@ def read_result(value: ir.Value) -> ir.Value:
             break
         value = reader.outputs[0]
         shape = dims(value)
-        if shape is not None and len(shape) == 3:
+        if shape is not None and len(shape) in (2, 3):
             break
     return value
 
@@ -93,6 +93,11 @@ def split_heads(x: Array, heads: int) -> Array:
 def join_heads(x: Array, heads: int) -> Array:
     """[B, heads, L, D] as [B, L, H]."""
     return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
+def join_rows(x: Array, heads: int) -> Array:
+    """[B, heads, L, D] as [B * L, H]."""
+    return join_heads(x, heads).reshape(-1, heads * x.shape[3])
 
 
 def moves_as(
