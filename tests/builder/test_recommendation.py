@@ -194,8 +194,8 @@ def test_ids_beyond_a_table_are_refused(
     engine, dtype, _ = columns
     last, rows, found, column = said
     sentence = (
-        rf'Step "table\.{column}" \(embedding_bag\): expected ids from 0 to {last} in input 0, because its table '
-        rf"has {rows} rows, found {found} at \[1, {column}\]\."
+        rf'Step "table\.{column}" \(embedding_bag\): expected ids from 0 to {last} in input 0, because its '
+        rf"table has {rows} rows, found {found} at \[1, {column}\]\."
     )
     with pytest.raises(ValueError, match=sentence):
         engine.run({"ids": np.array([[0, 0], row], dtype)})
