@@ -13,13 +13,13 @@ from openwork.quantization.float_onnx import OnnxCalibration, quantize_onnx
 
 
 def network(b: Builder, shared: bool = False) -> onnx.ModelProto:
-    """A row of a table of which one row is zeros, then a product; the table is read by that too if it is shared."""
+    """A product of rows of a table, one of them zeros; something else reads the table too if it is shared."""
     rows = b.rng.standard_normal((6, 4)).astype(np.float32)
     rows[2] = 0
     table = b.constant(rows, "table")
     picked = b.add("Gather", table, b.input("ids", ["batch"], TensorProto.INT64))
     made = b.add("MatMul", picked, b.normal(4, 3, name="weight"))
-    return b.model(y=made, z=b.add("Transpose", table)) if shared else b.model(y=made)
+    return b.model(y=made, z=b.add("Add", b.input("x", [6, 4]), table)) if shared else b.model(y=made)
 
 
 def stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -44,6 +44,7 @@ def test_tables_stay_float_unless_asked_for_or_where_something_else_reads_them()
     plain = quantize_onnx(network(Builder(np.random.default_rng(0))), feed)
     assert stored(plain.model)["table"].dtype == np.float32
     model = network(Builder(np.random.default_rng(0)), shared=True)
+    feed["x"] = np.ones((6, 4), np.float32)
     shared = quantize_onnx(model, feed, how=OnnxCalibration(tables="int8"))
     assert stored(shared.model)["table"].dtype == np.float32
 
