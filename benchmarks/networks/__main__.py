@@ -1,8 +1,9 @@
-"""Whole convolutional networks: this engine beside ONNX Runtime and OpenVINO, each at its best setting.
+"""Whole networks: this engine beside ONNX Runtime and OpenVINO, each at its best setting.
 
     python -m benchmarks.networks --set resnet34,resnet50 --batch 1,8 --threads 2
     python -m benchmarks.networks --set resnet34 --sweep batch=1..64 --plot batches.png
     python -m benchmarks.networks --set resnet34 --sweep size=224x224..2048x1024 --types int8,fp32
+    python -m benchmarks.networks --set dlrm --batch 2048 --style openwork --patterns 4x16:0.85,2:4 --floats
 
 Weights are random and pruned by magnitude; batch norms have the statistics of random images. Each network,
 pattern and type is one ONNX file (INT8: Q/DQ, calibrated on random images), which every engine reads with the
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=how.threads)
     add("--style", default=how.style, choices=plans.STYLES, help="of the Q/DQ file that everybody gets")
     add("--one-style", action="store_true", help="the peers get that file alone")
+    add("--floats", action="store_true", help="time the peers in FP32 too, beside INT8")
     add("--native", choices=("on", "off", "force"), help="what the builder is asked for; default its own")
     add("--compared", type=int, default=how.compared, help="images whose scores are compared, at least")
     add("--seconds", type=float, default=how.seconds, help="timed calls of each runner, in all")
@@ -72,6 +74,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         seconds=given.seconds,
         rounds=given.rounds,
         styles=(given.style,) if given.one_style else plans.STYLES,
+        floats=given.floats,
     )
 
 

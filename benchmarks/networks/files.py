@@ -1,4 +1,4 @@
-"""The ONNX files of a measurement: a random network, pruned, settled, quantized, for images of one shape."""
+"""The ONNX files of a measurement: a random network, pruned, settled, quantized, for inputs of one shape."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
-from benchmarks.networks.lively import settle
-from benchmarks.networks.plans import DENSE, NETWORKS, Kind, Shape
+from benchmarks.networks.inputs import IMAGES, axes, tensors
+from benchmarks.networks.lively import settle, spread
+from benchmarks.networks.plans import DENSE, NETWORKS, PRUNED, Kind, Shape
 from openwork.export import ExportOptions, export
 from openwork.qdq.targets import Bias, TargetName
 from openwork.quantization import QuantizationOptions, quantize
 from openwork.sparsity import Pruner
 
-INPUT = "images"
 _SETTLED, _CALIBRATED = 4, 2
-_AXES = {INPUT: {0: "batch", 2: "height", 3: "width"}}
+_CALIBRATION_BATCH = 2
+_RECOMMENDS = {"dlrm": 512}
+"""The networks that have no statistics of their own, and the examples in a batch that calibrates them."""
 
 
 class FileError(Exception):
@@ -54,47 +55,44 @@ class Files:
         if pattern not in self.pruned:
             torch.manual_seed(self.seed)
             model = NETWORKS[self.network]().eval()
+            model = spread(model) if self.network in _RECOMMENDS else model
             if pattern != DENSE:
                 try:
-                    Pruner(model, pattern).prune("magnitude")
+                    Pruner(model.get_submodule(PRUNED.get(self.network, "")), pattern).prune("magnitude")
                 except ValueError as error:
                     raise FileError(str(error).split(". ")[0] + ".") from error
-            self.pruned[pattern] = settle(model, self._images(_SETTLED, 1))
+            settled = self.network in _RECOMMENDS
+            self.pruned[pattern] = model if settled else settle(model, self._fed(_SETTLED, 1)[IMAGES])
         return self.pruned[pattern]
 
-    def _images(self, batch: int, seed: int) -> Tensor:
-        return torch.from_numpy(images(Shape(batch, *self.image), self.seed + seed))
+    def _fed(self, batch: int, seed: int) -> dict[str, Tensor]:
+        return tensors(self.network, Shape(batch, *self.image), self.seed + seed)
 
     def _write(self, model: nn.Module, kind: Kind, style: str, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if kind == "int8":
-                batches = [self._images(2, 2 + i) for i in range(_CALIBRATED)]
+                batch = _RECOMMENDS.get(self.network, _CALIBRATION_BATCH)
+                batches = [self._fed(batch, 2 + i) for i in range(_CALIBRATED)]
                 logging.disable(logging.WARNING)
                 model = quantize(copy.deepcopy(model), batches, QuantizationOptions(style=style))  # type: ignore[arg-type]
                 logging.disable(logging.NOTSET)
             target: TargetName | None = "onnxruntime" if kind == "int8" and style == "onnxruntime" else None
             bias: Bias | None = "int32" if kind == "int8" and style == "openwork" else None
-            options = ExportOptions(dynamic_axes=_AXES, exporter="legacy", target=target, bias=bias)
-            export(model, {INPUT: self._images(2, 0)}, path, options)
-
-
-def images(shape: Shape, seed: int) -> np.ndarray:
-    """Random images, f32 [batch, 3, H, W]: noise of three scales, as pictures have structures of several."""
-    rng = np.random.default_rng(seed)
-    found = np.zeros(shape.sizes, np.float32)
-    for grain in (1, 4, 16):
-        sides = [-(-side // grain) for side in (shape.height, shape.width)]
-        coarse = rng.standard_normal((shape.batch, 3, *sides), np.float32)
-        found += coarse.repeat(grain, 2).repeat(grain, 3)[:, :, : shape.height, : shape.width]
-    return found / np.float32(3**0.5)
+            options = ExportOptions(
+                dynamic_axes=axes(self.network), exporter="legacy", target=target, bias=bias
+            )
+            export(model, self._fed(2, 0), path, options)
 
 
 def _fix(source: Path, path: Path, shape: Shape) -> None:
-    """Give the model's input its sizes: what a peer knows beforehand it may use."""
+    """Give the model's inputs their sizes: what a peer knows beforehand it may use."""
     model = onnx.load(source)
-    for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape.sizes, strict=True):
-        dim.dim_value = size
+    sizes = {"batch": shape.batch, "height": shape.height, "width": shape.width}
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = sizes[dim.dim_param]
     for value in model.graph.output:
         value.type.tensor_type.shape.dim[0].dim_value = shape.batch
     # Shapes between that still have names would contradict the sizes.

@@ -46,6 +46,21 @@ def settle(model: nn.Module, images: Tensor, batches: int = 3) -> nn.Module:
     return model.eval()
 
 
+def spread(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a fresh DLRM numbers as large as training makes them, in place: as it begins its products are next
+    to nothing, and all scores one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.EmbeddingBag):
+                module.weight.normal_(0, module.embedding_dim**-0.5, generator=generator)
+            elif isinstance(module, nn.Linear):
+                module.weight.normal_(0, (2 / module.in_features) ** 0.5, generator=generator)
+                module.bias.normal_(0, 0.1, generator=generator)
+    return model
+
+
 def _last_norms(model: nn.Module) -> Iterator[nn.BatchNorm2d]:
     """The norms whose outputs are added to their block's own input."""
     for block in model.modules():

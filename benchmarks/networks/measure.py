@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.networks import runners
 from benchmarks.networks.agreement import Agreement, agreement, float_tolerance, int8_step
-from benchmarks.networks.files import FileError, Files, images
+from benchmarks.networks.files import FileError, Files
+from benchmarks.networks.inputs import Feed, feed
 from benchmarks.networks.plans import DENSE, STYLES, Kind, Shape
 from benchmarks.networks.runners import Runner
 from openwork.bench.latency import Options, Timing, measure, ratio
@@ -25,7 +24,8 @@ _LOOK = Options(warm_up=0.05, duration=0.2, turn=0.02, minimum_rounds=3)
 class Settings:
     """How to measure. style: of the file that everybody gets; `STYLES` are tried besides for the peers.
     native: what this engine's builder is asked for. compared: images whose scores are compared. styles: of
-    the files that the peers may take besides. seconds, rounds: for each runner, at least.
+    the files that the peers may take besides. seconds, rounds: for each runner, at least. floats: beside INT8
+    the peers are timed in FP32 too.
     """
 
     threads: int = 2
@@ -35,12 +35,14 @@ class Settings:
     seconds: float = 2.0
     rounds: int = 11
     styles: tuple[str, ...] = STYLES
+    floats: bool = False
 
 
 @dataclass(frozen=True)
 class Cell:
     """One pattern of one network and shape. milliseconds: of one call. ratios: how many times faster than
     each peer, the median over the rounds. best: than the faster peer. dense: than the own dense engine.
+    floats: than the faster peer in FP32, where that was asked for.
     agreement: with ONNX Runtime on the same file. exact: with ONNX Runtime without optimizations. noise: of
     ONNX Runtime with optimizations with the same. refusal: why there is nothing, else empty.
     """
@@ -56,6 +58,7 @@ class Cell:
     ratios: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     dense: float | None = None
+    floats: float | None = None
     agreement: Agreement | None = None
     exact: Agreement | None = None
     noise: Agreement | None = None
@@ -88,16 +91,17 @@ class _Run:
     made: dict[str, Runner] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     others: dict[str, Runner] = field(default_factory=dict)
+    floats: dict[str, Runner] = field(default_factory=dict)
     timings: dict[str, Timing] = field(default_factory=dict)
 
     def path(self, pattern: str) -> Path:
         """The file that everybody gets."""
         return self.files.path(pattern, self.kind, self.how.style, self.shape)
 
-    def build(self, pattern: str, batch: np.ndarray) -> None:
+    def build(self, pattern: str, given: Feed) -> None:
         """Make this engine's runner, or keep the reason why there is none."""
         try:
-            self.made[pattern] = runners.ours(self.path(pattern), batch, self.how.threads, self.how.native)
+            self.made[pattern] = runners.ours(self.path(pattern), given, self.how.threads, self.how.native)
         except (FileError, ValueError) as error:
             self.refused[pattern] = str(error).splitlines()[0]
 
@@ -105,6 +109,7 @@ class _Run:
         """Everybody in turns."""
         calls = {pattern: one.call for pattern, one in self.made.items()}
         calls |= {name: one.call for name, one in self.others.items()}
+        calls |= {_in_floats(name): one.call for name, one in self.floats.items()}
         how = Options(duration=self.how.seconds, settle=SETTLE, minimum_rounds=self.how.rounds)
         self.timings = measure(calls, how)
 
@@ -116,6 +121,7 @@ class _Run:
         own, peers = self.timings[pattern], {name: self.timings[name] for name in self.others}
         ratios = {name: ratio(timing, own) for name, timing in peers.items()}
         faster = min(peers, key=lambda name: peers[name].median)
+        floats = [self.timings[_in_floats(name)] for name in self.floats]
         return Cell(
             *place,
             pattern,
@@ -125,6 +131,7 @@ class _Run:
             ratios=ratios,
             best=ratios[faster],
             dense=ratio(self.timings[DENSE], own) if DENSE in self.made else None,
+            floats=ratio(min(floats, key=lambda one: one.median), own) if floats else None,
             note=self.made[pattern].note,
             **self.compare(pattern),
         )
@@ -132,13 +139,13 @@ class _Run:
     def compare(self, pattern: str) -> dict[str, Agreement]:
         """The scores of random images beside those of ONNX Runtime, with and without optimizations."""
         path, batches = self.path(pattern), -(-self.how.compared // self.shape.batch)
-        feeds = [images(self.shape, 100 + i) for i in range(batches)]
+        feeds = [feed(self.files.network, self.shape, 100 + i) for i in range(batches)]
         everyone = (
             next(runners.onnxruntime(path, feeds[0], self.how.threads)),
             runners.exact(path, feeds[0]),
         )
-        optimized, plain = ([one.scores(feed) for feed in feeds] for one in everyone)
-        own = [self.made[pattern].scores(feed) for feed in feeds]
+        optimized, plain = ([one.scores(each) for each in feeds] for one in everyone)
+        own = [self.made[pattern].scores(each) for each in feeds]
         step = (int8_step if self.kind == "int8" else float_tolerance)(path, plain)
         return {
             "agreement": agreement(own, optimized, step),
@@ -147,37 +154,43 @@ class _Run:
         }
 
 
+def _in_floats(engine: str) -> str:
+    return f"{engine} fp32"
+
+
 def cells(files: Files, kind: Kind, shape: Shape, patterns: list[str], how: Settings, say: Say) -> list[Cell]:
     """Measure every pattern of a network at one shape, together with the peers, in one interleaved run.
 
     say: told what is being done.
     """
-    batch, what = images(shape, 11), f"{files.network} {kind} {shape}"
+    given, what = feed(files.network, shape, 11), f"{files.network} {kind} {shape}"
     run = _Run(files, kind, shape, how)
     for pattern in patterns:
         say(f"{what}: {pattern}")
-        run.build(pattern, batch)
+        run.build(pattern, given)
     say(f"{what}: the peers' settings")
-    run.others = _peers(files, kind, shape, batch, how)
+    run.others = _peers(files, kind, shape, given, how)
+    if how.floats and kind == "int8":
+        run.floats = _peers(files, "fp32", shape, given, how)
     say(f"{what}: times")
     run.time()
     say(f"{what}: agreement")
     return [run.cell(pattern) for pattern in patterns]
 
 
-def _peers(files: Files, kind: Kind, shape: Shape, batch: np.ndarray, how: Settings) -> dict[str, Runner]:
+def _peers(files: Files, kind: Kind, shape: Shape, given: Feed, how: Settings) -> dict[str, Runner]:
     """The fastest setting and style of file of each peer, on the dense network: zeros speed no peer up."""
     tried: dict[str, tuple[float, Runner]] = {}
-    for runner in _candidates(files, kind, shape, batch, how):
+    for runner in _candidates(files, kind, shape, given, how):
         seconds = statistics.median(measure({"": runner.call}, _LOOK)[""].samples)
         if runner.engine not in tried or seconds < tried[runner.engine][0]:
             tried[runner.engine] = (seconds, runner)
     return {name: runner for name, (_, runner) in tried.items()}
 
 
-def _candidates(files: Files, kind: Kind, shape: Shape, batch: np.ndarray, how: Settings) -> Iterator[Runner]:
+def _candidates(files: Files, kind: Kind, shape: Shape, given: Feed, how: Settings) -> Iterator[Runner]:
     styles: Iterable[str] = dict.fromkeys((how.style, *how.styles)) if kind == "int8" else (how.style,)
     for style in styles:
-        for runner in runners.peers(files.path(DENSE, kind, style, shape), batch, how.threads):
+        for runner in runners.peers(files.path(DENSE, kind, style, shape), given, how.threads):
             named = f"{runner.setting}, {style} file" if kind == "int8" else runner.setting
             yield Runner(runner.engine, named, runner.call, runner.scores)

@@ -15,7 +15,14 @@ Kind = Literal["int8", "fp32"]
 KINDS: tuple[Kind, ...] = ("int8", "fp32")
 DENSE = "dense"
 PATTERNS = (DENSE, "2:4", "32:64", "2:4@2", "32:64@2", "16:64", "8:64")
+DLRM_ROWS = 20_000
 STYLES = ("onnxruntime", "openwork", "tensorrt")
+
+
+def _dlrm() -> nn.Module:
+    """MLPerf's layers, with tables of 20,000 rows each in the place of up to 40 million."""
+    return models.DLRM(models.DLRMConfig(tables=(DLRM_ROWS,) * 26))
+
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": models.resnet18,
@@ -29,7 +36,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "efficientnet_b0": models.efficientnet_b0,
     "densenet121": models.densenet121,
     "convnext_tiny": models.convnext_tiny,
+    "dlrm": _dlrm,
 }
+
+PRUNED: dict[str, str] = {"dlrm": "top_l"}
+"""The part of a network that is pruned, where it is not the whole."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import openwork
-from benchmarks.networks.files import INPUT
+from benchmarks.networks.inputs import Feed
 
 OURS, ORT, OPENVINO = "openwork", "onnxruntime", "openvino"
 Array = np.ndarray
@@ -20,36 +20,36 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Runner:
-    """A network ready to run in an engine. call: one inference of the images it was made with. scores: of
-    any images of that shape. setting: how it was set up, in its own words. note: what ran where, if known.
+    """A network ready to run in an engine. call: one inference of what it was made with. scores: of any
+    inputs of that shape. setting: how it was set up, in its own words. note: what ran where, if known.
     """
 
     engine: str
     setting: str
     call: Callable[[], object]
-    scores: Callable[[Array], Array]
+    scores: Callable[[Feed], Array]
     note: str = ""
 
 
-def ours(path: Path, images: Array, threads: int, native: str | None) -> Runner:
-    """This engine, built for the shape of `images`. Raises ValueError where the build fails."""
+def ours(path: Path, feed: Feed, threads: int, native: str | None) -> Runner:
+    """This engine, built for the shape of `feed`. Raises ValueError where the build fails."""
     built, cache = path.with_suffix(".engine"), path.parent / "timings.json"
     report = openwork.build(path, built, threads=threads, native=native, timing_cache=cache, progress=False)
     engine = openwork.load(built, threads=threads)
-    (output,) = engine.run({INPUT: images})
+    (output,) = engine.run(feed)
     left = sum(len(part.nodes) for part in report.fallbacks)
     steps = len(report.layers)
     ran = f"{steps} products, {left} nodes in ONNX Runtime"
     return Runner(
         OURS,
         f"native={native or os.environ.get('OPENWORK_NATIVE', 'on')}",
-        lambda: engine.run({INPUT: images}),
-        lambda given: engine.run({INPUT: given})[output],
+        lambda: engine.run(feed),
+        lambda given: engine.run(given)[output],
         "whole in ONNX Runtime" if left and not steps else ran,
     )
 
 
-def onnxruntime(path: Path, images: Array, threads: int) -> Iterator[Runner]:
+def onnxruntime(path: Path, feed: Feed, threads: int) -> Iterator[Runner]:
     """ONNX Runtime with each level of optimization that may be its best, its threads spinning."""
     import onnxruntime as ort
 
@@ -62,10 +62,10 @@ def onnxruntime(path: Path, images: Array, threads: int) -> Iterator[Runner]:
         options.add_session_config_entry("session.intra_op.allow_spinning", "1")
         options.add_session_config_entry("session.force_spinning_stop", "1")
         session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        yield Runner(ORT, name.removeprefix("ORT_ENABLE_").lower(), *_bound(session, images))
+        yield Runner(ORT, name.removeprefix("ORT_ENABLE_").lower(), *_bound(session, feed))
 
 
-def exact(path: Path, images: Array) -> Runner:
+def exact(path: Path, feed: Feed) -> Runner:
     """ONNX Runtime without optimizations: what the file says, node after node."""
     import onnxruntime as ort
 
@@ -73,24 +73,25 @@ def exact(path: Path, images: Array) -> Runner:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return Runner(ORT, "no optimizations", *_bound(session, images))
+    return Runner(ORT, "no optimizations", *_bound(session, feed))
 
 
-def _bound(session: Any, images: Array) -> tuple[Callable[[], object], Callable[[Array], Array]]:
+def _bound(session: Any, feed: Feed) -> tuple[Callable[[], object], Callable[[Array], Array]]:
     import onnxruntime as ort
 
-    def scores(given: Array) -> Array:
-        found: Array = session.run(None, {INPUT: given})[0]
+    def scores(given: Feed) -> Array:
+        found: Array = session.run(None, given)[0]
         return found
 
     binding = session.io_binding()
-    binding.bind_cpu_input(INPUT, images)
-    value = ort.OrtValue.ortvalue_from_numpy(scores(images))
+    for name, array in feed.items():
+        binding.bind_cpu_input(name, array)
+    value = ort.OrtValue.ortvalue_from_numpy(scores(feed))
     binding.bind_ortvalue_output(session.get_outputs()[0].name, value)
     return (lambda: session.run_with_iobinding(binding)), scores
 
 
-def openvino(path: Path, images: Array, threads: int) -> Iterator[Runner]:
+def openvino(path: Path, feed: Feed, threads: int) -> Iterator[Runner]:
     """OpenVINO with each hint, in FP32 where the file is float, on as many threads."""
     import openvino as ov
 
@@ -104,28 +105,33 @@ def openvino(path: Path, images: Array, threads: int) -> Iterator[Runner]:
             "INFERENCE_PRECISION_HINT": "f32",
         }
         request = core.compile_model(model, "CPU", settings).create_infer_request()
-        request.set_input_tensor(ov.Tensor(images, True))
-        yield Runner(OPENVINO, hint.lower(), request.infer, _answer(request, images))
+        _give(request, feed)
+        yield Runner(OPENVINO, hint.lower(), request.infer, _answer(request, feed))
 
 
-def _answer(request: Any, images: Array) -> Callable[[Array], Array]:
+def _give(request: Any, feed: Feed) -> None:
     import openvino as ov
 
-    def scores(given: Array) -> Array:
-        request.set_input_tensor(ov.Tensor(given, True))
+    for name, array in feed.items():
+        request.set_tensor(name, ov.Tensor(array, True))
+
+
+def _answer(request: Any, feed: Feed) -> Callable[[Feed], Array]:
+    def scores(given: Feed) -> Array:
+        _give(request, given)
         request.infer()
         found: Array = request.get_output_tensor().data.copy()
-        request.set_input_tensor(ov.Tensor(images, True))
+        _give(request, feed)
         return found
 
     return scores
 
 
-def peers(path: Path, images: Array, threads: int) -> Iterator[Runner]:
+def peers(path: Path, feed: Feed, threads: int) -> Iterator[Runner]:
     """Every setting of every engine that is installed."""
-    yield from onnxruntime(path, images, threads)
+    yield from onnxruntime(path, feed, threads)
     if openvino_version() is not None:
-        yield from openvino(path, images, threads)
+        yield from openvino(path, feed, threads)
 
 
 def openvino_version() -> str | None:

@@ -11,14 +11,16 @@ import onnx
 import pytest
 import torch
 from benchmarks.networks import __main__ as command
-from benchmarks.networks import plans, table
+from benchmarks.networks import plans, runners, table
 from benchmarks.networks.agreement import agreement, float_tolerance, int8_step
-from benchmarks.networks.files import FileError, Files, images
+from benchmarks.networks.files import FileError, Files
+from benchmarks.networks.inputs import feed, images
 from benchmarks.networks.lively import settle
 from benchmarks.networks.measure import Cell
 from benchmarks.networks.plans import Shape, Sweep
 
 from convolutional_networks import SMALL, image
+from openwork.models import DLRM, DLRMConfig
 
 
 def test_batches_sizes_and_sweeps_are_read() -> None:
@@ -160,3 +162,22 @@ def test_a_cell_that_is_worse_than_onnx_runtime_itself_does_not_agree() -> None:
     other = Cell("small", "int8", 1, "32x32", "2:4", agreement=bad, exact=bad, noise=good)
     assert not other.agrees
     assert table.table([other]).row_count == 1
+
+
+def test_recommendations_are_fed_ids_and_scores_differ(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    small = DLRMConfig(bottom=(13, 32, 16), tables=(plans.DLRM_ROWS,) + (30_000,) * 25, top=(32, 16, 1))
+    monkeypatch.setitem(plans.NETWORKS, "dlrm", lambda: DLRM(small))
+    made = Files("dlrm", (224, 224), tmp_path)
+    path = made.path("2:4", "int8", "openwork", Shape(64, 224, 224))
+    graph = onnx.load(path).graph
+    sizes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.input]
+    assert sizes == [[64, 13], [64, 26]]
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    # The top is pruned and the bottom is not.
+    assert np.mean(stored["top_l.2.weight"] == 0) >= 0.5
+    assert np.mean(stored["bot_l.2.weight"] == 0) < 0.1
+    scores = runners.exact(path, given := feed("dlrm", Shape(64, 224, 224), 1)).scores(given)
+    assert scores.shape == (64, 1)
+    assert scores.std() > 0.05
