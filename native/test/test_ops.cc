@@ -224,6 +224,86 @@ TEST(layer_norm_equals_plain_loops) {
   }
 }
 
+namespace {
+
+// The sum over the pixels of one channel, in the order of docs/arithmetic.md; `add` makes the next sum of the one before.
+template <class Add>
+float sum_of_pixels(const Floats& x, const Add& add) {
+  float total = 0;
+  for (size_t begin = 0; begin < x.size(); begin += 256) {
+    float sum[4] = {};
+    for (size_t p = begin; p < x.size() && p < begin + 256; ++p) sum[p % 4] = add(sum[p % 4], x[p]);
+    total += (sum[0] + sum[2]) + (sum[1] + sum[3]);
+  }
+  return total;
+}
+
+struct GroupProblem {
+  int64_t images, pixels, groups, group;
+  bool shifted;
+
+  int64_t channels() const { return groups * group; }
+};
+
+Floats plain_group_norm(const GroupProblem& g, const Floats& x, const Floats& shift, const Floats& gamma, const Floats& beta) {
+  const int64_t channels = g.channels();
+  Floats y(x.size());
+  for (int64_t image = 0; image < g.images; ++image)
+    for (int64_t first = 0; first < channels; first += g.group) {
+      std::vector<Floats> of(g.group, Floats(g.pixels));
+      for (int64_t c = 0; c < g.group; ++c)
+        for (int64_t p = 0; p < g.pixels; ++p) {
+          of[c][p] = x[(image * g.pixels + p) * channels + first + c];
+          if (g.shifted) of[c][p] += shift[image * channels + first + c];
+        }
+      const float count = static_cast<float>(g.group * g.pixels);
+      float sum = 0, squares = 0;
+      for (const Floats& one : of) sum += sum_of_pixels(one, [](float s, float v) { return s + v; });
+      for (Floats& one : of)
+        for (float& v : one) v -= sum / count;
+      for (const Floats& one : of) squares += sum_of_pixels(one, [](float s, float v) { return std::fma(v, v, s); });
+      const float rstd = 1.0f / std::sqrt(squares / count + 1e-5f);
+      for (int64_t c = 0; c < g.group; ++c)
+        for (int64_t p = 0; p < g.pixels; ++p)
+          y[(image * g.pixels + p) * channels + first + c] = std::fma(of[c][p] * rstd, gamma[first + c], beta[first + c]);
+    }
+  return y;
+}
+
+}  // namespace
+
+TEST(group_norm_equals_plain_loops) {
+  const GroupProblem problems[] = {{1, 1, 1, 1, false},  {2, 5, 3, 1, true},   {1, 7, 1, 33, false}, {2, 4, 5, 6, true},
+                                   {1, 300, 2, 9, false}, {1, 515, 3, 16, true}, {3, 6, 4, 20, false}, {1, 256, 64, 1, true}};
+  for (const GroupProblem& g : problems) {
+    Random random{static_cast<unsigned>(g.pixels + g.channels())};
+    const int64_t channels = g.channels(), count = g.images * g.pixels * channels;
+    const Floats x = random.floats(count), shift = random.floats(g.images * channels), gamma = random.floats(channels),
+                 beta = random.floats(channels);
+    const Floats plain = plain_group_norm(g, x, shift, gamma, beta);
+    for (const Activation kind : {Activation::none, Activation::silu})
+      for (const int64_t groups : {int64_t{1}, (g.groups + 1) / 2, g.groups}) {
+        Floats expected;
+        for (const float v : plain) expected.push_back(test::plain_activation({kind}, v));
+        const End<float> gx(x), gs(shift), gg(gamma), gb(beta), y(count);
+        const End<uint8_t> yq(count);
+        alignas(64) static float scratch[4096];
+        GroupNormArgs args;
+        args.x = gx.data(), args.shift = g.shifted ? gs.data() : nullptr, args.gamma = gg.data(), args.beta = gb.data();
+        args.pixels = g.pixels, args.channels = channels, args.group = g.group;
+        args.x_stride = args.y_stride = channels;
+        args.part_channels = groups * g.group, args.parts = (g.groups + groups - 1) / groups;
+        args.epsilon = 1e-5f, args.activation = {kind}, args.y = y.data(), args.scratch = scratch;
+        const std::string what = text("group norm", {g.pixels, g.groups, g.group, groups}, random.seed);
+        on_every_isa(g.images * args.parts, [&](auto& t, int64_t i, int64_t j) { t.group_norm(args, i, j); },
+                     [&] { return y.holds(expected); }, what);
+        args.stored = Stored::u8, args.quantizer = kQuantizer, args.y = yq.data();
+        on_every_isa(g.images * args.parts, [&](auto& t, int64_t i, int64_t j) { t.group_norm(args, i, j); },
+                     [&] { return yq.holds(plain_quantize(expected, kQuantizer)); }, what);
+      }
+  }
+}
+
 TEST(pooling_equals_plain_loops) {
   for (const int64_t width : kWidths) {
     Random random{static_cast<unsigned>(width)};

@@ -62,19 +62,6 @@ class NoiseSchedule:
         return times
 
 
-def guided(predict: Predictor, unconditional: Predictor, strength: float) -> Predictor:
-    """The noise that is there with the text, and more of the difference to that without one.
-
-    strength : 1 is the text alone; what is larger follows the text more closely.
-    """
-
-    def both(images: Floats, times: NDArray[np.int64]) -> Floats:
-        without = unconditional(images, times)
-        return without + np.float32(strength) * (predict(images, times) - without)
-
-    return both
-
-
 def ddim_steps(
     predict: Predictor, noise: Floats, count: int, schedule: NoiseSchedule, bound: float = 1.0
 ) -> Iterator[Floats]:

@@ -125,7 +125,8 @@ def _replace(found: _Norm) -> Replacement:
     }
     epsilon = float(attributes(found.node).get("epsilon", EPSILON))
     values = {"groups": found.groups, "epsilon": epsilon, "activation": "none"}
-    nodes = over_images("GroupNorm", inputs, values, name, found.made)
+    # What it makes has the shape of x, whether onnx knows it or not.
+    nodes = over_images("GroupNorm", inputs, values, name, found.x)
     last = found.made.producer()
     return Replacement(nodes, [(found.made, nodes[-1].outputs[0])], before=last)
 
