@@ -33,7 +33,10 @@ def _views(program: Program) -> dict[int, int]:
     return {
         step.outputs[0]: step.inputs[0]
         for step in program.steps
-        if step.op == "reshape" and step.outputs[0] is not None and step.inputs[0] is not None
+        if (row := row_of_step(step.op)) is not None
+        and row.view
+        and step.outputs[0] is not None
+        and step.inputs[0] is not None
     }
 
 
