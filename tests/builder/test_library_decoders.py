@@ -76,7 +76,7 @@ def exported(model: nn.Module, inputs: dict[str, Tensor], exporter: str, path: P
     axes = {name: {0: "batch", 2 if name in CACHES else 1: f"size_{name}"} for name in inputs}
     axes |= {name: {0: "batch", 2: "past"} for name in CACHES}
     outputs = ["y", *(name.replace("past", "present") for name in CACHES)]
-    free = [{axis: torch.export.Dim.AUTO for axis in axes[name]} for name in inputs]
+    free = [dict.fromkeys(axes[name], torch.export.Dim.AUTO) for name in inputs]
     direct = len(inputs) - len(CACHES)
     how: dict[str, Any] = (
         {"dynamo": False, "opset_version": 17, "dynamic_axes": axes}
