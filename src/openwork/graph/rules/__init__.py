@@ -60,6 +60,7 @@ from openwork.graph.rules.functions.layer_norm import LAYER_NORM, LAYER_NORM_WRI
 from openwork.graph.rules.functions.mean_pool import MEAN_POOL, PLAIN_MEAN
 from openwork.graph.rules.functions.normalize import L2_NORMALIZE, LP_NORMALIZE
 from openwork.graph.rules.functions.unary import CLIP, GATE, UNARY
+from openwork.graph.rules.prepare.attention_operator import EXPAND_ATTENTION
 from openwork.graph.rules.prepare.constants import FOLD_CONSTANTS, FOLD_DEQUANTIZED
 from openwork.graph.rules.prepare.dequantized_tables import DEQUANTIZE_TABLE
 from openwork.graph.rules.prepare.fed_images import MOVE_FIRST, NORMALIZED_BYTES
@@ -108,6 +109,7 @@ PREPARE = Phase(
         NUMBERED,
         EXPAND_QLINEAR,
         EXPAND_QLINEAR_MICROSOFT,
+        EXPAND_ATTENTION,
         TRANSPOSED,
         KEEP_SIGNED,
         DEQUANTIZE_TABLE,

@@ -24,6 +24,7 @@ from openwork.graph.rules.functions.attention_operands import (
     split_heads,
     split_value,
     splits,
+    way_from,
 )
 from openwork.graph.rules.functions.attention_scores import Scores, read_scores
 from openwork.graph.rules.functions.native_mask import native_mask
@@ -201,7 +202,7 @@ def _read_too_soon(found: _Attention, part: Operand) -> str | None:
     whole = _put_together(found, part)
     if whole is None:
         return None
-    own = {use.node for use in whole.uses() if use.node.op_type in ("Transpose", "MatMul", "Reshape")}
+    own = {*found.parts, *way_from(whole, part.used)}
     others = [use.node for use in whole.uses() if use.node not in own]
     if any(not precedes(found.last, node) for node in others):
         return "its keys with those of the past are read before it"

@@ -150,6 +150,15 @@ def splits(operand: Operand, groups: int, heads: int, turned: bool) -> bool:
     return moves_as(operand.source, operand.used, operand.scale, groups, expected)
 
 
+def way_from(source: ir.Value, used: ir.Value) -> list[ir.Node]:
+    """The nodes that move what is used from a value that it comes from."""
+    way: list[ir.Node] = []
+    while used is not source and (node := used.producer()) is not None and node.inputs:
+        way.append(node)
+        used = needed(node, 0)
+    return way
+
+
 def split_value(operand: Operand, groups: int) -> ir.Value | None:
     """The new heads [B, G, L, D] on the way from the source, where more reads them than this attention."""
     value: ir.Value | None = operand.used
