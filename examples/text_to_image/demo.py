@@ -29,6 +29,11 @@ SHEET = 32
 """Pictures of each engine that are drawn side by side."""
 
 
+def _is_newer(path: Path, source: Path) -> bool:
+    """Whether a file was made of the present source: it is there, and no older."""
+    return path.exists() and path.stat().st_mtime >= source.stat().st_mtime
+
+
 class Demo:
     """One run: the settings, and the files of its folder."""
 
@@ -72,12 +77,19 @@ class Demo:
         """The engine of each painter in each precision, by name."""
         made = {}
         for kind, painter in painters.items():
-            source = export_unet(painter, self.file(f"{kind}.onnx"))
+            source = self.file(f"{kind}.onnx")
+            if not _is_newer(source, self._trained(kind)):
+                export_unet(painter, source)
             for precision in PRECISIONS:
                 name = f"{kind} {precision}"
                 made[name] = self.file(f"{kind}.{precision}.engine")
-                build(source, made[name], precision, self.settings.threads)
+                if not _is_newer(made[name], source):
+                    build(source, made[name], precision, self.settings.threads)
         return made
+
+    def _trained(self, kind: str) -> Path:
+        """Where the weights of a painter come from."""
+        return self.settings.weights or self.file("dense.pt") if kind == "dense" else self.file("sparse.pt")
 
     def peers(self) -> dict[str, Call]:
         """The dense file in the others' engines."""
