@@ -240,7 +240,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
         ),
         f"'program.inputs[3].value': expected an integer from 0 to {len(encoder()[0].values)}, found 1000000",
     ),
-    "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "2 entries (ids, type_ids)"),
+    "arity": (lambda h, p: p["steps"][0]["inputs"].append(None), "3 entries (ids, type_ids, behind)"),
     "needed input": (
         lambda h, p: step(p, "layer_norm").update(inputs=[None]),
         "expected 'x' of step 'layer_norm.1' to be given, found absent",
@@ -263,7 +263,7 @@ LIES: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     ),
     "activation": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="tan"),
-        "one of none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh",
+        "one of none, relu, clip, leaky_relu, hard_sigmoid, hard_swish, gelu, gelu_tanh, silu, sigmoid, tanh",
     ),
     "activation without its numbers": (
         lambda h, p: step(p, "linear")["attributes"].update(activation="clip", alpha=0.0),

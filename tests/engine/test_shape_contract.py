@@ -61,7 +61,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Operand], str]] = [
     ("Reshape", {"shape": [1] * 9}, {"x": u8(1)}, "'shape' must be 1 to 8 integers from -1 to"),
     ("Slice", {"axis": 1, "begin": 2, "end": 5}, {"x": u8("B", 4)}, "'end' must be at most the size of the"),
     ("Slice", {"axis": 1, "begin": 2, "end": 2}, {"x": u8("B", 4)}, "'begin' must be below 'end', 2"),
-    ("Slice", {"axis": 0, "begin": 0, "end": 1}, {"x": u8("B", 4)}, "'x' must be of a fixed size along"),
     ("Slice", {"axis": 2, "begin": 0, "end": 1}, {"x": u8("B", 4)}, "'axis' must be below the number of"),
     ("AveragePool", WINDOW | {"overhang": [2, 0]}, {"x": IMAGE}, "'overhang' must be at most the pads at"),
     (
@@ -134,6 +133,10 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Operand], str]] = [
 )
 def test_refusals(name: str, attributes: dict[str, Any], given: dict[str, Operand], sentence: str) -> None:
     assert found(name, attributes, **given).startswith(sentence)
+
+
+def test_a_free_axis_is_cut_where_a_run_has_it() -> None:
+    assert found("Slice", {"axis": 0, "begin": 1, "end": 3}, x=u8("B", 4)) == (2, 4)
 
 
 def test_a_pixel_for_each_image_meets_all_of_its_pixels() -> None:
