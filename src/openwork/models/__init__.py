@@ -24,9 +24,11 @@ from openwork.models.resnet import (
     resnext101_32x8d,
     small_resnet,
 )
+from openwork.models.transformer import GPT, TransformerConfig, TransformerDecoder, TransformerEncoder
 from openwork.models.xception import Xception, XceptionConfig, xception
 
 __all__ = [
+    "GPT",
     "BertConfig",
     "BertEncoder",
     "ConvNeXt",
@@ -42,6 +44,9 @@ __all__ = [
     "ResNet",
     "ResNetConfig",
     "SentenceEmbedder",
+    "TransformerConfig",
+    "TransformerDecoder",
+    "TransformerEncoder",
     "Xception",
     "XceptionConfig",
     "convnext_tiny",
