@@ -86,10 +86,16 @@ def test_heads_that_share_keys() -> None:
     assert_close(found, FIXED_POINT)
 
 
-@pytest.mark.parametrize("boolean", [False, True])
+def test_a_mask_of_booleans_that_may_leave_a_query_nothing_stays_with_its_reason() -> None:
+    found = made({**THREE, "mask": ["length", "total"], **PAST}, True, **NUMBERS)
+    assert "Attention" not in found.operators
+    assert "its bias may leave a query nothing, where its weights are 0" in found.reasons
+    assert_close(found, FIXED_POINT)
+
+
 @pytest.mark.parametrize("shape", [["batch", 1, "length", "total"], ["length", "total"]])
-def test_masks_are_added(shape: list[int | str], boolean: bool) -> None:
-    found = made({**THREE, "mask": shape, **PAST}, boolean, **NUMBERS)
+def test_masks_of_numbers_are_added(shape: list[int | str]) -> None:
+    found = made({**THREE, "mask": shape, **PAST}, **NUMBERS)
     node = found.node("Attention")
     assert node.inputs[3] is None
     assert node.inputs[4] is not None

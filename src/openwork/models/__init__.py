@@ -25,10 +25,12 @@ from openwork.models.resnet import (
     resnext101_32x8d,
     small_resnet,
 )
+from openwork.models.transformer import GPT, TransformerConfig, TransformerDecoder, TransformerEncoder
 from openwork.models.xception import Xception, XceptionConfig, xception
 
 __all__ = [
     "DLRM",
+    "GPT",
     "BertConfig",
     "BertEncoder",
     "ConvNeXt",
@@ -45,6 +47,9 @@ __all__ = [
     "ResNet",
     "ResNetConfig",
     "SentenceEmbedder",
+    "TransformerConfig",
+    "TransformerDecoder",
+    "TransformerEncoder",
     "Xception",
     "XceptionConfig",
     "convnext_tiny",

@@ -12,7 +12,7 @@ from openwork.graph.model import Dims, constant, dims, graph_of, make, needed, o
 from openwork.graph.probe import EQUAL_SIZES
 from openwork.graph.rewrite import Replacement, Rule, home, precedes
 from openwork.graph.round_trip import Grid, round_trip
-from openwork.graph.rules.functions.attention_bias import bias_value, refused_bias
+from openwork.graph.rules.functions.attention_bias import bias_value, is_infinite, refused_bias
 from openwork.graph.rules.functions.attention_operands import (
     Operand,
     groups_of,
@@ -226,8 +226,13 @@ def _same_batch(found: _Attention, shape: Dims, states: Dims) -> bool:
 
 def _check_mask(found: _Attention, states: Dims) -> str | None:
     """Whether mask and keys are of other sizes, or one mask is for a batch of any size."""
-    if found.scores.bias is not None:
-        refused = refused_bias(found.scores.bias, found.heads)
+    bias = found.scores.bias
+    if bias is not None:
+        refused = refused_bias(bias, found.heads)
+        if refused is None and _without_nan_guard(found.softmax) is not found.softmax.outputs[0]:
+            refused = (
+                "its bias may leave a query nothing, where its weights are 0" if is_infinite(bias) else None
+            )
         if refused is not None:
             return refused
     if found.mask is None:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from openwork.graph.edit import add_initializer
 from openwork.graph.model import constant, dims
+from openwork.graph.probe import cone
 from openwork.graph.rewrite import precedes
 from openwork.graph.rules.functions.attention_scores import Bias
 
@@ -25,6 +26,14 @@ def refused_bias(bias: Bias, heads: int) -> str | None:
     if isinstance(shape[-3], int) and shape[-3] not in (1, heads):
         return f"its bias is for {shape[-3]} heads, its scores are for {heads}"
     return None
+
+
+def is_infinite(bias: Bias) -> bool:
+    """Whether minus infinity is among the numbers that the bias is made of."""
+    found = cone(bias.value)
+    read = [value for node in (found.nodes if found else ()) for value in node.inputs]
+    arrays = [array for value in (bias.low, *read) if (array := constant(value)) is not None]
+    return any(array.dtype.kind == "f" and bool(np.isneginf(array).any()) for array in arrays)
 
 
 def bias_value(graph: ir.Graph, bias: Bias, before: ir.Node) -> tuple[ir.Value, list[ir.Node]]:

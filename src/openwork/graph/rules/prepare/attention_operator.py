@@ -138,6 +138,16 @@ def _masked(w: _Written, scores: ir.Value, mask: ir.Value | None) -> ir.Value:
     return w.add("Where", [mask, scores, w.stored("dropped", -np.inf, np.float32)], dims(scores))
 
 
+def _weights(w: _Written, scores: ir.Value, mask: ir.Value | None) -> ir.Value:
+    """The softmax, of a query that booleans leave nothing 0."""
+    weights = w.add("Softmax", [_masked(w, scores, mask)], dims(scores), axis=-1)
+    if mask is None or mask.dtype != ir.DataType.BOOL:
+        return weights
+    none = w.add("IsNaN", [weights], dims(scores))
+    none.type = ir.TensorType(ir.DataType.BOOL)
+    return w.add("Where", [none, w.stored("nothing", 0, np.float32), weights], dims(scores))
+
+
 def _replace(found: _Attention) -> Replacement:
     node, given, w = (
         found.node,
@@ -157,7 +167,7 @@ def _replace(found: _Attention) -> Replacement:
     scores = w.add("Mul", [scores, scale], dims(scores))
     if given.get("is_causal", 0):
         scores = _causal(w, scores, q, k, past_k)
-    weights = w.add("Softmax", [_masked(w, scores, operand(node, _MASK))], dims(scores), axis=-1)
+    weights = _weights(w, scores, operand(node, _MASK))
     y = w.add("MatMul", [weights, each_v], dims(q))
     if len(dims(needed(node, 0)) or ()) == 3:
         turned_back = w.add("Transpose", [y], (batch, length, heads, size), perm=[0, 2, 1, 3])
