@@ -107,6 +107,7 @@ class Operator:
     epilogue : whether what follows may go into it (bias, activation, residual, as far as it has the slots).
     layout : how the dimensions of its values must lie: "any" where it works element by element, "rows" where
     the last one is its own, "channels last" where an image must stand as [B, H, W, C].
+    view : whether its output is its first input under another shape.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Operator:
     weighted: str = ""
     epilogue: bool = False
     layout: str = "rows"
+    view: bool = False
 
     @property
     def activations(self) -> tuple[Slot, ...]:

@@ -120,6 +120,7 @@ RESHAPE = Operator(
     (value("y", "f32|u8|i64", "..."),),
     (integers("shape", (1, MOST_AXES), -1, LARGEST_SIZE),),
     derive=reshapes,
+    view=True,
 )
 SLICE = Operator(
     "Slice",
