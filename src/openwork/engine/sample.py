@@ -30,14 +30,12 @@ def id_limits(program: Program, tensors: Tensors) -> dict[str, int]:
 
 def _views(program: Program) -> dict[int, int]:
     """What each value is that has only another shape."""
-    return {
-        step.outputs[0]: step.inputs[0]
-        for step in program.steps
-        if (row := row_of_step(step.op)) is not None
-        and row.view
-        and step.outputs[0] is not None
-        and step.inputs[0] is not None
-    }
+    found: dict[int, int] = {}
+    for step in program.steps:
+        row, read, made = row_of_step(step.op), step.inputs[:1], step.outputs[:1]
+        if row is not None and row.view and read[0] is not None and made[0] is not None:
+            found[made[0]] = found.get(read[0], read[0])
+    return found
 
 
 def _read(program: Program) -> Iterator[tuple[Step, Slot, int]]:

@@ -111,6 +111,7 @@ class Operator:
     dynamic : whether its first input is quantized by the range that it has when the program runs.
     layout : how the dimensions of its values must lie: "any" where it works element by element, "rows" where
     the last one is its own, "channels last" where an image must stand as [B, H, W, C].
+    view : whether its output is its first input under another shape.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Operator:
     view: bool = False
     dynamic: bool = False
     layout: str = "rows"
+    view: bool = False
 
     @property
     def activations(self) -> tuple[Slot, ...]:

@@ -98,7 +98,8 @@ def interaction(*inputs: Any) -> Array:
     x = np.concatenate([each if each.ndim == 3 else each[:, None] for each in arrays], 1)
     row, column = np.tril_indices(x.shape[1], -1)
     with quiet():
-        products = dot16(x[:, row], x[:, column])
+        pairs = (len(x), len(row))
+        products = dot16(x[:, row], x[:, column]) if len(row) else np.zeros(pairs, np.float32)
     return store(np.concatenate([x[:, 0], products], 1), a)
 
 

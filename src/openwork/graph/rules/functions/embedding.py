@@ -169,4 +169,5 @@ def _replace(found: _Sum) -> Replacement:
     return Replacement([made], [(found.root.outputs[0], made.outputs[0])])
 
 
-EMBEDDING_SUM = Rule("embedding sum", frozenset({"Gather"}), _match, _check, _replace)
+# A lookup may become a step of its own, which leaves the sum unexplained.
+EMBEDDING_SUM = Rule("embedding sum", frozenset({"Gather"}), _match, _check, _replace, lasting=True)
