@@ -25,7 +25,7 @@ def _sheet(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def draw(samples: Mapping[str, NDArray[np.float32]], request: Request, path: Path) -> None:
     """Write the first rows of each engine's pictures, under its name, to a PNG file."""
-    figure = Figure(figsize=(3.2 * len(samples), 4.2), dpi=DOTS)
+    figure = Figure(figsize=(3.2 * len(samples), 2.6), dpi=DOTS)
     shown = min(map(len, samples.values())) // COLUMNS * COLUMNS
     for place, (name, pictures) in enumerate(samples.items(), start=1):
         axes = figure.add_subplot(1, len(samples), place)

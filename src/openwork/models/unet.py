@@ -210,7 +210,7 @@ class UNet(nn.Module):
             states = skipped[-1]
         states = self.mid_block(states, time, text)
         for up in self.up_blocks:
-            count = len(up.resnets)
+            count = self.config.layers + 1
             states = up(states, skipped[: -count - 1 : -1], time, text)
             skipped = skipped[:-count]
         made: Tensor = self.conv_out(functional.silu(self.conv_norm_out(states)))

@@ -102,8 +102,8 @@ class Attention(nn.Module):
 
     def forward(self, states: Tensor, text: Tensor | None = None) -> Tensor:
         source = states if text is None else text
-        q, k, v = self.to_q(states), self.to_k(source), self.to_v(source)
-        mixed = functional.scaled_dot_product_attention(*map(self._split, (q, k, v)))
+        q, k, v = (self._split(made) for made in (self.to_q(states), self.to_k(source), self.to_v(source)))
+        mixed = functional.scaled_dot_product_attention(q, k, v)
         made: Tensor = self.to_out(mixed.transpose(1, 2).reshape(states.shape))
         return made
 
@@ -117,7 +117,8 @@ class Gated(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         value, gate = self.proj(states).chunk(2, dim=-1)
-        return value * functional.gelu(gate)
+        made: Tensor = value * functional.gelu(gate)
+        return made
 
 
 class Plain(nn.Module):
@@ -181,7 +182,8 @@ class ImageTransformer(nn.Module):
         for block in self.transformer_blocks:
             states = block(states, text)
         states = self.proj_out(states).reshape(batch, height, columns, width)
-        return states.permute(0, 3, 1, 2) + images
+        summed: Tensor = states.permute(0, 3, 1, 2) + images
+        return summed
 
 
 class Downsample(nn.Module):

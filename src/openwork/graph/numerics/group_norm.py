@@ -32,8 +32,9 @@ def _mean_of_groups(sums: Float, groups: int, pixels: int) -> Float:
     total = np.zeros(of_groups.shape[:2], np.float32)
     for channel in range(of_groups.shape[2]):
         total = total + of_groups[:, :, channel]
-    mean = total / np.float32(of_groups.shape[2] * pixels)
-    return np.repeat(mean, of_groups.shape[2], axis=1)[:, None]
+    mean: Float = np.divide(total, np.float32(of_groups.shape[2] * pixels), dtype=np.float32)
+    made: Float = np.repeat(mean, of_groups.shape[2], axis=1)[:, None]
+    return made
 
 
 def group_norm(
