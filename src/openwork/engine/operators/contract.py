@@ -107,7 +107,6 @@ class Operator:
     derive : binds those letters of the outputs that no input has as they stand. checks : further conditions.
     weighted : the slot of the weight whose patterns and tactics the builder chooses, or "".
     epilogue : whether what follows may go into it (bias, activation, residual, as far as it has the slots).
-    view : whether its output is its input under another shape.
     dynamic : whether its first input is quantized by the range that it has when the program runs.
     layout : how the dimensions of its values must lie: "any" where it works element by element, "rows" where
     the last one is its own, "channels last" where an image must stand as [B, H, W, C].
@@ -122,7 +121,6 @@ class Operator:
     checks: tuple[Check, ...] = ()
     weighted: str = ""
     epilogue: bool = False
-    view: bool = False
     dynamic: bool = False
     layout: str = "rows"
     view: bool = False
