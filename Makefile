@@ -13,6 +13,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 SHARED := build-dir=build/native build.targets=_native cmake.define.OPENWORK_PYTHON=ON cmake.define.OPENWORK_WERROR=ON
 NATIVE_TESTS := -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DOPENWORK_PYTHON=OFF -DOPENWORK_TESTS=ON -DOPENWORK_WERROR=ON
 
+# Both halves of the tests of a binary at once, each on a core: $(call halves,command,part of the names).
+halves = { $(1) "$(2)" --part 1/2 & first=$$!; $(1) "$(2)" --part 2/2; second=$$?; wait $$first && exit $$second; }
+
 .PHONY: demo test lint native-test sanitize sanitize-threads neon-test neon-test-run wheel-test clean check-tools
 
 demo: $(VENV)/.installed
@@ -29,13 +32,13 @@ native-test: $(VENV)/.installed
 	$(BIN)/cmake -B build/native $(NATIVE_TESTS)
 	$(BIN)/cmake --build build/native -j $(JOBS) --target openwork_test
 	$(BIN)/python native/test/shared_symbols.py build/native
-	build/native/openwork_test
+	@$(call halves,build/native/openwork_test,)
 
 # The same tests under AddressSanitizer and UndefinedBehaviorSanitizer, with a tenth of the random problems.
 sanitize: $(VENV)/.installed
 	$(BIN)/cmake -B build/sanitize $(NATIVE_TESTS) -DOPENWORK_SANITIZE=address -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
-	OPENWORK_TEST_PROBLEMS=1000 build/sanitize/openwork_test
+	@$(call halves,env OPENWORK_TEST_PROBLEMS=1000 build/sanitize/openwork_test,)
 
 # Those that start threads, which their names say, under ThreadSanitizer.
 sanitize-threads: $(VENV)/.installed
@@ -52,7 +55,7 @@ neon-test: $(VENV)/.installed
 neon-test-run:
 	$(BIN)/cmake -B build/neon $(NATIVE_TESTS) -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
 	$(BIN)/cmake --build build/neon -j $(JOBS)
-	OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=500 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test
+	@$(call halves,env OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=500 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test,)
 
 # The wheel, built for each Python of this machine and tried in empty environments (tests/wheels).
 wheel-test: $(VENV)/.installed

@@ -42,8 +42,10 @@ def _check(found: _Attention) -> str | None:
         return "its heads and their channels are not known"
     if given.get("softcap", 0.0) != 0.0:
         return "it caps its scores softly, for which there is no native operator"
-    if len(node.outputs) > 3 and node.outputs[3].uses():
-        return "its scores are read by other nodes"
+    if len(node.outputs) > 3 and _is_needed(node.outputs[3]):
+        return "its scores are read by other nodes, or given"
+    if _value_size(found) != found.size:
+        return "its values have heads of another size than its queries"
     if operand(node, _NEWER_INPUTS) is not None:
         return "it takes the number of keys of each batch element; give a mask instead"
     if any(needed(node, index).dtype != ir.DataType.FLOAT for index in range(3)):
@@ -52,6 +54,16 @@ def _check(found: _Attention) -> str | None:
     if mask is not None and (dims(mask) is None or mask.dtype not in (ir.DataType.FLOAT, ir.DataType.BOOL)):
         return "its mask is neither floats nor booleans"
     return None
+
+
+def _value_size(found: _Attention) -> Dim:
+    """The channels of a head of values; None where they are not known."""
+    shape = dims(needed(found.node, 2)) or ()
+    width = shape[-1] if shape else None
+    if len(shape) != 3:
+        return width
+    groups = found.groups
+    return width // groups if isinstance(width, int) and isinstance(groups, int) and groups else None
 
 
 @dataclass
