@@ -272,12 +272,6 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
     ),
     (
         lambda p: add_step(
-            p, "slice", "s", x=value(p, "f32", 2, -1), y=value(p, "f32", 2, 3), axis=1, begin=0, end=3
-        ),
-        'Step "s" (slice): expected x with dimension 1 fixed, because it is cut, found [2, free 0].',
-    ),
-    (
-        lambda p: add_step(
             p,
             "pad",
             "p",

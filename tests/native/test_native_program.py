@@ -393,7 +393,7 @@ REFUSALS: list[tuple[Callable[[Any], Any], str]] = [
     (
         lambda p: linear(p, activation="tan"),
         'Step "l" (linear): Expected one of the activations none, relu, relu6, clip, leaky_relu, '
-        'hard_sigmoid, hard_swish, gelu, silu, sigmoid, tanh, found "tan".',
+        'hard_sigmoid, hard_swish, gelu, gelu_tanh, silu, sigmoid, tanh, found "tan".',
     ),
     (
         lambda p: linear(p, activation="clip", alpha=1.0, beta=-1.0),

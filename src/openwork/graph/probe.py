@@ -83,10 +83,10 @@ def named(value: ir.Value) -> bool:
 
 
 def shape_content(node: ir.Node, sizes: Mapping[str, int]) -> Array:
-    """What a Shape node gives for these sizes."""
+    """What a Shape node gives for these sizes; raises KeyError where they do not say it."""
     value, found = needed(node, 0), attributes(node)
-    axes = range(len(dims(value) or ()))[found.get("start", 0) : found.get("end")]
-    return np.array([size_of(value, axis, sizes) for axis in axes], np.int64)
+    made = sized(value, sizes)[found.get("start", 0) : found.get("end")]
+    return np.array(made, np.int64)
 
 
 def cone(value: ir.Value, stop: frozenset[ir.Value] = frozenset()) -> Cone | None:

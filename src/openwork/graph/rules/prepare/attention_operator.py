@@ -13,6 +13,12 @@ from openwork.graph.rewrite import Replacement, Rule, home
 
 _PAST_K, _PAST_V, _MASK = 4, 5, 3
 _NEWER_INPUTS = 6
+_KNOWN = frozenset(
+    {
+        *("is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap"),
+        "softmax_precision",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ def _check(found: _Attention) -> str | None:
     node, given = found.node, attributes(found.node)
     if not all(isinstance(number, int) and number > 0 for number in (found.heads, found.groups, found.size)):
         return "its heads and their channels are not known"
+    if unknown := set(given) - _KNOWN:
+        return f"it has {', '.join(sorted(unknown))}, for which there is no native operator"
     if given.get("softcap", 0.0) != 0.0:
         return "it caps its scores softly, for which there is no native operator"
     if len(node.outputs) > 3 and _is_needed(node.outputs[3]):
