@@ -99,7 +99,12 @@ class _Encoder:
         )
         self.linear(yq, None, qkv, 3 * width, width)
         heads = {"heads": width // 64, "scale": 0.125}
-        self.step("attention", (qkv, None, None, mask), (mixed,), attributes={**heads, **_QUANTIZED})
+        self.step(
+            "attention",
+            (qkv, None, None, mask, None, None, None),
+            (mixed, None, None),
+            attributes={**heads, **_QUANTIZED},
+        )
         self.linear(mixed, y, summed, width, width)
         y, yq = self.norm(summed, width)
         wide, outer = self.hidden("u8", inner), self.hidden("f32", width)
@@ -112,7 +117,7 @@ class _Encoder:
         size, embedded = self.size, self.hidden("f32", self.size.width)
         rows = (("word", size.vocabulary), ("position", size.positions))
         tables = {slot: self.floats(slot, count, size.width) for slot, count in rows}
-        self.step("embedding_sum", (ids, None), (embedded,), tensors=tables)
+        self.step("embedding_sum", (ids, None, None), (embedded,), tensors=tables)
         y, yq = self.norm(embedded, size.width)
         for _ in range(size.layers):
             y, yq = self.layer(y, yq, mask)
