@@ -17,8 +17,8 @@ from openwork.graph import read, reduce
 from openwork.models.unet import UNet, UNetConfig
 
 TOLERANCE = {"fp32": 2.0**-15, "bf16": 2 * 2.0**-8 * np.sqrt(60)}
-"""Of the length of the noise. FP32: attention holds queries, keys and values in 16 bits; sums in another order
-are far below that. BF16: each of 60 products in a row moves what it makes by 2^-8 of either factor, in
+"""Of the length of the noise. FP32: attention holds queries, keys and values in 16 bits; sums in another
+order are far below that. BF16: each of 60 products in a row moves what it makes by 2^-8 of either factor, in
 directions of their own."""
 BATCH, SIDE = 2, 16
 
