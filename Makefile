@@ -34,11 +34,11 @@ native-test: $(VENV)/.installed
 	$(BIN)/python native/test/shared_symbols.py build/native
 	@$(call halves,build/native/openwork_test,)
 
-# The same tests under AddressSanitizer and UndefinedBehaviorSanitizer, with a twenty-fifth of the random problems.
+# The same tests under AddressSanitizer and UndefinedBehaviorSanitizer, with a tenth of the random problems.
 sanitize: $(VENV)/.installed
 	$(BIN)/cmake -B build/sanitize $(NATIVE_TESTS) -DOPENWORK_SANITIZE=address -DCMAKE_BUILD_TYPE=None
 	$(BIN)/cmake --build build/sanitize -j $(JOBS)
-	@$(call halves,env OPENWORK_TEST_PROBLEMS=400 build/sanitize/openwork_test,)
+	@$(call halves,env OPENWORK_TEST_PROBLEMS=1000 build/sanitize/openwork_test,)
 
 # Those that start threads, which their names say, under ThreadSanitizer.
 sanitize-threads: $(VENV)/.installed
@@ -55,7 +55,7 @@ neon-test: $(VENV)/.installed
 neon-test-run:
 	$(BIN)/cmake -B build/neon $(NATIVE_TESTS) -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake
 	$(BIN)/cmake --build build/neon -j $(JOBS)
-	@$(call halves,env OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=250 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test,)
+	@$(call halves,env OPENWORK_ISA=neon OPENWORK_TEST_PROBLEMS=500 qemu-aarch64 -cpu neoverse-n1 -L /usr/aarch64-linux-gnu build/neon/openwork_test,)
 
 # The wheel, built for each Python of this machine and tried in empty environments (tests/wheels).
 wheel-test: $(VENV)/.installed

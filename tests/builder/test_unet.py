@@ -16,10 +16,14 @@ from openwork.builder import tactics
 from openwork.graph import read, reduce
 from openwork.models.unet import UNet, UNetConfig
 
-TOLERANCE = {"fp32": 2.0**-15, "bf16": 2 * 2.0**-8 * np.sqrt(60)}
-"""Of the length of the noise. FP32: attention holds queries, keys and values in 16 bits; sums in another
-order are far below that. BF16: each of 60 products in a row moves what it makes by 2^-8 of either factor, in
-directions of their own."""
+ATTENTIONS, TOKENS = 8, 7
+TOLERANCE = {
+    "fp32": np.sqrt(ATTENTIONS / TOKENS) / (11580 * np.sqrt(12)),
+    "bf16": 2 * 2.0**-8 * np.sqrt(60),
+}
+"""Of the length of the noise. FP32: attention holds values in steps of 1 / 11580 of the largest, off by
+1 / sqrt(12) of a step in the mean square, less where some tokens are averaged; other sums' order counts less.
+BF16: each of 60 products in a row moves what it makes by 2^-8 of either factor, in its own direction."""
 BATCH, SIDE = 2, 16
 
 
@@ -33,7 +37,7 @@ def feeds(batch: int) -> dict[str, np.ndarray]:
     return {
         "images": rng.standard_normal((batch, 3, SIDE, SIDE)).astype(np.float32),
         "times": rng.integers(0, 1000, batch),
-        "text": rng.standard_normal((batch, 7, 16)).astype(np.float32),
+        "text": rng.standard_normal((batch, TOKENS, 16)).astype(np.float32),
     }
 
 
