@@ -452,6 +452,46 @@ def test_other_counts_stay(padding: int, first: int, masked: bool) -> None:
     assert "EmbeddingSum" not in found.operators
 
 
+def picked_types(b: Builder, types: np.ndarray) -> str:
+    """Words, and types that are picked of a stored row by positions, which are counted from the words."""
+    ids = b.input("ids", ["batch", "length"], TensorProto.INT64)
+    spread = b.add(
+        "Expand", b.constant(types), b.add("Concat", b.add("Shape", ids, end=1), b.integers(12), axis=0)
+    )
+    kept = b.add("Cast", b.add("Not", b.add("Equal", ids, b.constant(np.int64(1)))), to=TensorProto.INT64)
+    places = b.add("Mul", b.add("CumSum", kept, b.constant(np.int64(1))), kept)
+    kinds = b.add("Gather", b.normal(2, 6), b.add("GatherElements", spread, places, axis=1))
+    positions = b.add("Slice", b.normal(12, 6), b.integers(0), b.add("Shape", ids, start=1), b.integers(0))
+    return b.add("Add", b.add("Add", b.add("Gather", b.normal(20, 6), ids), kinds), positions)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_types_that_are_picked_of_equal_ones_are_a_row(last: int) -> None:
+    """Of others, of which only the last differs, they stay what the model computes."""
+    b, types = Builder(np.random.default_rng(0)), np.zeros((1, 12), np.int64)
+    types[0, 5] = last
+    found = reduced(
+        b.model(y=picked_types(b, types)), {"ids": np.array([[5, 6, 7, 8, 9, 4], [1, 2, 1, 3, 1, 0]])}
+    )
+    assert (found.operators == ["EmbeddingSum"]) == (last == 0)
+    assert_close(found, 1e-6)
+
+
+@pytest.mark.parametrize("by", ["half", "list"])
+def test_types_that_few_words_have_are_no_row(by: str) -> None:
+    """Those above 13.5, and those that a stored list says."""
+    b = Builder(np.random.default_rng(0))
+    x = embeddings(b, "sliced")
+    if by == "half":
+        high = b.add("Greater", b.add("Cast", "ids", to=TensorProto.FLOAT), b.number(13.5))
+        kinds = b.add("Cast", high, to=TensorProto.INT64)
+    else:
+        kinds = b.add("Gather", b.constant((np.arange(20) == 17).astype(np.int64)), "ids")
+    y = b.add("Add", x, b.add("Gather", b.normal(2, 6), kinds))
+    found = reduced(b.model(y=y), {"ids": np.array([[3, 17, 14], [19, 0, 13]])})
+    assert_close(found, 1e-6)
+
+
 def test_a_lone_embedding_is_a_lookup() -> None:
     b = Builder(np.random.default_rng(0))
     found = reduced(b.model(y=b.add("Relu", embeddings(b, "no positions"))), embedding_feeds(b, ""))

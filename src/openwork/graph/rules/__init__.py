@@ -79,6 +79,7 @@ from openwork.graph.rules.prepare.round_trips import (
 from openwork.graph.rules.prepare.shapes import KNOWN_SIZE, SHAPE_OF_INPUT
 from openwork.graph.rules.prepare.signed_integers import KEEP_SIGNED
 from openwork.graph.rules.prepare.transposed import TRANSPOSED
+from openwork.graph.rules.prepare.uniform_picks import UNIFORM_PICK
 from openwork.graph.rules.products.bias import BIAS
 from openwork.graph.rules.products.channel_scale import BATCH_NORM, CHANNEL_SCALE
 from openwork.graph.rules.products.conv import CONV, CONV_FLOAT
@@ -102,6 +103,7 @@ PREPARE = Phase(
     "prepare",
     (
         FOLD_CONSTANTS,
+        UNIFORM_PICK,
         KNOWN_SIZE,
         SHAPE_OF_INPUT,
         REMOVE_IDENTITIES,

@@ -128,9 +128,7 @@ def _match_written_gelu(node: ir.Node) -> _Elementwise | None:
     return None
 
 
-GELU_WRITTEN_OUT = Rule(
-    "gelu written out", frozenset({"Mul", "Div"}), _match_written_gelu, _check, _replace
-)
+GELU_WRITTEN_OUT = Rule("gelu written out", frozenset({"Mul", "Div"}), _match_written_gelu, _check, _replace)
 
 
 def _match_relu(node: ir.Node) -> _Elementwise | None:

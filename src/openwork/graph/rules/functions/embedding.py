@@ -23,7 +23,7 @@ from openwork.graph.model import (
 )
 from openwork.graph.probe import cone, evaluations
 from openwork.graph.rewrite import Replacement, Rule, home
-from openwork.graph.rules.functions.positions import behind, counted, position_or_row, repeated
+from openwork.graph.rules.functions.positions import behind, counted, position_or_row
 
 
 @dataclass
@@ -102,8 +102,6 @@ def _sort(value: ir.Value, terms: _Terms, length: Dim) -> None:
         terms.row = row if terms.row is None else terms.row + row
     elif terms.position is None and (found := behind(value, length)) is not None:
         terms.position, terms.behind = found
-    elif (always := repeated(value)) is not None:
-        terms.row = always if terms.row is None else terms.row + always
     elif terms.position is None and (by_count := counted(value)) is not None:
         terms.position, terms.padding = by_count
     else:

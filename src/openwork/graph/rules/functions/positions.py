@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from openwork.graph.model import Array, Dim, ModelError, constant, dims, needed, scalar
+from openwork.graph.model import Array, Dim, ModelError, constant, dims, needed
 from openwork.graph.numerics.tables import positions_of_tokens
 from openwork.graph.probe import Cone, Probe, cone, evaluations, sized
 
@@ -52,81 +52,63 @@ def behind(value: ir.Value, length: Dim) -> tuple[Array, ir.Value] | None:
     return None
 
 
-_MOST_IDS = 1 << 20
-
-
-def _contents(padding: int, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Ids with padding nowhere, at the ends, in between, and alone."""
-    rng = np.random.default_rng(0)
-    yield np.full(shape, padding)
-    yield np.full(shape, padding + 1)
-    for share in (0.2, 0.7):
-        ids = rng.integers(0, padding + 4, shape)
-        ids[rng.random(shape) < share] = padding
-        yield ids
-    ids = rng.integers(padding + 1, padding + 4, shape)
-    ids[..., shape[-1] // 2 :] = padding
-    yield ids
+_MOST_NUMBERS = 8
+"""Elements of a constant that ids may be compared with one by one; a longer one may be looked up by them."""
 
 
 def counted(value: ir.Value) -> tuple[Array, int] | None:
     """A table and an id where the value is the table's rows by how many other ids stand before each."""
-    found = _of_ids(value)
-    if found is None:
-        return None
-    cone_, ids, table = found
-
-    def counts(padding: int) -> bool:
-        made = _by_tokens(cone_, ids, padding)
-        rows = [(positions_of_tokens(content, padding), y) for content, y in made]
-        return bool(rows) and all(
-            places.max() < len(table) and np.array_equal(table[places], y) for places, y in rows
-        )
-
-    return next(((table, padding) for padding in _numbers(cone_, len(table) - 1) if counts(padding)), None)
-
-
-def repeated(value: ir.Value) -> Array | None:
-    """The row of a table that the value repeats whatever the ids are that it is computed from."""
-    found = _of_ids(value)
-    if found is None:
-        return None
-    cone_, ids, _ = found
-    made = [y for padding in _numbers(cone_, _MOST_IDS) or [1] for _, y in _by_tokens(cone_, ids, padding)]
-    if not made or made[0].size == 0:
-        return None
-    row = made[0].reshape(-1, made[0].shape[-1])[:1]
-    return row[0] if all(_spreads(row, y) for y in made) else None
-
-
-def _of_ids(value: ir.Value) -> tuple[Cone, ir.Value, Array] | None:
-    """A cone of one input, INT64 [batch, length], and of one table."""
     found = cone(value)
     table = _table(found) if found is not None and len(found.sources) == 1 else None
     if found is None or table is None:
         return None
     (ids,) = found.sources
-    fits = ids.dtype == ir.DataType.INT64 and len(dims(ids) or ()) == 2
-    return (found, ids, table) if fits else None
+    numbers = _numbers(found, table)
+    if ids.dtype != ir.DataType.INT64 or len(dims(ids) or ()) != 2 or numbers is None:
+        return None
+    named = (number for number in numbers if number < len(table) - 1)
+    return next(((table, padding) for padding in named if _counts(found, ids, table, padding, numbers)), None)
 
 
-def _numbers(found: Cone, end: int) -> list[int]:
-    """The whole numbers that stand in a cone, from 0 to before `end`."""
+def _numbers(found: Cone, table: Array) -> list[int] | None:
+    """The whole numbers from 0 on at, above and below those of a cone; None where it holds another table."""
     read = {v for node in found.nodes for v in node.inputs if v is not None}
-    numbers = {scalar(v) for v in read}
-    return sorted({int(n) for n in numbers if n is not None and n == int(n) and 0 <= n < end})
+    arrays = [array for v in read if (array := constant(v)) is not None]
+    held = [array for array in arrays if array.shape != table.shape]
+    if any(array.size > _MOST_NUMBERS for array in held):
+        return None
+    finite = {float(x) for array in held for x in array.reshape(-1) if np.isfinite(float(x))}
+    return sorted({int(end(x)) for x in finite for end in (np.floor, np.ceil) if end(x) >= 0})
 
 
-def _by_tokens(found: Cone, ids: ir.Value, padding: int) -> list[tuple[Array, Array]]:
-    """Ids, this one among them, and what the cone makes of them; nothing where it cannot be computed."""
+def _contents(padding: int, numbers: list[int], shape: tuple[int, ...]) -> Iterator[Array]:
+    """Ids around the numbers, with padding nowhere, at the ends, in between, and alone."""
+    rng = np.random.default_rng(0)
+    around = sorted({max(0, number + step) for number in numbers for step in (-1, 0, 1, 2)})
+    others = [number for number in around if number != padding]
+    yield np.full(shape, padding)
+    yield from (np.full(shape, number) for number in others)
+    for share in (0.2, 0.7):
+        ids = rng.choice(around, shape)
+        ids[rng.random(shape) < share] = padding
+        yield ids
+    ids = rng.choice(others, shape)
+    ids[..., shape[-1] // 2 :] = padding
+    yield ids
 
+
+def _counts(found: Cone, ids: ir.Value, table: Array, padding: int, numbers: list[int]) -> bool:
     def feeds(probe: Probe) -> Iterator[dict[ir.Value, Array]]:
-        return ({ids: content} for content in _contents(padding, sized(ids, probe.sizes)))
+        return ({ids: content} for content in _contents(padding, numbers, sized(ids, probe.sizes)))
 
     try:
-        return [(contents[ids], np.asarray(y)) for _, contents, y in evaluations(found, feeds)]
+        for _, contents, y in evaluations(found, feeds):
+            rows = positions_of_tokens(contents[ids], padding)
+            if rows.max() >= len(table) or not np.array_equal(table[rows], y):
+                return False
     except (ModelError, KeyError):
-        return []
+        return False
+    return True
 
 
 def _size(length: Dim, probe: Probe) -> int:

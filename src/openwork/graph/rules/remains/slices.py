@@ -126,9 +126,7 @@ def _replace_gather(found: _Neighbours) -> Replacement:
         return Replacement([cut], [(node.outputs[0], cut.outputs[0])])
     axes = add_initializer(home(node), f"{node.name}.axes", np.array([found.axis], np.int64))
     squeezed = ir.Value(shape=node.outputs[0].shape, type=node.outputs[0].type)
-    squeeze = ir.Node(
-        "", "Squeeze", [cut.outputs[0], axes], outputs=[squeezed], name=f"{node.name}.squeeze"
-    )
+    squeeze = ir.Node("", "Squeeze", [cut.outputs[0], axes], outputs=[squeezed], name=f"{node.name}.squeeze")
     return Replacement([cut, squeeze], [(node.outputs[0], squeezed)])
 
 
