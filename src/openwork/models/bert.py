@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openwork.models.attention_sizes import AttentionSizes
+
 Attention = Literal["explicit", "fused"]
 
 
 @dataclass(frozen=True)
-class BertConfig:
+class BertConfig(AttentionSizes):
     """The sizes of a BERT encoder, named as in a checkpoint's `config.json`."""
 
     vocab_size: int = 30522
@@ -33,21 +35,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not getattr(self, field.name) > 0:
-                raise ValueError(
-                    f"BertConfig.{field.name} must be positive, but it is {getattr(self, field.name)}."
-                )
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
-                f"{self.num_attention_heads}."
-            )
-
-    @property
-    def head_size(self) -> int:
-        """Channels of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+        self.check_sizes()
 
     @classmethod
     def read(cls, path: Path) -> BertConfig:

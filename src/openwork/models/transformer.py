@@ -9,19 +9,20 @@ et al. 2017, "Attention Is All You Need"; Ott et al. 2019, "fairseq"; Radford et
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openwork.models.attention_sizes import AttentionSizes
 from openwork.models.bert import attention_bias
 
 Past = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(AttentionSizes):
     """Sizes of a stack. pre_norm: a layer norm stands before each half of a layer and one at the end, as in
     GPT-2, else behind each half's sum. activation: "relu" or "gelu"."""
 
@@ -36,22 +37,9 @@ class TransformerConfig:
     layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            number = getattr(self, field.name)
-            if not isinstance(number, bool | str) and not number > 0:
-                raise ValueError(f"TransformerConfig.{field.name} must be positive, but it is {number}.")
+        self.check_sizes()
         if self.activation not in ("relu", "gelu"):
             raise ValueError(f'activation must be "relu" or "gelu", but it is {self.activation!r}.')
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads "
-                f"{self.num_attention_heads}."
-            )
-
-    @property
-    def head_size(self) -> int:
-        """Channels of one attention head."""
-        return self.hidden_size // self.num_attention_heads
 
     def empty_past(self, batch: int, length: int = 0) -> dict[str, Tensor]:
         """The caches of a decoder that has seen nothing, or `length` tokens' worth of zeros."""
